@@ -1,0 +1,44 @@
+"""What is known of a moment before anything is measured: hour, weekday, season.
+
+Axis letters: B series, T time steps, N tokens, F calendar features.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+DAY_SECONDS = 86_400
+YEAR_DAYS = 365.2425
+NUM_FEATURES = 13
+
+
+def slots_per_day(step_seconds: int) -> int:
+    """Return how many steps make a day, or 1 where the step does not divide the day."""
+    return DAY_SECONDS // step_seconds if DAY_SECONDS % step_seconds == 0 else 1
+
+
+def moments(start: np.datetime64, count: int, seconds: int) -> NDArray[np.int64]:
+    """Return ``count`` moments from ``start``, ``seconds`` apart, as seconds since 1970 (a Thursday)."""
+    first = np.datetime64(start, "s").astype(np.int64)
+    return first + seconds * np.arange(count, dtype=np.int64)
+
+
+def weekday(seconds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the day of the week, Monday 0 to Sunday 6."""
+    return (seconds // DAY_SECONDS + 3) % 7
+
+
+def year_angle(seconds: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the position in the year as an angle, 0 at the turn of the year."""
+    return 2 * np.pi * ((seconds / DAY_SECONDS / YEAR_DAYS) % 1.0)
+
+
+def features(start: np.datetime64, count: int, seconds: int) -> NDArray[np.float32]:
+    """Return calendar features (N, F) of tokens that begin ``seconds`` apart.
+
+    Seven for the weekday (one of them 1), four for the season (two harmonics), two for the hour at which the token begins.
+    """
+    at = moments(start, count, seconds)
+    season = year_angle(at)
+    hour = 2 * np.pi * (at % DAY_SECONDS) / DAY_SECONDS
+    waves = [f(k * season) for k in (1, 2) for f in (np.sin, np.cos)] + [np.sin(hour), np.cos(hour)]
+    return np.concatenate([np.eye(7)[weekday(at)], np.stack(waves, axis=1)], axis=1).astype(np.float32)

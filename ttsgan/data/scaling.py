@@ -1,0 +1,322 @@
+"""The invertible scaler: a series as a short vector of household numbers and a residual of unit size.
+
+    values  --ranks-->  normal scores  =  habit + loading * common course + spread * residual
+            --sort--->  level, zero share and quantile function
+
+The *household numbers* (level, quantile function, habit, loading, spread, persistence) say everything about a series but
+the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn residual, and
+its level, peaks and load factor come out right by construction, because only the order of the scores is used on the way
+back. Everything is fitted on training series; the *common course* is what all training series of the same dates share
+(weather, holidays).
+
+Axis letters: B series, C channels, T time steps, S slots of a day, J basis functions of the habit, H household numbers,
+Q points of a quantile function.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from ttsgan.config import HouseholdConfig
+from ttsgan.data import calendar, quantiles
+from ttsgan.errors import DataError, NotFittedError
+
+SPREAD_COMPONENTS = 4
+MIN_SHARED = 10
+"""A common course is estimated only for dates that so many training series share."""
+HABIT_RIDGE = np.array([1.0, 1.0, 4.0, 4.0, 4.0, 4.0])
+"""Strength of the shrinkage of weekday and weekend means and of two seasonal harmonics, in days."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Series in the scaled space.
+
+    Attributes
+    ----------
+    scores : ndarray (B, C, T), float32
+        Normal scores; 0 where a value is missing.
+    residual : ndarray (B, C, T), float32
+        Scores less habit and common course, over the spread; gaps are bridged by a straight line.
+    observed : ndarray (B, C, T), bool
+        Where a value is there.
+    numbers : ndarray (B, H), float32
+        Household numbers; `SeriesScaler.layout` says which is which.
+    """
+
+    scores: NDArray[np.float32]
+    residual: NDArray[np.float32]
+    observed: NDArray[np.bool_]
+    numbers: NDArray[np.float32]
+
+
+class SeriesScaler:
+    """Fitted on training series; turns series into `Scaled` and back.
+
+    Parameters
+    ----------
+    config : HouseholdConfig
+        Numbers of components to keep.
+    step_seconds : int
+        Spacing of the points, seconds.
+    """
+
+    def __init__(self, config: HouseholdConfig, step_seconds: int) -> None:
+        self.config = config
+        self.step_seconds = step_seconds
+        self.num_slots = calendar.slots_per_day(step_seconds)
+        self.state: dict[str, NDArray] = {}
+
+    # ---- fitting ---------------------------------------------------------------------------------------------------
+
+    def fit(self, values: NDArray[np.float32], starts: NDArray, seed: int = 0) -> "SeriesScaler":
+        """Fit on training series.
+
+        Parameters
+        ----------
+        values : ndarray (B, C, T), float32, physical units, NaN where missing
+        starts : ndarray (B,), datetime64
+        seed : int
+            Orders tied values.
+
+        Raises
+        ------
+        DataError
+            If there are fewer than 3 series, or one has a channel with fewer than two distinct values.
+        """
+        if len(values) < 3:
+            raise DataError(f"the scaler was given {len(values)} training series; at least 3 are needed")
+        channels, length = values.shape[1:]
+        nonnegative = np.array([np.nanmin(values[:, c]) >= 0 for c in range(channels)])
+        self.state = {
+            "grid": quantiles.score_grid(length),
+            "nonnegative": nonnegative,
+            "shape": np.array([channels, length]),
+        }
+        level_BC, zero_BC, logq_BF = self._laws(values)
+        self.state["logq_low"], self.state["logq_high"] = logq_BF.min(axis=0), logq_BF.max(axis=0)
+        self._fit_components("quantile", logq_BF, self.config.quantile_components)
+        scores = _fill(self._scores(values, seed), np.isnan(values))
+        observed = ~np.isnan(values)
+        habit_BF = self._habit_coefficients(scores, observed, starts)
+        self._fit_components("habit", habit_BF, self.config.habit_components)
+        rest = scores - self._habit(self._project("habit", habit_BF), starts)
+        self._fit_common(rest, observed, starts)
+        rest -= self._loading(rest, observed, starts)[..., None] * self._common(starts)
+        self._fit_components("spread", self._log_spread(rest, observed, starts), SPREAD_COMPONENTS)
+        return self
+
+    def _fit_components(self, name: str, rows_BF: NDArray, count: int) -> None:
+        count = min(count, *rows_BF.shape, len(rows_BF) - 1)
+        pca = PCA(n_components=count, svd_solver="covariance_eigh").fit(rows_BF)
+        self.state[f"{name}_mean"] = pca.mean_
+        self.state[f"{name}_axes"] = pca.components_
+
+    def _fit_common(self, rest: NDArray, observed: NDArray, starts: NDArray) -> None:
+        """Average what series of the same dates share beyond their habits, shrunk towards nothing."""
+        dates, courses = [], []
+        for start in np.unique(starts):
+            rows = starts == start
+            if rows.sum() >= MIN_SHARED:
+                count_CT = observed[rows].sum(axis=0)
+                courses.append((rest[rows] * observed[rows]).sum(axis=0) / (count_CT + MIN_SHARED))
+                dates.append(start.astype("datetime64[s]").astype(np.int64))
+        channels, length = self.state["shape"]
+        self.state["common_start"] = np.array(dates, dtype=np.int64)
+        self.state["common_course"] = np.array(courses, dtype=np.float64).reshape(-1, channels, length)
+
+    # ---- there and back --------------------------------------------------------------------------------------------
+
+    @property
+    def layout(self) -> dict[str, slice]:
+        """Position of each kind of number in the vector of household numbers."""
+        if not self.state:
+            raise NotFittedError("the scaler has not been fitted; call fit first")
+        channels = int(self.state["shape"][0])
+        sizes = {"level": channels, "zero_share": channels}
+        sizes |= {name: len(self.state[f"{name}_axes"]) for name in ("quantile", "habit", "spread")}
+        sizes |= {"loading": channels, "step_persistence": channels, "day_persistence": channels}
+        ends = np.cumsum(list(sizes.values()))
+        return {name: slice(int(end - size), int(end)) for (name, size), end in zip(sizes.items(), ends, strict=True)}
+
+    @property
+    def num_numbers(self) -> int:
+        """Length H of the vector of household numbers."""
+        return self.layout["day_persistence"].stop
+
+    def transform(self, values: NDArray[np.float32], starts: NDArray, seed: int = 0) -> Scaled:
+        """Return the scaled form of series (B, C, T) in physical units.
+
+        Raises
+        ------
+        DataError
+            If the channels or the length differ from the fitted ones.
+        """
+        layout = self.layout
+        if tuple(values.shape[1:]) != tuple(self.state["shape"]):
+            wanted = tuple(int(n) for n in self.state["shape"])
+            raise DataError(f"series have shape {values.shape[1:]}, the scaler was fitted on {wanted} (channels, points)")
+        observed = ~np.isnan(values)
+        level_BC, zero_BC, logq_BF = self._laws(values)
+        scores = _fill(self._scores(values, seed), ~observed)
+        numbers = np.zeros((len(values), self.num_numbers))
+        numbers[:, layout["level"]], numbers[:, layout["zero_share"]] = level_BC, zero_BC
+        numbers[:, layout["quantile"]] = self._project("quantile", logq_BF)
+        numbers[:, layout["habit"]] = self._project("habit", self._habit_coefficients(scores, observed, starts))
+        rest = scores - self._habit(numbers[:, layout["habit"]], starts)
+        numbers[:, layout["loading"]] = self._loading(rest, observed, starts)
+        rest -= numbers[:, layout["loading"], None] * self._common(starts)
+        numbers[:, layout["spread"]] = self._project("spread", self._log_spread(rest, observed, starts))
+        residual = rest / self._spread(numbers[:, layout["spread"]], starts)
+        numbers[:, layout["step_persistence"]] = _persistence(residual, observed, 1)
+        numbers[:, layout["day_persistence"]] = _persistence(residual, observed, self.num_slots)
+        scores[~observed] = 0
+        _bridge_gaps(residual, observed)
+        return Scaled(scores.astype(np.float32), residual.astype(np.float32), observed, numbers.astype(np.float32))
+
+    def decode_scores(self, residual: NDArray, numbers: NDArray, starts: NDArray) -> NDArray[np.float32]:
+        """Return the scores (B, C, T) of residuals (B, C, T) of households with these numbers (B, H)."""
+        layout, numbers = self.layout, np.asarray(numbers, dtype=np.float64)
+        scores = residual * self._spread(numbers[:, layout["spread"]], starts)
+        scores += numbers[:, layout["loading"], None] * self._common(starts)
+        return (scores + self._habit(numbers[:, layout["habit"]], starts)).astype(np.float32)
+
+    def inverse(self, scores: NDArray, numbers: NDArray) -> NDArray[np.float32]:
+        """Return series (B, C, T) in physical units: the order of ``scores`` under the law that ``numbers`` say."""
+        layout, state, numbers = self.layout, self.state, np.asarray(numbers, dtype=np.float64)
+        count, channels, length = scores.shape
+        logq_BF = numbers[:, layout["quantile"]] @ state["quantile_axes"] + state["quantile_mean"]
+        logq_BF = np.clip(logq_BF, state["logq_low"], state["logq_high"])
+        values = np.empty(scores.shape, dtype=np.float32)
+        for c, logq_BQ in enumerate(np.split(logq_BF, channels, axis=1)):
+            law_BQ = np.maximum.accumulate(np.expm1(logq_BQ) if state["nonnegative"][c] else np.sinh(logq_BQ), axis=1)
+            shape_BT = quantiles.apply_quantiles(scores[:, c], state["grid"], law_BQ)
+            ranks_BT = scores[:, c].argsort(axis=1).argsort(axis=1)
+            if state["nonnegative"][c]:
+                zeros_B = np.rint(_sigmoid(numbers[:, layout["zero_share"]][:, c]) * (length + 1) - 0.5)
+                shape_BT = np.where(ranks_BT < zeros_B[:, None], 0.0, np.maximum(shape_BT, 0.0))
+            size_B1 = np.abs(shape_BT).mean(axis=1, keepdims=True)
+            values[:, c] = shape_BT / np.maximum(size_B1, 1e-12) * np.exp(numbers[:, layout["level"]][:, c, None])
+        assert len(values) == count
+        return values
+
+    # ---- the parts -------------------------------------------------------------------------------------------------
+
+    def _laws(self, values: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+        """Return log level (B, C), logit of the zero share (B, C) and the transformed quantile functions (B, C*Q)."""
+        grid, rows = self.state["grid"], []
+        level_BC = np.log(np.maximum(np.nanmean(np.abs(values), axis=2, dtype=np.float64), 1e-12))
+        count_BC = (~np.isnan(values)).sum(axis=2)
+        zeros_BC = (values == 0).sum(axis=2) * self.state["nonnegative"]
+        share_BC = (zeros_BC + 0.5) / (count_BC + 1)
+        for c in range(values.shape[1]):
+            law_BQ = quantiles.quantile_function(values[:, c], grid) / np.exp(level_BC[:, c, None])
+            rows.append(np.log1p(law_BQ) if self.state["nonnegative"][c] else np.arcsinh(law_BQ))
+        return level_BC, np.log(share_BC / (1 - share_BC)), np.concatenate(rows, axis=1)
+
+    def _scores(self, values: NDArray, seed: int) -> NDArray[np.float64]:
+        rng = np.random.default_rng(seed)
+        flat = quantiles.normal_scores(values.reshape(-1, values.shape[2]), rng)
+        return flat.reshape(values.shape).astype(np.float64)
+
+    def _project(self, name: str, rows_BF: NDArray) -> NDArray:
+        return (rows_BF - self.state[f"{name}_mean"]) @ self.state[f"{name}_axes"].T
+
+    def _basis(self, start: np.datetime64) -> tuple[NDArray, NDArray]:
+        """Return the slot of each step (T,) and its habit basis (T, J): weekday, weekend, two harmonics of the year."""
+        at = calendar.moments(start, int(self.state["shape"][1]), self.step_seconds)
+        slot_T = (at % calendar.DAY_SECONDS) // self.step_seconds if self.num_slots > 1 else np.zeros(len(at), int)
+        weekend_T, angle_T = calendar.weekday(at) >= 5, calendar.year_angle(at)
+        waves = [f(k * angle_T) for k in (1, 2) for f in (np.sin, np.cos)]
+        return slot_T % self.num_slots, np.stack([~weekend_T, weekend_T, *waves], axis=1).astype(np.float64)
+
+    def _habit_coefficients(self, scores: NDArray, observed: NDArray, starts: NDArray) -> NDArray:
+        """Regress each series' scores on the basis, slot by slot, with a ridge; return (B, C*S*J)."""
+        count, channels = scores.shape[:2]
+        out = np.zeros((count, channels, self.num_slots, len(HABIT_RIDGE)))
+        for start in np.unique(starts):
+            rows, (slot_T, basis_TJ) = starts == start, self._basis(start)
+            for s in range(self.num_slots):
+                at = np.flatnonzero(slot_T == s)
+                weight = observed[rows][:, :, at].astype(np.float64)
+                outer = basis_TJ[at][:, :, None] * basis_TJ[at][:, None, :]
+                gram = np.einsum("bct,tij->bcij", weight, outer) + np.diag(HABIT_RIDGE)
+                target = np.einsum("bct,tj->bcj", weight * scores[rows][:, :, at], basis_TJ[at])
+                out[rows, :, s] = np.linalg.solve(gram, target[..., None])[..., 0]
+        return out.reshape(count, -1)
+
+    def _habit(self, components: NDArray, starts: NDArray) -> NDArray:
+        """Return the course (B, C, T) of habits given by their components."""
+        channels, length = (int(n) for n in self.state["shape"])
+        table = components @ self.state["habit_axes"] + self.state["habit_mean"]
+        table = table.reshape(len(components), channels, self.num_slots, len(HABIT_RIDGE))
+        out = np.empty((len(components), channels, length))
+        for start in np.unique(starts):
+            rows, (slot_T, basis_TJ) = starts == start, self._basis(start)
+            for s in range(self.num_slots):
+                at = np.flatnonzero(slot_T == s)
+                out[np.ix_(rows, range(channels), at)] = table[rows, :, s] @ basis_TJ[at].T
+        return out
+
+    def _common(self, starts: NDArray) -> NDArray:
+        """Return the common course (B, C, T) of the dates of each series; zero where training knew too few."""
+        seconds = starts.astype("datetime64[s]").astype(np.int64)
+        known, course = self.state["common_start"], self.state["common_course"]
+        out = np.zeros((len(starts), *self.state["shape"]))
+        for index, first in enumerate(known):
+            out[seconds == first] = course[index]
+        return out
+
+    def _loading(self, rest: NDArray, observed: NDArray, starts: NDArray) -> NDArray:
+        common = self._common(starts) * observed
+        size = (common * common).sum(axis=2)
+        return (rest * common).sum(axis=2) / (size + 1e-3 * rest.shape[2])
+
+    def _log_spread(self, rest: NDArray, observed: NDArray, starts: NDArray) -> NDArray:
+        """Return the log standard deviation of ``rest`` in each slot of the day (B, C*S)."""
+        out = np.empty((*rest.shape[:2], self.num_slots))
+        for start in np.unique(starts):
+            rows, (slot_T, _) = starts == start, self._basis(start)
+            for s in range(self.num_slots):
+                seen = observed[rows][:, :, slot_T == s]
+                square = (np.square(rest[rows][:, :, slot_T == s]) * seen).sum(axis=2)
+                out[rows, :, s] = 0.5 * np.log((square + 0.1) / (seen.sum(axis=2) + 1))
+        return out.reshape(len(rest), -1)
+
+    def _spread(self, components: NDArray, starts: NDArray) -> NDArray:
+        channels, length = (int(n) for n in self.state["shape"])
+        table = np.exp(components @ self.state["spread_axes"] + self.state["spread_mean"])
+        table = table.reshape(len(components), channels, self.num_slots)
+        out = np.empty((len(components), channels, length))
+        for start in np.unique(starts):
+            rows = starts == start
+            out[rows] = table[rows][:, :, self._basis(start)[0]]
+        return out
+
+
+def _fill(scores: NDArray, missing: NDArray) -> NDArray:
+    scores[missing] = 0
+    return scores
+
+
+def _sigmoid(x: NDArray) -> NDArray:
+    return 1 / (1 + np.exp(-x))
+
+
+def _persistence(residual: NDArray, observed: NDArray, lag: int) -> NDArray:
+    """Return the inverse hyperbolic tangent of the autocorrelation (B, C) at ``lag`` steps."""
+    if residual.shape[2] <= lag:
+        return np.zeros(residual.shape[:2])
+    both = observed[..., lag:] & observed[..., :-lag]
+    product = (residual[..., lag:] * residual[..., :-lag] * both).sum(axis=2)
+    square = (np.square(residual) * observed).sum(axis=2) * both.sum(axis=2) / np.maximum(observed.sum(axis=2), 1)
+    return np.arctanh(np.clip(product / np.maximum(square, 1e-9), -0.99, 0.99))
+
+
+def _bridge_gaps(residual: NDArray, observed: NDArray) -> None:
+    """Replace missing residuals by a straight line between their neighbours, in place."""
+    for b, c in zip(*np.nonzero(~observed.all(axis=2)), strict=True):
+        seen = np.flatnonzero(observed[b, c])
+        residual[b, c] = np.interp(np.arange(residual.shape[2]), seen, residual[b, c, seen])

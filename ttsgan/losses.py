@@ -1,0 +1,107 @@
+"""Every loss as a pure function of tensors. Differentiable, no state, no randomness unless a generator is passed.
+
+"Real" and "fake" are used here only: elsewhere it is real and synthetic. Logits are raw outputs of the discriminator, of
+any shape; each loss is the mean over them. Names of adversarial losses:
+
+==============  ====================================================  =====================================
+name            discriminator                                         generator
+==============  ====================================================  =====================================
+standard        softplus(-real) + softplus(fake)                      softplus(-fake)   (non-saturating)
+hinge           relu(1 - real) + relu(1 + fake)                       -fake
+lsgan           (real - 1)^2 + fake^2                                 (fake - 1)^2
+wgan-gp         fake - real                                           -fake
+relativistic    softplus(fake - real), paired                         softplus(real - fake), paired
+==============  ====================================================  =====================================
+
+References: Goodfellow 2014; Lim and Ye 2017; Mao 2017; Gulrajani 2017; Huang et al. 2024 (R3GAN, eq. 3).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+_DISCRIMINATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "standard": lambda real, fake: F.softplus(-real) + F.softplus(fake),
+    "hinge": lambda real, fake: F.relu(1 - real) + F.relu(1 + fake),
+    "lsgan": lambda real, fake: (real - 1).square() + fake.square(),
+    "wgan-gp": lambda real, fake: fake - real,
+    "relativistic": lambda real, fake: F.softplus(fake - real),
+}
+_GENERATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "standard": lambda real, fake: F.softplus(-fake),
+    "hinge": lambda real, fake: -fake,
+    "lsgan": lambda real, fake: (fake - 1).square(),
+    "wgan-gp": lambda real, fake: -fake,
+    "relativistic": lambda real, fake: F.softplus(real - fake),
+}
+
+
+def discriminator_loss(name: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Return the scalar discriminator loss ``name`` of equally many real and fake logits."""
+    return _DISCRIMINATOR[name](real_logits.float(), fake_logits.float()).mean()
+
+
+def generator_loss(name: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Return the scalar generator loss ``name``; only ``relativistic`` reads the real logits."""
+    return _GENERATOR[name](real_logits.float(), fake_logits.float()).mean()
+
+
+def gradient_penalty(judge: Callable[[Tensor], Tensor], series: Tensor, centre: float) -> Tensor:
+    """Return the mean of (|gradient| - ``centre``)^2 of ``judge`` at ``series`` (B, ...), the gradient per series.
+
+    ``centre`` 0 is R1/R2 (Mescheder 2018, eq. 9), 1 is WGAN-GP. ``judge`` maps series to logits summed per series (B,).
+    Runs attention with the plain kernel: the fused ones have no second derivative.
+    """
+    with sdpa_kernel(SDPBackend.MATH):
+        inputs = series.detach().requires_grad_(True)
+        (slope,) = torch.autograd.grad(judge(inputs).sum(), inputs, create_graph=True)
+    square = slope.flatten(1).square().sum(1)
+    return square.mean() if centre == 0 else ((square + 1e-12).sqrt() - centre).square().mean()
+
+
+def between(real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a random point on the line from each real series to its fake one (WGAN-GP's place of the penalty)."""
+    share = torch.rand((len(real),) + (1,) * (real.ndim - 1), generator=generator, device=real.device)
+    return torch.lerp(fake.detach(), real, share)
+
+
+def kl_divergence(mu: Tensor, logvar: Tensor, free_bits: float) -> Tensor:
+    """Return KL(N(mu, exp(logvar)) || N(0, 1)) in nats: mean over series, sum over dimensions.
+
+    A dimension whose mean divergence is below ``free_bits`` nats costs that much and gets no gradient (Kingma 2016).
+    """
+    per_dimension = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
+    return per_dimension.clamp(min=free_bits).sum()
+
+
+def masked_square_error(guess: Tensor, target: Tensor, observed: Tensor) -> Tensor:
+    """Return the mean squared error over observed values only."""
+    weight = observed.to(guess.dtype)
+    return ((guess - target).square() * weight).sum() / weight.sum().clamp(min=1)
+
+
+def mode_seeking(first: Tensor, second: Tensor, noise_distance: Tensor) -> Tensor:
+    """Return |noise difference| / |series difference| of two draws under one condition (Mao 2019, eq. 3), to minimise."""
+    apart = (first - second).abs().flatten(1).mean(1)
+    return (noise_distance / (apart + 1e-3)).mean()
+
+
+def cycle(latents: Tensor, cond: Tensor) -> Tensor:
+    """Return the squared distance, per dimension, of each group's mean latent from its condition.
+
+    Parameters
+    ----------
+    latents : Tensor (G, M, Z)
+        Latents of M generated series under each of G conditions. Their mean is asked for, not each: a group is not one
+        household, and its members must stay apart.
+    cond : Tensor (G, Z)
+    """
+    return (latents.mean(1) - cond).square().mean()
+
+
+def diversity(fake: Tensor, real: Tensor) -> Tensor:
+    """Return the spread between fake series over the spread between real ones, both (B, ...); 1 is right, 0 is collapse."""
+    return fake.std(0, unbiased=False).mean() / real.std(0, unbiased=False).mean().clamp(min=1e-6)

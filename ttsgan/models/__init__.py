@@ -1,0 +1,1 @@
+"""The networks: architecture only; no optimizer, no device choice, no logging."""

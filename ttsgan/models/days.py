@@ -1,0 +1,123 @@
+"""The temporal prior: a causal transformer that writes a year day by day, trained by likelihood.
+
+Given the days before, the calendar, the household numbers and the condition, the next day is drawn from a mixture of
+Gaussians. Means, scales and weights come from the network; each component's correlation within the day is one matrix
+for all days, so that the head stays small and few households suffice to learn it.
+
+Axis letters: B series, N tokens (days), P values of a token, F calendar features, S static inputs, K mixture components.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ttsgan.config import DaysConfig
+from ttsgan.models.layers import Block, KeyValueCache, causal_mask
+
+LARGEST = 8.0
+"""Residuals are drawn within so many standard deviations, so that a long chain cannot run away."""
+
+
+class DayLaw(NamedTuple):
+    """Law of the next token: log weights (B, N, K), means and log scales (B, N, K, P)."""
+
+    log_weight: Tensor
+    mean: Tensor
+    log_scale: Tensor
+
+
+class DaysPrior(nn.Module):
+    """Law of a series of residual days.
+
+    Parameters
+    ----------
+    config : DaysConfig
+    points : int
+        Values P of a token.
+    num_features : int
+        Calendar features F of a token.
+    num_static : int
+        Household numbers and condition together, S.
+    week : int
+        Tokens in a week: the token so long ago is an input beside the last one.
+    """
+
+    def __init__(self, config: DaysConfig, points: int, num_features: int, num_static: int, week: int) -> None:
+        super().__init__()
+        self.config, self.points, self.week = config, points, week
+        self.embed = nn.Linear(2 * points + num_features, config.width)
+        self.static = nn.Sequential(
+            nn.Linear(num_static, config.width), nn.GELU(), nn.Linear(config.width, config.width)
+        )
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, config.mixtures * (1 + 2 * points))
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+        # Components must differ at the start, or they stay one.
+        spread = torch.linspace(-0.5, 0.5, config.mixtures) if config.mixtures > 1 else torch.zeros(1)
+        self.base_log_scale = nn.Parameter(spread[:, None].repeat(1, points))
+        self.whitening = nn.Parameter(torch.zeros(config.mixtures, points, points))
+
+    def _law(self, hidden_BND: Tensor) -> DayLaw:
+        out = self.head(self.norm(hidden_BND)).float()
+        k, p = self.config.mixtures, self.points
+        weight, mean, scale = out.split([k, k * p, k * p], dim=-1)
+        log_scale = scale.unflatten(-1, (k, p)) + self.base_log_scale
+        return DayLaw(weight.log_softmax(-1), mean.unflatten(-1, (k, p)), log_scale.clamp(-6.0, 3.0))
+
+    def _whitening(self) -> Tensor:
+        """Unit lower triangular matrices (K, P, P) that decorrelate the values of a day."""
+        return self.whitening.tril(-1) + torch.eye(self.points, device=self.whitening.device)
+
+    def forward(self, residual_BNP: Tensor, calendar_BNF: Tensor, static_BS: Tensor) -> DayLaw:
+        """Return the law of every token given the tokens before it."""
+        before = _shift(residual_BNP, 1)
+        week_before = _shift(residual_BNP, self.week)
+        x_BND = self.embed(torch.cat([before, week_before, calendar_BNF], dim=-1)) + self.static(static_BS)[:, None]
+        mask = causal_mask(x_BND.shape[1], self.config.memory, x_BND.device)
+        for block in self.blocks:
+            x_BND = block(x_BND, mask)
+        return self._law(x_BND)
+
+    def log_likelihood(self, law: DayLaw, residual_BNP: Tensor) -> Tensor:
+        """Return the log density (B, N) of tokens under ``law``, in nats."""
+        scaled = (residual_BNP.float()[:, :, None] - law.mean) * torch.exp(-law.log_scale)
+        white = torch.einsum("kij,bnkj->bnki", self._whitening(), scaled)
+        log_density = -0.5 * white.square().sum(-1) - law.log_scale.sum(-1) - 0.5 * self.points * math.log(2 * math.pi)
+        return torch.logsumexp(law.log_weight + log_density, dim=-1)
+
+    @torch.no_grad()
+    def sample(self, calendar_BNF: Tensor, static_BS: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw residual tokens (B, N, P), one after the other, from ``generator``."""
+        batch, tokens, device = len(static_BS), calendar_BNF.shape[1], calendar_BNF.device
+        static = self.static(static_BS)[:, None]
+        colour = torch.linalg.solve_triangular(
+            self._whitening(), torch.eye(self.points, device=device).expand_as(self.whitening), upper=False
+        )
+        out = torch.zeros(batch, tokens, self.points, device=device)
+        caches = [KeyValueCache(tokens) for _ in self.blocks]
+        rows = torch.arange(batch, device=device)
+        nothing = torch.zeros(batch, self.points, device=device)
+        for n in range(tokens):
+            before = out[:, n - 1] if n >= 1 else nothing
+            week_before = out[:, n - self.week] if n >= self.week else nothing
+            x = self.embed(torch.cat([before, week_before, calendar_BNF[:, n]], dim=-1))[:, None] + static
+            for block, cache in zip(self.blocks, caches, strict=True):
+                x = block.step(x, n, cache, self.config.memory)
+            law = self._law(x)
+            pick = torch.multinomial(law.log_weight[:, 0].exp(), 1, generator=generator)[:, 0]
+            normal = torch.randn(batch, self.points, generator=generator, device=device)
+            shape = torch.einsum("bij,bj->bi", colour[pick], normal)
+            drawn = law.mean[rows, 0, pick] + law.log_scale[rows, 0, pick].exp() * shape
+            out[:, n] = drawn.clamp(-LARGEST, LARGEST)
+        return out
+
+
+def _shift(x_BNP: Tensor, lag: int) -> Tensor:
+    """Return the tokens moved ``lag`` later, zeros in front."""
+    if lag >= x_BNP.shape[1]:
+        return torch.zeros_like(x_BNP)
+    return torch.cat([torch.zeros_like(x_BNP[:, :lag]), x_BNP[:, :-lag]], dim=1)

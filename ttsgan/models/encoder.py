@@ -1,0 +1,75 @@
+"""The variational autoencoder that turns a series into a latent.
+
+Axis letters: B series, N tokens, P values of a token, F calendar features, H household numbers, D width, Z latent.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ttsgan.config import EncoderConfig
+from ttsgan.models.layers import Block
+
+
+class Posterior(NamedTuple):
+    """Mean and log variance (B, Z) of the latent given a series."""
+
+    mu: Tensor
+    logvar: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw a latent (B, Z) by reparameterisation."""
+        noise = torch.randn(self.mu.shape, generator=generator, device=self.mu.device)
+        return self.mu + torch.exp(0.5 * self.logvar) * noise
+
+
+class Encoder(nn.Module):
+    """Transformer over day tokens and one token of household numbers; the mean of its outputs gives the latent."""
+
+    def __init__(self, config: EncoderConfig, points: int, num_features: int, num_numbers: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(2 * points + num_features, config.width)
+        self.embed_numbers = nn.Sequential(
+            nn.Linear(num_numbers, config.width), nn.GELU(), nn.Linear(config.width, config.width)
+        )
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(2 * config.width)
+        self.to_posterior = nn.Linear(2 * config.width, 2 * config.latent_dim)
+
+    def forward(self, scores_BNP: Tensor, observed_BNP: Tensor, calendar_BNF: Tensor, numbers_BH: Tensor) -> Posterior:
+        """Return the posterior of series given as normal scores, 0 where missing, and standardised numbers."""
+        seen_BNP = observed_BNP.to(scores_BNP.dtype)
+        days_BND = self.embed(torch.cat([scores_BNP * seen_BNP, seen_BNP, calendar_BNF], dim=-1))
+        x_BND = torch.cat([self.embed_numbers(numbers_BH)[:, None], days_BND], dim=1)
+        for block in self.blocks:
+            x_BND = block(x_BND)
+        # Tokens without a single value say nothing of the household and stay out of the mean.
+        weight_BN1 = seen_BNP.amax(dim=-1, keepdim=True)
+        mean_BD = (x_BND[:, 1:] * weight_BN1).sum(1) / weight_BN1.sum(1).clamp(min=1)
+        out = self.to_posterior(self.norm(torch.cat([x_BND[:, 0], mean_BD], dim=-1))).float()
+        mu, logvar = out.chunk(2, dim=-1)
+        return Posterior(mu, logvar.clamp(-8.0, 4.0))
+
+
+class Decoder(nn.Module):
+    """Rebuilds household numbers and the expected day of every date from a latent; needed in training only."""
+
+    def __init__(self, config: EncoderConfig, points: int, num_features: int, num_numbers: int) -> None:
+        super().__init__()
+        width = 2 * config.width
+        self.to_numbers = nn.Sequential(
+            nn.Linear(config.latent_dim, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, num_numbers),
+        )
+        self.from_latent = nn.Linear(config.latent_dim, width)
+        self.from_calendar = nn.Linear(num_features, width)
+        self.to_days = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, points))
+
+    def forward(self, latent_BZ: Tensor, calendar_BNF: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores (B, N, P) and standardised household numbers (B, H)."""
+        hidden = self.from_latent(latent_BZ)[:, None] + self.from_calendar(calendar_BNF)
+        return self.to_days(hidden), self.to_numbers(latent_BZ)

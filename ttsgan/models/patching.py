@@ -1,0 +1,26 @@
+"""Series cut into tokens and put together again.
+
+Axis letters: B series, C channels, T time steps, N tokens, P values of a token (all channels of one patch).
+"""
+
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def num_tokens(length: int, patch_size: int) -> int:
+    """Return how many patches cover ``length`` points; the last one may be part padding."""
+    return -(-length // patch_size)
+
+
+def patchify(x_BCT: Tensor, patch_size: int) -> Tensor:
+    """Return tokens (B, N, P) with P = C * patch_size; the end is padded with zeros (False for booleans)."""
+    missing = -x_BCT.shape[-1] % patch_size
+    if missing:
+        x_BCT = F.pad(x_BCT, (0, missing))
+    return rearrange(x_BCT, "b c (n p) -> b n (c p)", p=patch_size)
+
+
+def unpatchify(tokens_BNP: Tensor, channels: int, length: int) -> Tensor:
+    """Return series (B, C, T), the padding cut off; the inverse of `patchify`."""
+    return rearrange(tokens_BNP, "b n (c p) -> b c (n p)", c=channels)[..., :length]
