@@ -4,7 +4,7 @@ Given the days before, the calendar, the household numbers and the condition, th
 Gaussians. Means, scales and weights come from the network; each component's correlation within the day is one matrix
 for all days, so that the head stays small and few households suffice to learn it.
 
-Axis letters: B series, N tokens (days), P values of a token, F calendar features, S static inputs, K mixture components.
+Axis letters: B series, N tokens (days), P values of a token, F features, S static inputs, K mixture components.
 """
 
 import math
@@ -69,7 +69,7 @@ class DaysPrior(nn.Module):
         return DayLaw(weight.log_softmax(-1), mean.unflatten(-1, (k, p)), log_scale.clamp(-6.0, 3.0))
 
     def _whitening(self) -> Tensor:
-        """Unit lower triangular matrices (K, P, P) that decorrelate the values of a day."""
+        """Return unit lower triangular matrices (K, P, P) that decorrelate the values of a day."""
         return self.whitening.tril(-1) + torch.eye(self.points, device=self.whitening.device)
 
     def forward(self, residual_BNP: Tensor, calendar_BNF: Tensor, static_BS: Tensor) -> DayLaw:
@@ -91,7 +91,7 @@ class DaysPrior(nn.Module):
 
     @torch.no_grad()
     def sample(self, calendar_BNF: Tensor, static_BS: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw residual tokens (B, N, P), one after the other, from ``generator``."""
+        """Draw residual tokens (B, N, P), one after the other, from ``generator``, which lives on the CPU."""
         batch, tokens, device = len(static_BS), calendar_BNF.shape[1], calendar_BNF.device
         static = self.static(static_BS)[:, None]
         colour = torch.linalg.solve_triangular(
@@ -108,8 +108,9 @@ class DaysPrior(nn.Module):
             for block, cache in zip(self.blocks, caches, strict=True):
                 x = block.step(x, n, cache, self.config.memory)
             law = self._law(x)
-            pick = torch.multinomial(law.log_weight[:, 0].exp(), 1, generator=generator)[:, 0]
-            normal = torch.randn(batch, self.points, generator=generator, device=device)
+            uniform = torch.rand(batch, 1, generator=generator).to(device)
+            pick = (law.log_weight[:, 0].exp().cumsum(-1) < uniform).sum(-1).clamp(max=self.config.mixtures - 1)
+            normal = torch.randn(batch, self.points, generator=generator).to(device)
             shape = torch.einsum("bij,bj->bi", colour[pick], normal)
             drawn = law.mean[rows, 0, pick] + law.log_scale[rows, 0, pick].exp() * shape
             out[:, n] = drawn.clamp(-LARGEST, LARGEST)

@@ -18,11 +18,6 @@ class Posterior(NamedTuple):
     mu: Tensor
     logvar: Tensor
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw a latent (B, Z) by reparameterisation."""
-        noise = torch.randn(self.mu.shape, generator=generator, device=self.mu.device)
-        return self.mu + torch.exp(0.5 * self.logvar) * noise
-
 
 class Encoder(nn.Module):
     """Transformer over day tokens and one token of household numbers; the mean of its outputs gives the latent."""

@@ -1,7 +1,7 @@
 """The conditional generator: three transformer branches (days, weeks, months), merged, then written out as points.
 
-With ``prior`` noise it corrects a draw of the temporal prior and starts as no correction at all; with ``white`` noise it
-writes the whole series itself.
+With ``prior`` noise it corrects a draw of the temporal prior and starts as no correction at all; with ``white`` noise
+it writes the whole series itself.
 
 Axis letters: B series, N tokens, P values of a token, C channels, D width, F calendar features, W noise, Z condition,
 H household numbers.
@@ -81,9 +81,9 @@ class Generator(nn.Module):
         self.gain = nn.Parameter(torch.full((channels, 1), 0.0 if config.noise == "prior" else 1.0))
 
     def draw_noise(self, batch: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the noise of each token (B, N, W) and of the whole series (B, W), standard normal."""
+        """Return the noise of each token (B, N, W) and of the whole series (B, W); ``generator`` is the CPU's."""
         shape = (batch, self.num_tokens + 1, self.config.noise_dim)
-        noise = torch.randn(shape, generator=generator, device=device)
+        noise = torch.randn(shape, generator=generator).to(device)
         return noise[:, 1:], noise[:, 0]
 
     def forward(

@@ -74,6 +74,8 @@ class HouseholdModel(nn.Module):
     def sample(self, cond_BZ: Tensor, generator: torch.Generator) -> Tensor:
         """Draw household numbers (B, H), float32, for conditions (B, Z).
 
+        ``generator`` lives on the CPU.
+
         Raises
         ------
         NotFittedError
@@ -81,9 +83,8 @@ class HouseholdModel(nn.Module):
         """
         if not self.fitted:
             raise NotFittedError("the household model has not been fitted; train the run first")
-        normal = torch.randn(
-            len(cond_BZ), self.law.shape[1], generator=generator, dtype=torch.float64, device=cond_BZ.device
-        )
+        normal = torch.randn(len(cond_BZ), self.law.shape[1], generator=generator, dtype=torch.float64)
+        normal = normal.to(cond_BZ.device)
         mean = self.slope[0] + cond_BZ.double() @ self.slope[1:]
         return self._to_numbers(mean + normal @ self.factor.T).float()
 

@@ -1,0 +1,124 @@
+"""What happens between two stages: latents become conditions, the prior is drawn from, the correction is chosen.
+
+Every function here is collective: all workers call it at the same point and leave with the same tensors.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ttsgan import clustering
+from ttsgan.data.scaling import SeriesScaler
+from ttsgan.models.networks import Networks
+from ttsgan.models.patching import patchify, unpatchify
+from ttsgan.seeds import seed_of
+from ttsgan.training.dataset import TrainSet
+from ttsgan.training.phases import SHARED
+from ttsgan.training.runtime import Runtime
+from ttsgan.training.state import TrainState
+
+Score = Callable[[NDArray[np.float32], NDArray], float]
+"""Judges series (B, C, T) in physical units with their starts (B,): smaller is closer to real ones."""
+
+GROUPINGS = 4
+"""Groupings that training series take their conditions from in turn, so that no single one is learned."""
+POOL_CHUNK, POOL_CHUNKS = 64, 8
+"""The pool of prior draws: series drawn together, and how often."""
+CORRECTIONS = (0.0, 0.5, 1.0)
+"""Shares of the generator's correction that are tried at the end; the closest to real series is kept."""
+
+
+@torch.no_grad()
+def encode_all(networks: Networks, data: TrainSet, runtime: Runtime, chunk: int = 64) -> Tensor:
+    """Return the mean latents (M, Z) of all training series; each worker encodes its share."""
+    count = len(data)
+    share = -(-count // runtime.world_size)
+    mine = torch.arange(runtime.rank * share, (runtime.rank + 1) * share) % count
+    parts = []
+    for rows in mine.split(chunk):
+        numbers = networks.standard_numbers(data.numbers[rows])
+        parts.append(networks.encoder(data.scores[rows], data.observed[rows], data.calendar_of(rows), numbers).mu)
+    return runtime.gather(torch.cat(parts))[:count]
+
+
+def make_conditions(state: TrainState, data: TrainSet, runtime: Runtime) -> None:
+    """Encode, group several times, give each series the condition of its group, and fit the household model."""
+    latents = encode_all(state.average, data, runtime)
+    runtime.broadcast([latents])
+    for networks in (state.networks, state.average):
+        networks.fit_latents(latents)
+    conds = []
+    for index in range(GROUPINGS):
+        seed = seed_of(state.config.seed, "grouping", index)
+        groups = clustering.form_groups(data.entities, latents.cpu().numpy(), data.level, state.config.cluster, seed)
+        cond = torch.from_numpy(groups.condition_of(data.entities)).float().to(latents.device)
+        conds.append(state.networks.standard_latents(cond))
+    state.drawn["cond"] = torch.stack(conds)
+    runtime.broadcast([state.drawn["cond"]])
+    for networks in (state.networks, state.average):
+        networks.household.fit(data.numbers, state.drawn["cond"][0])
+
+
+def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: Runtime) -> None:
+    """Draw household numbers and years from the averaged prior, `phases.SHARED` for each condition."""
+    chunks = -(-POOL_CHUNKS // runtime.world_size)
+    parts: dict[str, list[Tensor]] = {"cond": [], "numbers": [], "start_index": [], "base": []}
+    for chunk in range(runtime.rank * chunks, (runtime.rank + 1) * chunks):
+        generator = torch.Generator().manual_seed(seed_of(state.config.seed, "pool", chunk))
+        anchors = torch.randint(len(data), (POOL_CHUNK // SHARED,), generator=generator).repeat_interleave(SHARED)
+        anchors = anchors.to(data.scores.device)
+        grouping = chunk % GROUPINGS
+        cond, calendar = state.drawn["cond"][grouping, anchors], data.calendar_of(anchors)
+        numbers = state.average.draw_household(cond, generator)
+        parts["cond"].append(cond)
+        parts["numbers"].append(numbers)
+        parts["start_index"].append(data.start_index[anchors])
+        if state.config.generator.noise == "prior":
+            residual = state.average.draw_residual(cond, numbers, calendar, generator)
+            channels, length = data.shape.channels, data.shape.length
+            scores = scaler.decode_scores(
+                unpatchify(residual, channels, length).cpu().numpy(), numbers.cpu().numpy(), data.starts[anchors.cpu()]
+            )
+            parts["base"].append(patchify(torch.from_numpy(scores).to(cond.device), data.shape.patch_size))
+    for name, tensors in parts.items():
+        if tensors:
+            state.drawn[f"pool_{name}"] = runtime.gather(torch.cat(tensors))
+
+
+@torch.no_grad()
+def pool_values(state: TrainState, data: TrainSet, scaler: SeriesScaler, count: int) -> tuple[NDArray, NDArray]:
+    """Return ``count`` series (B, C, T) of the averaged generator, in physical units, and their starts."""
+    rows = torch.linspace(0, len(state.drawn["pool_cond"]) - 1, count).round().long()
+    index = state.drawn["pool_start_index"][rows]
+    generator = torch.Generator().manual_seed(seed_of(state.config.seed, "pool values"))
+    noise = state.average.generator.draw_noise(len(rows), generator, index.device)
+    base = state.drawn["pool_base"][rows] if "pool_base" in state.drawn else None
+    numbers = state.drawn["pool_numbers"][rows]
+    scores = state.average.write_scores(noise, state.drawn["pool_cond"][rows], numbers, data.calendar[index], base)
+    starts = np.unique(data.starts)[index.cpu().numpy()]
+    scores_BCT = unpatchify(scores.float(), data.shape.channels, data.shape.length).cpu().numpy()
+    return scaler.inverse(scores_BCT, numbers.cpu().numpy()), starts
+
+
+def choose_correction(
+    state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: Runtime, score: Score | None
+) -> dict[str, float]:
+    """Keep the share of the correction whose series score closest to real; return every score.
+
+    Rank 0 scores; without ``score``, or with white noise, the whole of what was learned is kept.
+    """
+    figures: dict[str, float] = {}
+    chosen = torch.ones((), device=runtime.device)
+    if score is not None and state.config.generator.noise == "prior" and runtime.rank == 0:
+        for share in CORRECTIONS:
+            state.average.correction.fill_(share)
+            figures[f"score/correction_{share:g}"] = score(*pool_values(state, data, scaler, 256))
+        best = min(CORRECTIONS, key=lambda share: figures[f"score/correction_{share:g}"])
+        chosen.fill_(best)
+    runtime.broadcast([chosen])
+    for networks in (state.networks, state.average):
+        networks.correction.copy_(chosen)
+    return {**figures, "correction": float(chosen)}

@@ -1,0 +1,175 @@
+"""The training series in the scaled space, and batches and noise that depend on progress alone.
+
+Every worker holds all series and takes its slice of each global batch, so that what is trained on is a function of the
+seed and the series seen, whatever the number of workers.
+
+Axis letters: M training series, B series of a batch, N tokens, P values of a token, F calendar features, H household
+numbers, Z latent, G groupings.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ttsgan.data import calendar
+from ttsgan.data.scaling import SeriesScaler
+from ttsgan.models.networks import SeriesShape
+from ttsgan.models.patching import patchify
+from ttsgan.seeds import seed_of
+from ttsgan.training.runtime import Runtime
+
+SCALE_ROWS = 512
+"""Series scaled at a time, to bound the memory of the double precision in between."""
+
+
+def series_shape(scaler: SeriesScaler, channels: int, length: int, patch_size: int) -> SeriesShape:
+    """Return what the networks must know of series that ``scaler`` was fitted on."""
+    return SeriesShape(
+        channels=channels,
+        length=length,
+        patch_size=patch_size,
+        week=max(1, round(7 * calendar.DAY_SECONDS / (patch_size * scaler.step_seconds))),
+        num_features=calendar.NUM_FEATURES,
+        num_numbers=scaler.num_numbers,
+    )
+
+
+@dataclass
+class TrainSet:
+    """Training series, scaled and cut into tokens.
+
+    Attributes
+    ----------
+    scores, residual : Tensor (M, N, P), float32
+    observed : Tensor (M, N, P), bool
+    numbers : Tensor (M, H), float32
+        Household numbers in their own units.
+    calendar : Tensor (S, N, F)
+        Calendar features for each distinct start.
+    start_index : Tensor (M,), int64
+        Row of ``calendar``.
+    starts : ndarray (M,), datetime64[s]
+    entities : ndarray (M,), str
+    level : ndarray (M,), float64
+        Mean absolute value, physical units.
+    validation : Tensor (M,), bool
+        Series of the entities kept apart for choices.
+    """
+
+    shape: SeriesShape
+    scores: Tensor
+    residual: Tensor
+    observed: Tensor
+    numbers: Tensor
+    calendar: Tensor
+    start_index: Tensor
+    starts: NDArray
+    entities: NDArray
+    level: NDArray
+    validation: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to(self, device: torch.device) -> "TrainSet":
+        """Return the set with its tensors on ``device``."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type is Tensor}
+        return replace(self, **moved)
+
+    def calendar_of(self, rows: Tensor) -> Tensor:
+        """Return the calendar features (B, N, F) of these series."""
+        return self.calendar[self.start_index[rows]]
+
+
+def build_train_set(
+    values: NDArray[np.float32],
+    starts: NDArray,
+    entities: NDArray,
+    scaler: SeriesScaler,
+    patch_size: int,
+    validation_share: float,
+    seed: int,
+) -> TrainSet:
+    """Scale training series (M, C, L) and cut them into tokens."""
+    shape = series_shape(scaler, *values.shape[1:], patch_size)
+    count = (len(values), shape.num_tokens, shape.points)
+    scores, residual = torch.empty(count), torch.empty(count)
+    observed, numbers = torch.empty(count, dtype=torch.bool), torch.empty(len(values), shape.num_numbers)
+    for first in range(0, len(values), SCALE_ROWS):
+        rows = slice(first, first + SCALE_ROWS)
+        scaled = scaler.transform(values[rows], starts[rows], seed=first)
+        scores[rows] = patchify(torch.from_numpy(scaled.scores), patch_size)
+        residual[rows] = patchify(torch.from_numpy(scaled.residual), patch_size)
+        observed[rows] = patchify(torch.from_numpy(scaled.observed), patch_size)
+        numbers[rows] = torch.from_numpy(scaled.numbers)
+    distinct, start_index = np.unique(starts, return_inverse=True)
+    token_seconds = patch_size * scaler.step_seconds
+    features = np.stack([calendar.features(start, shape.num_tokens, token_seconds) for start in distinct])
+    names = np.unique(entities)
+    apart = np.random.default_rng(seed).permutation(len(names))[: max(1, round(validation_share * len(names)))]
+    return TrainSet(
+        shape=shape,
+        scores=scores,
+        residual=residual,
+        observed=observed,
+        numbers=numbers,
+        calendar=torch.from_numpy(features),
+        start_index=torch.from_numpy(start_index),
+        starts=starts,
+        entities=entities,
+        level=np.exp(scaler.log_level(numbers.numpy())),
+        validation=torch.from_numpy(np.isin(entities, names[apart])),
+    )
+
+
+class StepRandom:
+    """Randomness of one optimizer step: a function of seed, stage and series seen.
+
+    Draws are made for the global batch and cut to this worker's rows, so that they do not depend on how many workers
+    share the batch.
+
+    Parameters
+    ----------
+    seed, series_seen : int
+    stage : str
+    batch_size : int
+        Series of the global batch.
+    runtime : Runtime
+        Says which share of the batch is this worker's.
+    """
+
+    def __init__(self, seed: int, stage: str, series_seen: int, batch_size: int, runtime: Runtime) -> None:
+        number = seed_of(seed, stage, series_seen)
+        self.generator = torch.Generator().manual_seed(number)
+        self.batch_size = batch_size
+        share = batch_size // runtime.world_size
+        self.rows = slice(runtime.rank * share, (runtime.rank + 1) * share)
+        self.device = runtime.device
+        # Dropout draws from torch's own generator; ranks must differ, and a resumed run must not.
+        torch.manual_seed(number + runtime.rank)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return standard normal numbers (B, *shape) for this worker's rows."""
+        return torch.randn(self.batch_size, *shape, generator=self.generator)[self.rows].to(self.device)
+
+    def integers(self, high: int) -> Tensor:
+        """Return whole numbers (B,) below ``high`` for this worker's rows."""
+        return torch.randint(high, (self.batch_size,), generator=self.generator)[self.rows].to(self.device)
+
+
+def batch_rows(candidates: Tensor, seed: int, stage: str, series_seen: int, batch_size: int) -> Tensor:
+    """Return the rows of the global batch (B,) at ``series_seen``: shuffled passes over ``candidates``."""
+    count = len(candidates)
+    rows = []
+    for position in range(series_seen, series_seen + batch_size):
+        if not rows or position % count == 0:
+            order = _order(count, seed, stage, position // count)
+        rows.append(int(order[position % count]))
+    return candidates[rows]
+
+
+def _order(count: int, seed: int, stage: str, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed_of(seed, stage, "order", epoch)))

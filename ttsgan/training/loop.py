@@ -1,0 +1,239 @@
+"""The training loop: three stages, each a row of equal steps, with checkpoints between them.
+
+encoder      the variational autoencoder; then its latents are grouped, and groups give the conditions
+days         the temporal prior, by likelihood; the average with the best validation loss is kept
+adversarial  discriminator and generator in turn, on draws of the prior; then the share of the correction is chosen
+"""
+
+import logging
+
+import torch
+
+from ttsgan.config import RunConfig
+from ttsgan.data.scaling import SeriesScaler
+from ttsgan.errors import ConfigError, DivergedError
+from ttsgan.models.patching import unpatchify
+from ttsgan.training import between, phases
+from ttsgan.training.dataset import StepRandom, TrainSet, batch_rows
+from ttsgan.training.runtime import Runtime
+from ttsgan.training.state import STAGES, TrainState, stage_series
+from ttsgan.training.step import Loss, autocast, precision_type, take_step
+from ttsgan.training.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+VALIDATIONS = 8
+"""Times that the prior's validation loss is looked at during its stage."""
+ALARM_AFTER = 0.25
+"""Share of the adversarial stage after which a lack of diversity stops training."""
+
+
+class Trainer:
+    """Trains one `TrainState` on one `TrainSet`; every worker runs one.
+
+    Parameters
+    ----------
+    config : RunConfig
+    data : TrainSet
+    scaler : SeriesScaler
+        The scaler that made ``data``.
+    runtime : Runtime
+    telemetry : Telemetry
+    score : Score or None
+        Judges synthetic series in physical units, to choose the share of the generator's correction.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: TrainSet,
+        scaler: SeriesScaler,
+        runtime: Runtime,
+        telemetry: Telemetry,
+        score: between.Score | None = None,
+    ) -> None:
+        batch = config.training.batch_size
+        unit = phases.SHARED * runtime.world_size
+        if batch % unit:
+            raise ConfigError(
+                f"training.batch_size is {batch}; allowed with {runtime.world_size} workers: a multiple of {unit}"
+            )
+        data = data.to(runtime.device)
+        self.config, self.data, self.scaler = config, data, scaler
+        self.runtime, self.telemetry, self.score = runtime, telemetry, score
+        self.dtype = precision_type(config.training.precision, runtime.device)
+        self.grad_scalers = {
+            phase: torch.amp.GradScaler(runtime.device.type, enabled=self.dtype == torch.float16)
+            for phase in ("encoder", "days", "discriminator", "generator")
+        }
+        self.state = TrainState(config, data.shape, runtime.device)
+        self.state.networks.fit_numbers(data.numbers)
+        self.state.average.fit_numbers(data.numbers)
+        self.fitted_rows = torch.nonzero(~data.validation)[:, 0]
+
+    def train(self) -> TrainState:
+        """Go on from the newest checkpoint, or from the start, to the end. Collective."""
+        with self.runtime.latest() as folder:
+            if folder is None:
+                self.runtime.broadcast(list(self.state.networks.parameters()))
+                self.state.average.load_state_dict(self.state.networks.state_dict())
+            else:
+                self.state.load(folder)
+                log.info("training goes on from %s series", self.state.total_series)
+        while not self.state.done:
+            if self.state.series_seen == 0:
+                self._enter()
+            self._run_stage()
+            self._leave()
+            self.state.stage, self.state.series_seen = self.state.stage + 1, 0
+            self._save({})
+        return self.state
+
+    # ---- a stage ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _stage(self) -> str:
+        return STAGES[self.state.stage]
+
+    def _enter(self) -> None:
+        if self._stage == "days":
+            between.make_conditions(self.state, self.data, self.runtime)
+        elif self._stage == "adversarial":
+            between.draw_pool(self.state, self.data, self.scaler, self.runtime)
+
+    def _run_stage(self) -> None:
+        training, state = self.config.training, self.state
+        total = stage_series(training, self._stage)
+        step = {"encoder": self._encoder_step, "days": self._days_step, "adversarial": self._adversarial_step}
+        take = step[self._stage]
+        diversity = 1.0
+        while state.series_seen < total:
+            figures = take()
+            state.series_seen += training.batch_size
+            if "diversity" in figures:
+                diversity += 0.1 * (figures["diversity"] - diversity)
+                self._watch_diversity(diversity, state.series_seen / total)
+            if self._stage == "days" and _crossed(state.series_seen, total / VALIDATIONS, training.batch_size):
+                figures["validation/days"] = self._validate_days()
+            last = state.series_seen >= total
+            if _crossed(state.series_seen, training.log_interval, training.batch_size) or last:
+                self.telemetry.report(self._stage, state.total_series, figures)
+            if _crossed(state.series_seen, training.checkpoint_interval, training.batch_size) and not last:
+                self._save(figures)
+
+    def _leave(self) -> None:
+        if self._stage == "days":
+            best = {k.removeprefix("best."): v for k, v in self.state.drawn.items() if k.startswith("best.")}
+            if best:
+                self.state.average.days.load_state_dict(best)
+                self.state.networks.days.load_state_dict(best)
+        elif self._stage == "adversarial":
+            figures = between.choose_correction(self.state, self.data, self.scaler, self.runtime, self.score)
+            self.telemetry.report("adversarial", self.state.total_series, figures)
+            self._draw_picture()
+
+    # ---- a step ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, stage: str, candidates: torch.Tensor) -> tuple[torch.Tensor, StepRandom]:
+        seed, batch, seen = self.config.seed, self.config.training.batch_size, self.state.series_seen
+        rnd = StepRandom(seed, stage, seen, batch, self.runtime)
+        return batch_rows(candidates, seed, stage, seen, batch)[rnd.rows], rnd
+
+    def _take(self, phase: str, loss: Loss) -> dict[str, float]:
+        def cast() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            with autocast(self.dtype, self.runtime.device):
+                return loss()
+
+        return take_step(self.state, phase, cast, self.runtime, self.grad_scalers[phase])
+
+    def _encoder_step(self) -> dict[str, float]:
+        networks = self.state.networks.train()
+        rows, rnd = self._begin("encoder", self.fitted_rows)
+        return self._take("encoder", lambda: phases.encoder_loss(networks, self.data, rows, rnd, self.config))
+
+    def _days_step(self) -> dict[str, float]:
+        networks = self.state.networks.train()
+        rows, rnd = self._begin("days", self.fitted_rows)
+        cond = self.state.drawn["cond"][rnd.integers(between.GROUPINGS), rows]
+        jitter = self.config.days.jitter * rnd.normal(self.data.shape.num_numbers)
+        return self._take("days", lambda: phases.days_loss(networks, self.data, rows, cond, jitter))
+
+    def _adversarial_step(self) -> dict[str, float]:
+        networks, loss = self.state.networks.train(), self.config.loss
+        index = self.state.series_seen // self.config.training.batch_size
+        penalise = index % loss.penalty_interval == 0
+        batch, rnd = self._adversarial_batch("discriminator")
+        figures = self._take(
+            "discriminator",
+            lambda: phases.discriminator_loss(networks, batch, penalise, self.config, rnd.generator),
+        )
+        batch, rnd = self._adversarial_batch("generator")
+        other = self._noise(rnd)
+        figures |= self._take(
+            "generator", lambda: phases.generator_loss(networks, self.state.average, batch, other, self.config)
+        )
+        return figures
+
+    def _noise(self, rnd: StepRandom) -> tuple[torch.Tensor, torch.Tensor]:
+        width = self.config.generator.noise_dim
+        return rnd.normal(self.data.shape.num_tokens, width), rnd.normal(width)
+
+    def _adversarial_batch(self, phase: str) -> tuple[phases.AdversarialBatch, StepRandom]:
+        rows, rnd = self._begin(phase, self.fitted_rows)
+        drawn = self.state.drawn
+        # Draws of one condition stay together, so that the cycle term can average over them.
+        first = rnd.integers(len(drawn["pool_cond"]) // phases.SHARED)[:: phases.SHARED] * phases.SHARED
+        pool = (first[:, None] + torch.arange(phases.SHARED, device=first.device)).flatten()
+        batch = phases.AdversarialBatch(
+            real=self.data.scores[rows],
+            real_cond=drawn["cond"][rnd.integers(between.GROUPINGS), rows],
+            real_calendar=self.data.calendar_of(rows),
+            observed=self.data.observed[rows].float(),
+            base=drawn["pool_base"][pool] if "pool_base" in drawn else None,
+            cond=drawn["pool_cond"][pool],
+            numbers=drawn["pool_numbers"][pool],
+            calendar=self.data.calendar[drawn["pool_start_index"][pool]],
+            noise=self._noise(rnd),
+        )
+        return batch, rnd
+
+    # ---- looking on ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _validate_days(self) -> float:
+        """Return the averaged prior's loss on entities it was not fitted on; remember the best average."""
+        rows = torch.nonzero(self.data.validation)[:, 0][:256]
+        cond = self.state.drawn["cond"][0, rows]
+        loss, _ = phases.days_loss(self.state.average, self.data, rows, cond, jitter_BH=None)
+        value = float(loss)
+        if value < self.state.best_loss:
+            self.state.best_loss = value
+            best = {f"best.{k}": v.clone() for k, v in self.state.average.days.state_dict().items()}
+            self.state.drawn |= best
+        return value
+
+    def _watch_diversity(self, diversity: float, progress: float) -> None:
+        floor = self.config.training.diversity_floor
+        if progress > ALARM_AFTER and diversity < floor:
+            raise DivergedError(
+                f"the generator collapsed: spread of its series is {diversity:.3f} of the real spread after "
+                f"{self.state.total_series} series, the floor is {floor}; raise loss.mode_seeking or "
+                "loss.penalty_weight, or lower training.generator_lr"
+            )
+
+    def _draw_picture(self) -> None:
+        values, _ = between.pool_values(self.state, self.data, self.scaler, 4)
+        real = self.scaler.inverse(
+            unpatchify(self.data.scores[:4], self.data.shape.channels, self.data.shape.length).cpu().numpy(),
+            self.data.numbers[:4].cpu().numpy(),
+        )
+        steps = self.data.shape.week * self.data.shape.patch_size
+        self.telemetry.picture("weeks", self.state.total_series, real, values, steps)
+
+    def _save(self, figures: dict[str, float]) -> None:
+        self.runtime.save(f"{self.state.total_series:09d}_{self.state.stage}", self.state.save, figures)
+
+
+def _crossed(series_seen: int, interval: float, batch: int) -> bool:
+    """Whether the last batch passed a multiple of ``interval``."""
+    return int(series_seen / interval) > int((series_seen - batch) / interval)

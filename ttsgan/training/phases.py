@@ -1,0 +1,154 @@
+"""The loss of each phase, term by term.
+
+Axis letters: B series of this worker's batch, N tokens, P values of a token, F calendar features, H household numbers,
+Z latent, G groupings.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ttsgan import losses
+from ttsgan.config import RunConfig
+from ttsgan.models.networks import Networks
+from ttsgan.training.dataset import StepRandom, TrainSet
+
+SHARED = 4
+"""Consecutive draws of the pool that share one condition, so that the cycle term can average over them."""
+
+Figures = dict[str, Tensor]
+
+
+def encoder_loss(
+    networks: Networks, data: TrainSet, rows: Tensor, rnd: StepRandom, config: RunConfig
+) -> tuple[Tensor, Figures]:
+    """Rebuild scores and household numbers from a drawn latent; keep the posterior near the standard normal law."""
+    calendar, observed = data.calendar_of(rows), data.observed[rows]
+    numbers = networks.standard_numbers(data.numbers[rows])
+    posterior = networks.encoder(data.scores[rows], observed, calendar, numbers)
+    noise = rnd.normal(config.encoder.latent_dim)
+    latent = posterior.mu + torch.exp(0.5 * posterior.logvar) * noise
+    days, guess = networks.decoder(latent, calendar)
+    error_days = losses.masked_square_error(days.float(), data.scores[rows], observed)
+    error_numbers = F.mse_loss(guess.float(), numbers)
+    kl = losses.kl_divergence(posterior.mu, posterior.logvar, config.encoder.free_bits)
+    total = error_days + error_numbers + config.encoder.kl_weight * kl / config.encoder.latent_dim
+    return total, {"encoder/days": error_days, "encoder/numbers": error_numbers, "encoder/kl_nats": kl}
+
+
+def days_loss(
+    networks: Networks, data: TrainSet, rows: Tensor, cond_BZ: Tensor, jitter_BH: Tensor | None
+) -> tuple[Tensor, Figures]:
+    """Return the negative log likelihood of the days, in nats per value; days that are mostly missing do not count."""
+    numbers = networks.standard_numbers(data.numbers[rows])
+    if jitter_BH is not None:
+        numbers = numbers + jitter_BH
+    law = networks.days(data.residual[rows], data.calendar_of(rows), torch.cat([numbers, cond_BZ], dim=-1))
+    weight = (data.observed[rows].float().mean(-1) >= 0.5).float()
+    log_density = networks.days.log_likelihood(law, data.residual[rows])
+    return -(log_density * weight).sum() / weight.sum().clamp(min=1) / data.shape.points, {}
+
+
+@dataclass(frozen=True)
+class AdversarialBatch:
+    """What one adversarial step sees: real series, and conditions with prior draws to make others from."""
+
+    real: Tensor
+    real_cond: Tensor
+    real_calendar: Tensor
+    observed: Tensor
+    base: Tensor | None
+    cond: Tensor
+    numbers: Tensor
+    calendar: Tensor
+    noise: tuple[Tensor, Tensor]
+
+    def fake(self, networks: Networks) -> Tensor:
+        """Return generated scores with the real ones' missing values left out, so that gaps tell nothing."""
+        standard = networks.standard_numbers(self.numbers)
+        written = networks.generator(self.noise, self.cond, standard, self.calendar, self.base)
+        return written.float() * self.observed
+
+
+def _judge(networks: Networks, scores: Tensor, calendar: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
+    return networks.discriminator(scores, calendar, cond)
+
+
+def discriminator_loss(
+    networks: Networks, batch: AdversarialBatch, penalise: bool, config: RunConfig, penalty_random: torch.Generator
+) -> tuple[Tensor, Figures]:
+    """Tell real from generated, for the year and for each day; every few steps with the gradient penalty."""
+    loss, local_weight = config.loss, config.discriminator.local_weight
+    with torch.no_grad():
+        fake = batch.fake(networks)
+    real_year, real_days = _judge(networks, batch.real, batch.real_calendar, batch.real_cond)
+    fake_year, fake_days = _judge(networks, fake, batch.calendar, batch.cond)
+    total = losses.discriminator_loss(loss.name, real_year, fake_year)
+    total = total + local_weight * losses.discriminator_loss(loss.name, real_days, fake_days)
+    figures = {
+        "discriminator/real": real_year.mean(),
+        "discriminator/synthetic": fake_year.mean(),
+        "discriminator/days_margin": real_days.mean() - fake_days.mean(),
+        "diversity": losses.diversity(fake, batch.real),
+    }
+    if loss.drift:
+        total = total + loss.drift * (real_year.square().mean() + local_weight * real_days.square().mean())
+    if penalise and loss.penalty_weight:
+        with torch.autocast(fake.device.type, enabled=False):
+            penalty = _penalty(networks, batch, fake, config, penalty_random)
+        total = total + loss.penalty_interval * loss.penalty_weight * penalty
+        figures["discriminator/penalty"] = penalty
+    return total, figures
+
+
+def _penalty(
+    networks: Networks, batch: AdversarialBatch, fake: Tensor, config: RunConfig, generator: torch.Generator
+) -> Tensor:
+    def judge(cond: Tensor, calendar: Tensor, scores: Tensor) -> Tensor:
+        year, days = _judge(networks, scores, calendar, cond)
+        return year + config.discriminator.local_weight * days.mean(1)
+
+    if config.loss.name == "wgan-gp":
+        middle = losses.between(batch.real, fake, generator)
+        return losses.gradient_penalty(lambda x: judge(batch.real_cond, batch.real_calendar, x), middle, centre=1.0)
+    at_real = losses.gradient_penalty(lambda x: judge(batch.real_cond, batch.real_calendar, x), batch.real, 0.0)
+    at_fake = losses.gradient_penalty(lambda x: judge(batch.cond, batch.calendar, x), fake, 0.0)
+    return 0.5 * (at_real + at_fake)
+
+
+def generator_loss(
+    networks: Networks,
+    average: Networks,
+    batch: AdversarialBatch,
+    other_noise: tuple[Tensor, Tensor],
+    config: RunConfig,
+) -> tuple[Tensor, Figures]:
+    """Pass for real; encode, on average, to the condition; let two noises differ."""
+    loss = config.loss
+    fake = batch.fake(networks)
+    with torch.no_grad():
+        real_year, real_days = _judge(networks, batch.real, batch.real_calendar, batch.real_cond)
+    fake_year, fake_days = _judge(networks, fake, batch.calendar, batch.cond)
+    adversarial = losses.generator_loss(loss.name, real_year, fake_year)
+    local = losses.generator_loss(loss.name, real_days, fake_days)
+    total = adversarial + config.discriminator.local_weight * local
+    figures = {"generator/adversarial": adversarial}
+    if batch.base is not None:
+        figures["generator/correction"] = (fake - batch.base * batch.observed).square().mean().sqrt()
+    if loss.cycle:
+        seen = torch.ones_like(batch.observed)
+        posterior = average.encoder(fake, seen, batch.calendar, networks.standard_numbers(batch.numbers))
+        latents = networks.standard_latents(posterior.mu).unflatten(0, (-1, SHARED))
+        term = losses.cycle(latents, batch.cond[::SHARED])
+        total = total + loss.cycle * term
+        figures["generator/cycle"] = term
+    if loss.mode_seeking:
+        standard = networks.standard_numbers(batch.numbers)
+        second = networks.generator(other_noise, batch.cond, standard, batch.calendar, batch.base).float()
+        apart = sum((a - b).abs().flatten(1).mean(1) for a, b in zip(batch.noise, other_noise, strict=True))
+        term = losses.mode_seeking(fake, second * batch.observed, apart)
+        total = total + loss.mode_seeking * term
+        figures["generator/mode_seeking"] = term
+    return total, figures

@@ -1,0 +1,103 @@
+"""One optimizer step of one phase: only its own networks get gradients, and only they move."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ttsgan.config import TrainingConfig
+from ttsgan.errors import ConfigError, DivergedError
+from ttsgan.models.ema import update_average
+from ttsgan.training.runtime import Runtime
+from ttsgan.training.state import STAGES, TrainState, stage_series
+
+Loss = Callable[[], tuple[Tensor, dict[str, Tensor]]]
+"""Computes a phase's loss and the figures to log."""
+
+
+def precision_type(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type of matrix products: ``auto`` takes bfloat16 where the hardware multiplies it fast.
+
+    Raises
+    ------
+    ConfigError
+        For fp16 on a CPU, which is unusably slow there.
+    """
+    if precision == "fp16":
+        if device.type == "cpu":
+            raise ConfigError("training.precision is 'fp16' on a CPU; allowed there: auto, fp32, bf16")
+        return torch.float16
+    if precision == "auto":
+        on_gpu = device.type == "cuda"
+        fast = torch.cuda.is_bf16_supported() if on_gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+@contextmanager
+def autocast(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Run matrix products in ``dtype``; float32 changes nothing."""
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        yield
+
+
+def rate_factor(config: TrainingConfig, progress: float) -> float:
+    """Return the share of the peak rate at ``progress`` (0 to 1) of a stage: linear rise, then half a cosine."""
+    if progress < config.warmup:
+        return progress / config.warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
+
+
+def take_step(
+    state: TrainState, phase: str, loss: Loss, runtime: Runtime, scaler: torch.amp.GradScaler
+) -> dict[str, float]:
+    """Zero, enable, differentiate, average over workers, clip, step, disable; return the figures of ``loss``.
+
+    Collective. Networks of other phases are left without gradients.
+
+    Raises
+    ------
+    DivergedError
+        If the loss is not finite on any worker.
+    """
+    training = state.config.training
+    parameters, optimizer = state.parameters_of(phase), state.optimizers[phase]
+    stage = STAGES[state.stage]
+    progress = (state.series_seen + 0.5 * training.batch_size) / max(stage_series(training, stage), 1)
+    for group in optimizer.param_groups:
+        group["lr"] = getattr(training, f"{phase}_lr") * rate_factor(training, progress)
+    for parameter in parameters:
+        parameter.grad = None
+        parameter.requires_grad_(True)
+    value, figures = loss()
+    scaler.scale(value).backward()
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    named = {f"loss/{phase}": value.detach(), **figures}
+    logged = torch.stack([v.detach().float().reshape(()) for v in named.values()])
+    runtime.mean([p.grad for p in parameters] + [logged])
+    if not torch.isfinite(logged[0]):
+        raise DivergedError(
+            f"the loss of the {phase} is {logged[0].item()} after {state.total_series} series; "
+            f"lower training.{phase}_lr or raise loss.penalty_weight"
+        )
+    scaler.unscale_(optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, training.grad_clip)
+    scaler.step(optimizer)
+    scaler.update()
+    for parameter in parameters:
+        parameter.grad = None
+    for module in state.trained_modules()[phase]:
+        average = state.average.get_submodule(_name_of(state, module))
+        seen = state.series_seen + training.batch_size
+        update_average(average, module, training.batch_size, seen, training.ema_half_life)
+    out = dict(zip(named, logged.tolist(), strict=True))
+    return {**out, f"gradient_norm/{phase}": float(norm), f"rate/{phase}": optimizer.param_groups[0]["lr"]}
+
+
+def _name_of(state: TrainState, module: torch.nn.Module) -> str:
+    return next(name for name, child in state.networks.named_children() if child is module)

@@ -1,0 +1,70 @@
+"""What training says of itself: JSON lines, TensorBoard scalars, and pictures of real and synthetic weeks."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+PROGRESS_FILE = "progress.jsonl"
+
+
+class Telemetry:
+    """Writes into ``folder``; a rank other than 0 is given None and writes nothing.
+
+    Parameters
+    ----------
+    folder : Path or None
+    total_series : int
+        Series that training will see in all.
+    """
+
+    def __init__(self, folder: Path | None, total_series: int) -> None:
+        self.total_series = total_series
+        self.started, self.first_series = time.monotonic(), None
+        self.writer = None if folder is None else SummaryWriter(str(folder))
+        self.lines = None if folder is None else (folder / PROGRESS_FILE).open("a")
+
+    def report(self, stage: str, series_seen: int, figures: dict[str, float]) -> None:
+        """Write one line: stage, series seen in all stages, speed, time left, and ``figures``."""
+        if self.lines is None or self.writer is None:
+            return
+        if self.first_series is None:
+            self.first_series, self.started = series_seen, time.monotonic()
+        elapsed = time.monotonic() - self.started
+        speed = (series_seen - self.first_series) / elapsed if elapsed > 0 else 0.0
+        left = (self.total_series - series_seen) / speed if speed > 0 else None
+        line = {
+            "stage": stage,
+            "series_seen": series_seen,
+            "total_series": self.total_series,
+            "series_per_second": round(speed, 3),
+            "seconds_left": None if left is None else round(left, 1),
+            **{name: float(f"{value:.6g}") for name, value in figures.items()},
+        }
+        self.lines.write(json.dumps(line) + "\n")
+        self.lines.flush()
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, series_seen)
+
+    def picture(self, name: str, series_seen: int, real: NDArray, synthetic: NDArray, steps: int) -> None:
+        """Draw the first ``steps`` points from mid-year of up to four real and four synthetic series (B, C, T)."""
+        if self.writer is None:
+            return
+        figure = Figure(figsize=(10, 6), layout="constrained")
+        axes = figure.subplots(4, 2, sharex=True)
+        first = real.shape[2] // 2
+        for column, (title, series) in enumerate((("real", real), ("synthetic", synthetic))):
+            for row, values in enumerate(series[:4]):
+                axes[row, column].plot(np.asarray(values[0, first : first + steps]), linewidth=0.8)
+            axes[0, column].set_title(title)
+        self.writer.add_figure(name, figure, series_seen)
+
+    def close(self) -> None:
+        """Finish the files."""
+        if self.lines is not None and self.writer is not None:
+            self.lines.close()
+            self.writer.close()
