@@ -35,7 +35,7 @@ def year_angle(seconds: NDArray[np.int64]) -> NDArray[np.float64]:
 def features(start: np.datetime64, count: int, seconds: int) -> NDArray[np.float32]:
     """Return calendar features (N, F) of tokens that begin ``seconds`` apart.
 
-    Seven for the weekday (one of them 1), four for the season (two harmonics), two for the hour at which the token begins.
+    Seven for the weekday (one of them 1), four for the season (two harmonics), two for the hour of the token's start.
     """
     at = moments(start, count, seconds)
     season = year_angle(at)

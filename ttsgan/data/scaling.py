@@ -3,10 +3,10 @@
     values  --ranks-->  normal scores  =  habit + loading * common course + spread * residual
             --sort--->  level, zero share and quantile function
 
-The *household numbers* (level, quantile function, habit, loading, spread, persistence) say everything about a series but
-the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn residual, and
-its level, peaks and load factor come out right by construction, because only the order of the scores is used on the way
-back. Everything is fitted on training series; the *common course* is what all training series of the same dates share
+The *household numbers* (level, quantile function, habit, loading, spread, persistence) say everything about a series
+but the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn
+residual, and its level, peaks and load factor come out right by construction, because only the order of the scores is
+used on the way back. Everything is fitted on training series; the *common course* is what all training series of the same dates share
 (weather, holidays).
 
 Axis letters: B series, C channels, T time steps, S slots of a day, J basis functions of the habit, H household numbers,
@@ -16,6 +16,7 @@ Q points of a quantile function.
 from dataclasses import dataclass
 
 import numpy as np
+import safetensors.numpy
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
@@ -95,7 +96,7 @@ class SeriesScaler:
             "nonnegative": nonnegative,
             "shape": np.array([channels, length]),
         }
-        level_BC, zero_BC, logq_BF = self._laws(values)
+        logq_BF = self._laws(values)[2]
         self.state["logq_low"], self.state["logq_high"] = logq_BF.min(axis=0), logq_BF.max(axis=0)
         self._fit_components("quantile", logq_BF, self.config.quantile_components)
         scores = _fill(self._scores(values, seed), np.isnan(values))
@@ -157,7 +158,7 @@ class SeriesScaler:
         layout = self.layout
         if tuple(values.shape[1:]) != tuple(self.state["shape"]):
             wanted = tuple(int(n) for n in self.state["shape"])
-            raise DataError(f"series have shape {values.shape[1:]}, the scaler was fitted on {wanted} (channels, points)")
+            raise DataError(f"series have {values.shape[1:]} (channels, points); the scaler was fitted on {wanted}")
         observed = ~np.isnan(values)
         level_BC, zero_BC, logq_BF = self._laws(values)
         scores = _fill(self._scores(values, seed), ~observed)
@@ -201,6 +202,21 @@ class SeriesScaler:
             values[:, c] = shape_BT / np.maximum(size_B1, 1e-12) * np.exp(numbers[:, layout["level"]][:, c, None])
         assert len(values) == count
         return values
+
+    def log_level(self, numbers: NDArray) -> NDArray:
+        """Return the log of the mean absolute value (B,), averaged over channels, that household numbers say."""
+        return numbers[:, self.layout["level"]].mean(axis=1)
+
+    def to_bytes(self) -> bytes:
+        """Return the fitted state as a safetensors file."""
+        return safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in self.state.items()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, config: HouseholdConfig, step_seconds: int) -> "SeriesScaler":
+        """Return the scaler that `to_bytes` wrote."""
+        scaler = cls(config, step_seconds)
+        scaler.state = safetensors.numpy.load(data)
+        return scaler
 
     # ---- the parts -------------------------------------------------------------------------------------------------
 

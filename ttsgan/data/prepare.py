@@ -1,0 +1,357 @@
+"""From the user's files to the series that are trained on: read, join, name the entities, aggregate, check, set aside.
+
+Axis letters: n series, C channels, L time steps, k source steps in one aggregated step. Missing values are NaN.
+"""
+
+import dataclasses
+import logging
+import re
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from ttsgan.config import DataConfig, PatchConfig
+from ttsgan.data.readers import read_series
+from ttsgan.data.storage import Location, one_line
+from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates
+from ttsgan.errors import ConfigError, DataError
+
+DAY_SECONDS = 86_400
+YEAR_SECONDS = 365 * DAY_SECONDS
+DEFAULT_START = "2013-01-01"
+SUMMED_UNITS = frozenset(
+    (
+        *("wh", "kwh", "mwh", "gwh", "varh", "kvarh", "vah", "kvah", "j", "kj", "mj", "gj", "m3", "m³", "l"),
+        *("liter", "litre", "liters", "litres", "gal", "therm", "therms"),
+    )
+)
+"""Amounts per step, in lower case: an aggregated step holds their sum."""
+AVERAGED_UNITS = frozenset(
+    (
+        *("w", "kw", "mw", "gw", "va", "kva", "mva", "var", "kvar", "wh/h", "kwh/h", "mwh/h", "gwh/h", "m3/h", "m³/h"),
+        *("l/h", "l/min", "m3/s", "m³/s", "°c", "degc", "celsius", "k", "kelvin", "°f", "degf", "%", "pu", "p.u."),
+        *("v", "kv", "a", "ma", "hz", "m/s", "w/m2", "w/m²", "kw/m2", "kw/m²", "pa", "hpa", "bar", "mbar", "ppm"),
+    )
+)
+"""Rates and levels, in lower case: an aggregated step holds their mean."""
+_STEP_TEXT = re.compile(r"(\d+)\s*(s|min|h|d)")
+_STEP_UNITS = {"s": 1, "min": 60, "h": 3600, "d": DAY_SECONDS}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A series that is not used, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What was read, what is used, and what was done to it.
+
+    Attributes
+    ----------
+    read, kept : int
+        Series found, and series used.
+    set_aside : tuple of SetAside
+        The others.
+    entities : int
+        Distinct entities among those used.
+    length, channels, step_seconds, unit
+        Of the series used.
+    aggregated_from : int or None
+        Step of the source in seconds, where steps were joined.
+    aggregated_by : str or None
+        ``sum`` or ``mean``, where steps were joined.
+    missing_share : float
+        Share of missing values in the series used (0 to 1).
+    """
+
+    read: int
+    kept: int
+    set_aside: tuple[SetAside, ...]
+    entities: int
+    length: int
+    channels: int
+    step_seconds: int
+    unit: str
+    aggregated_from: int | None
+    aggregated_by: str | None
+    missing_share: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain objects for JSON, with a count for each reason."""
+        reasons = Counter(item.reason for item in self.set_aside)
+        return dataclasses.asdict(self) | {
+            "set_aside": [dataclasses.asdict(item) for item in self.set_aside],
+            "set_aside_by_reason": dict(sorted(reasons.items())),
+        }
+
+
+def prepare(
+    config: DataConfig,
+    sources: list[Location] | None,
+    patch: PatchConfig,
+    *,
+    simulated: SeriesSet | None = None,
+) -> tuple[SeriesSet, PrepareReport]:
+    """Read the sources and make the set of series that a run works with.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Unit, step, start, entity column, aggregation and the share of values that must be there.
+    sources : list of Location, or None
+        Files and folders to join; None: those of ``config.source``.
+    patch : PatchConfig
+        Tokens must fit the step, and the length where padding is off.
+    simulated : SeriesSet, optional
+        Taken instead of any source.
+
+    Returns
+    -------
+    SeriesSet
+        Sorted by id. Series without values, with too few, or with only one value are set aside; a meter that is
+        nearly always zero stays.
+    PrepareReport
+
+    Raises
+    ------
+    DataError
+        A source or its series are not what the contract asks for, or nothing is left.
+    ConfigError
+        A setting cannot be read.
+    """
+    if simulated is not None:
+        series = _with_entities(fill_unknown(simulated, "sample"), config.entity, "sample")
+    else:
+        places = sources if sources is not None else [Location.parse(text) for text in config.source]
+        series = concatenate([_read_one(place, config) for place in places], [str(place) for place in places])
+    name = "sample" if simulated is not None else ", ".join(str(place) for place in places)
+    refuse_duplicates(series.ids, one_line(name, 160))
+    before = series.step_seconds
+    series, how = _aggregate_to(series, config, one_line(name, 160))
+    _check_patch(series, patch)
+    series, set_aside = _set_aside(series, config.min_observed)
+    report = PrepareReport(
+        read=len(series) + len(set_aside),
+        kept=len(series),
+        set_aside=set_aside,
+        entities=len(np.unique(series.entities.astype(str))),
+        length=series.length,
+        channels=series.channels,
+        step_seconds=series.step_seconds,
+        unit=series.unit,
+        aggregated_from=before if how else None,
+        aggregated_by=how,
+        missing_share=float(np.isnan(series.values).mean()),
+    )
+    return series, report
+
+
+def _read_one(where: Location, config: DataConfig) -> SeriesSet:
+    series = fill_unknown(
+        read_series(where, config.step_seconds), where, config.unit, config.step_seconds, config.start
+    )
+    return _with_entities(series, config.entity, where)
+
+
+def _with_entities(series: SeriesSet, column: str, where: object) -> SeriesSet:
+    """Take the entities from the attribute column that the setting names."""
+    if column == "entity":
+        return series
+    if column == "id":
+        return dataclasses.replace(series, entities=series.ids)
+    names = [] if series.attributes is None else series.attributes.column_names
+    if column not in names:
+        found = one_line(", ".join(["id", "entity", *names]), 160)
+        raise DataError(f"{where}: data.entity names the column {column!r}, which is not there; its columns: {found}")
+    return dataclasses.replace(series, entities=labels(series.attributes[column], where, column))
+
+
+def infer_step_seconds(length: int) -> int:
+    """Return the step of ``length`` values that fill a year of 365 days, or 0 when they do not.
+
+    The length must be a whole multiple or a divisor of 8760, and the step a whole number of seconds.
+    """
+    if length < 1 or (length % 8760 and 8760 % length) or YEAR_SECONDS % length:
+        return 0
+    return YEAR_SECONDS // length
+
+
+def parse_start(text: str) -> np.datetime64:
+    """Return the setting ``data.start`` (ISO 8601, a zone is turned to UTC) as datetime64[s]."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"data.start is {text!r}; allowed: an ISO 8601 time such as {DEFAULT_START}T00:00") from error
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return np.datetime64(moment, "s")
+
+
+def fill_unknown(series: SeriesSet, where: object, unit: str = "", step_seconds: int = 0, start: str = "") -> SeriesSet:
+    """Return the set with what its source does not tell: unit, step and start.
+
+    Parameters
+    ----------
+    where : object
+        Name of the source, for messages.
+    unit, step_seconds, start
+        The settings of `ttsgan.config.DataConfig`; empty or 0: the unit stays unknown, the step is the year divided by
+        the length, the start is 2013-01-01.
+
+    Raises
+    ------
+    DataError
+        The source tells another unit or step than the setting, or neither tells the step and the length is no year.
+    """
+    for name, told, set_to in (
+        ("unit", series.unit, unit),
+        ("step_seconds", series.step_seconds, step_seconds),
+    ):
+        if told and set_to and told != set_to:
+            raise DataError(
+                f"{where}: {name} is {told} in the file and {set_to} in the setting data.{name}; leave the setting out,"
+                " or correct the file"
+            )
+    step = series.step_seconds or step_seconds or infer_step_seconds(series.length)
+    if not step:
+        raise DataError(
+            f"{where}: the step of {series.length} values is not known (a year would be a multiple or divisor of 8760);"
+            " set data.step_seconds (--step-seconds), or write step_seconds into the schema metadata of the file"
+        )
+    starts = np.where(np.isnat(series.starts), parse_start(start or DEFAULT_START), series.starts)
+    return dataclasses.replace(
+        series, unit=series.unit or unit, step_seconds=step, starts=starts.astype("datetime64[s]")
+    )
+
+
+def parse_step(text: str) -> int:
+    """Return a step such as ``4h``, ``30min``, ``900s`` or ``1d`` in seconds; `ConfigError` for other text."""
+    match = _STEP_TEXT.fullmatch(text.strip().lower())
+    seconds = int(match[1]) * _STEP_UNITS[match[2]] if match else 0
+    if not seconds:
+        raise ConfigError(f"data.step is {text!r}; allowed: a whole number and s, min, h or d, such as 4h or 30min")
+    return seconds
+
+
+def aggregation_of(unit: str, setting: str = "auto") -> str:
+    """Return ``sum`` for amounts per step, ``mean`` for rates and levels; `DataError` for a unit that is not known."""
+    if setting != "auto":
+        return setting
+    plain = unit.strip().lower()
+    if plain in SUMMED_UNITS:
+        return "sum"
+    if plain in AVERAGED_UNITS:
+        return "mean"
+    raise DataError(
+        f"unit {unit or 'unknown'!r}: cannot tell whether its steps are summed or averaged; set data.aggregate"
+        " (--aggregate) to sum or mean, or data.unit to a known unit such as kWh or kW"
+    )
+
+
+def aggregate(values: np.ndarray, k: int, how: str) -> np.ndarray:
+    """Join every k steps into one.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, C, L), float32
+        NaN where missing; k divides L.
+    k : int
+        Steps to join.
+    how : str
+        ``mean``, or ``sum``: k times the mean, so that a missing reading counts like the others of its step.
+
+    Returns
+    -------
+    ndarray of shape (n, C, L / k), float32
+        The mean of the observed steps where at least half are observed, else NaN.
+    """
+    n, channels, length = values.shape
+    out = np.empty((n, channels, length // k), dtype=np.float32)
+    for at in range(0, n, 256):
+        block = values[at : at + 256].reshape(-1, channels, length // k, k)
+        seen = ~np.isnan(block)
+        count = seen.sum(axis=-1)
+        total = np.where(seen, block, 0).sum(axis=-1, dtype=np.float64)
+        mean = total / np.maximum(count, 1)
+        out[at : at + 256] = np.where(2 * count >= k, mean * k if how == "sum" else mean, np.nan)
+    return out
+
+
+def _aggregate_to(series: SeriesSet, config: DataConfig, name: str) -> tuple[SeriesSet, str | None]:
+    if not config.step:
+        return series, None
+    target, source = parse_step(config.step), series.step_seconds
+    if target == source:
+        return series, None
+    if target % source:
+        raise DataError(f"{name}: data.step is {config.step} ({target} s), no multiple of the {source} s of the source")
+    k = target // source
+    if series.length % k:
+        raise DataError(
+            f"{name}: data.step is {config.step}, which joins {k} steps, but the length {series.length} is no multiple"
+            f" of {k}; choose another step, or cut the series"
+        )
+    how = aggregation_of(series.unit, config.aggregate)
+    return dataclasses.replace(series, values=aggregate(series.values, k, how), step_seconds=target), how
+
+
+def day_points(step_seconds: int, patch: PatchConfig) -> int:
+    """Return the points of one token: ``patch.size``, or one day of steps.
+
+    Raises
+    ------
+    DataError
+        A day is no whole number of steps, and ``patch.size`` is 0.
+    """
+    if patch.size:
+        return patch.size
+    if DAY_SECONDS % step_seconds:
+        raise DataError(
+            f"a day is no whole number of steps of {step_seconds} s; set patch.size to the points of one token"
+        )
+    return DAY_SECONDS // step_seconds
+
+
+def _check_patch(series: SeriesSet, patch: PatchConfig) -> None:
+    points = day_points(series.step_seconds, patch)
+    if series.length % points and not patch.pad:
+        raise DataError(
+            f"values: the length {series.length} is no multiple of the patch of {points} points, and patch.pad is off;"
+            " switch it on, cut the series, or set patch.size to a divisor"
+        )
+
+
+def _set_aside(series: SeriesSet, min_observed: float) -> tuple[SeriesSet, tuple[SetAside, ...]]:
+    """Return the series that can be used, sorted by id, and the others with a reason."""
+    seen = np.empty(len(series))
+    constant = np.empty(len(series), dtype=bool)
+    for at in range(0, len(series), 256):
+        block = series.values[at : at + 256]
+        missing = np.isnan(block)
+        seen[at : at + 256] = 1 - missing.mean(axis=(1, 2))
+        low = np.where(missing, np.inf, block).min(axis=2)
+        high = np.where(missing, -np.inf, block).max(axis=2)
+        constant[at : at + 256] = (low >= high).all(axis=1)
+    reasons = np.full(len(series), "", dtype=object)
+    reasons[constant] = "constant"
+    reasons[seen < min_observed] = f"observed below {min_observed:g} (data.min_observed)"
+    reasons[seen == 0] = "all values missing"
+    order = np.argsort(series.ids.astype(str), kind="stable")
+    out = [row for row in order if reasons[row]]
+    set_aside = tuple(SetAside(str(series.ids[row]), reasons[row]) for row in out)
+    tally = Counter(item.reason for item in set_aside)
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(tally.items()))
+    if len(out) == len(series):
+        raise DataError(f"values: none of {len(series)} series can be used ({counts}); bring other data")
+    if out:
+        logger.warning("%d of %d series are set aside: %s", len(out), len(series), counts)
+    return series.subset(order[reasons[order] == ""]), set_aside

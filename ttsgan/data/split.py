@@ -1,0 +1,130 @@
+"""Who trains and who is held out: always whole entities, never single series of one."""
+
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ttsgan.data.storage import Location, one_line
+from ttsgan.data.store import open_parquet
+from ttsgan.errors import ConfigError, DataError
+
+
+def split_entities(entities: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose the entities to hold out, and return which series are theirs.
+
+    An entity's place in the draw depends on its name and the seed alone: the order of the rows changes nothing, a few
+    more entities change little.
+
+    Parameters
+    ----------
+    entities : ndarray of shape (n,), text
+        The entity of each series.
+    fraction : float
+        Share of entities to hold out, above 0 and below 1; at least one entity lands on each side.
+    seed : int
+        Another seed, another split.
+
+    Returns
+    -------
+    ndarray of shape (n,), bool
+        True where the series is held out.
+
+    Raises
+    ------
+    ConfigError
+        The fraction is not between 0 and 1.
+    DataError
+        There is only one entity.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigError(f"data.holdout is {fraction}; allowed: above 0 and below 1, or a path")
+    unique, owner = np.unique(entities.astype(str), return_inverse=True)
+    if len(unique) < 2:
+        raise DataError(
+            f"entity: {len(unique)} entity found, 2 or more are needed to hold one out; name another data.entity"
+            " column, or bring more data"
+        )
+    tickets = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in unique.tolist()]
+    held = min(max(round(fraction * len(unique)), 1), len(unique) - 1)
+    chosen = np.zeros(len(unique), dtype=bool)
+    chosen[sorted(range(len(unique)), key=tickets.__getitem__)[:held]] = True
+    return chosen[owner]
+
+
+def check_enough(entities_train: np.ndarray, min_group_size: int, groups: int = 2) -> None:
+    """Refuse training data that cannot make so many groups.
+
+    Parameters
+    ----------
+    entities_train : ndarray of shape (n,), text
+        The entity of each training series.
+    min_group_size : int
+        Smallest number of entities in a group.
+    groups : int
+        Groups that must be possible.
+
+    Raises
+    ------
+    DataError
+        Fewer distinct entities than the groups need; the message has the numbers.
+    """
+    found, needed = len(np.unique(entities_train.astype(str))), min_group_size * groups
+    if found < needed:
+        raise DataError(
+            f"entity: {found} training entities, but {groups} groups of at least {min_group_size} need {needed}; bring"
+            " more entities, hold out fewer (data.holdout), or lower cluster.min_group_size (10 or more)"
+        )
+
+
+def check_disjoint(train_entities: np.ndarray, holdout_entities: np.ndarray) -> None:
+    """Refuse a holdout that shares entities with the training data; `DataError` names a few of them."""
+    shared = np.intersect1d(train_entities.astype(str), holdout_entities.astype(str))
+    if len(shared):
+        few = ", ".join(shared[:3].tolist()) + (", ..." if len(shared) > 3 else "")
+        raise DataError(
+            f"data.holdout: {len(shared)} entities of the holdout are in the training data as well ({few}); the holdout"
+            " needs entities that training never sees"
+        )
+
+
+def write_splits(where: Location, ids: np.ndarray, entities: np.ndarray, holdout: np.ndarray) -> None:
+    """Write ``splits.parquet``: ``id``, ``entity`` and ``split`` (``train`` or ``holdout``) of each of n series.
+
+    Parameters
+    ----------
+    where : Location
+        The file.
+    ids, entities : ndarray of shape (n,), text
+    holdout : ndarray of shape (n,), bool
+        From `split_entities`.
+    """
+    split = np.where(holdout, "holdout", "train")
+    columns = {"id": ids, "entity": entities, "split": split}
+    sink = pa.BufferOutputStream()
+    table = pa.table({name: pa.array([str(item) for item in column]) for name, column in columns.items()})
+    pq.write_table(table, sink, compression="zstd")
+    where.write_bytes(sink.getvalue())
+
+
+def read_splits(where: Location) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the ids (n,) object, entities (n,) object and the holdout mask (n,) bool of a ``splits.parquet``.
+
+    Raises
+    ------
+    DataError
+        The file is absent, damaged, or not one of `write_splits`.
+    """
+    try:
+        table = open_parquet(where).read()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{where} cannot be read: {one_line(error)}; remove it and start again") from error
+    if table.column_names != ["id", "entity", "split"]:
+        found = one_line(", ".join(table.column_names), 120)
+        raise DataError(f"{where} has the columns {found}; needed: id, entity, split")
+    ids, entities, split = (np.array(column.to_pylist(), dtype=object) for column in table.columns)
+    wrong = ~np.isin(split.astype(str), ("train", "holdout"))
+    if wrong.any():
+        raise DataError(f"{where}: split is {split[wrong][0]!r} for {ids[wrong][0]!r}; allowed: train, holdout")
+    return ids, entities, split == "holdout"
