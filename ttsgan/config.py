@@ -315,7 +315,7 @@ class ClusterConfig:
     min_group_size: int = 15
     """Smallest number of distinct entities in a group, and the least number averaged into a condition; at least 10."""
     groups: int = 0
-    """Groups to look for; 0: entities / (4 min_group_size), at least 2."""
+    """Groups to look for; 0: entities / (2 min_group_size), at least 2."""
     iterations: int = 20
     """Most Lloyd iterations."""
     probes: int = 0
@@ -382,21 +382,23 @@ class AuditConfig:
 
     max_targets: int = 5_000
     """Most members, and most non-members, that are attacked."""
-    membership_auc: float = 0.55
+    auc: float = 0.55
     """Largest area under the membership ROC curve."""
-    membership_tpr: float = 0.02
+    tpr: float = 0.02
     """Largest true positive rate at a false positive rate of 1 %."""
     outlier_tpr: float = 0.05
     """The same among the series farthest from all others."""
-    copy_rate: float = 0.001
-    """Largest share of synthetic series closer to a training series than to any holdout series would happen by chance."""
+    soft_copies: float = 0.001
+    """Largest share of synthetic series that are nearer to a training series than chance explains."""
     linkage_risk: float = 0.09
     """Largest residual risk that known weeks link a household to a synthetic series."""
 
     def __post_init__(self) -> None:
         _require(self.max_targets >= 100, "audit.max_targets", self.max_targets, "100 or more")
-        _require(0.5 < self.membership_auc < 1, "audit.membership_auc", self.membership_auc, "between 0.5 and 1")
-        for name in ("membership_tpr", "outlier_tpr", "copy_rate", "linkage_risk"):
+        _require(0.5 < self.auc < 1, "audit.auc", self.auc, "between 0.5 and 1")
+        for name in ("tpr", "outlier_tpr"):
+            _require(0.01 < getattr(self, name) < 1, f"audit.{name}", getattr(self, name), "between 0.01 and 1")
+        for name in ("soft_copies", "linkage_risk"):
             _require(0 < getattr(self, name) < 1, f"audit.{name}", getattr(self, name), "between 0 and 1")
 
 

@@ -6,13 +6,68 @@ import typing
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from ttsgan.config import RunConfig
+from ttsgan.config import (
+    ClusterConfig,
+    DaysConfig,
+    DiscriminatorConfig,
+    EncoderConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    GeneratorConfig,
+    RunConfig,
+    RuntimeConfig,
+    TrainingConfig,
+)
 from ttsgan.errors import ConfigError
 
 
 def quick() -> RunConfig:
-    """Two cores, at most ten minutes, the simulated sample or a few hundred households; ``ttsgan run`` uses it."""
+    """Two cores, at most ten minutes: the simulated sample, or a few hundred households. The default."""
     return RunConfig(recipe="quick")
+
+
+def base() -> RunConfig:
+    """Two cores, about an hour: longer training of a somewhat larger prior."""
+    return RunConfig(
+        recipe="base",
+        days=DaysConfig(width=128, depth=4),
+        training=TrainingConfig(max_series=36_000, batch_size=32, checkpoint_interval=4_000),
+        evaluate=EvaluateConfig(max_series=2_000, bootstrap=500),
+    )
+
+
+def large() -> RunConfig:
+    """A GPU node with four GPUs and tens of thousands of households. Not measured: made for, and not run on, GPUs."""
+    return RunConfig(
+        recipe="large",
+        encoder=EncoderConfig(width=128, depth=4, heads=8, latent_dim=32),
+        days=DaysConfig(width=384, depth=8, heads=8, memory=120, mixtures=8),
+        generator=GeneratorConfig(width=192, depth=3, heads=8, noise_dim=32),
+        discriminator=DiscriminatorConfig(width=192, depth=4, heads=8),
+        training=TrainingConfig(
+            max_series=2_000_000, batch_size=512, days_lr=1e-3, ema_half_life=10_000, checkpoint_interval=50_000
+        ),
+        cluster=ClusterConfig(shards=8),
+        generate=GenerateConfig(chunk=1024),
+        evaluate=EvaluateConfig(max_series=2_000, bootstrap=500),
+        runtime=RuntimeConfig(num_workers=4, use_gpu=True, cpus_per_worker=4),
+    )
+
+
+RECIPES = {"quick": quick, "base": base, "large": large}
+
+
+def by_name(name: str) -> RunConfig:
+    """Return the recipe ``name``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"recipe is {name!r}; allowed: {', '.join(RECIPES)}")
+    return RECIPES[name]()
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -104,3 +159,14 @@ def _coerce(value: Any, hint: Any, full: str) -> Any:
     if number != number or number in (float("inf"), float("-inf")):
         raise wrong
     return number
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """Return every field by its dotted name, such as ``generator.depth``."""
+    out = {}
+    for name, value in to_dict(config).items():
+        if isinstance(value, dict):
+            out |= {f"{name}.{inner}": v for inner, v in value.items()}
+        else:
+            out[name] = value
+    return out

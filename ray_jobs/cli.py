@@ -1,0 +1,408 @@
+"""The ``ttsgan`` command.
+
+Exit status: 0 done; 1 refused or failed, with one line that says why; 2 bad usage; 3 the verdict was not PASS.
+"""
+
+import logging
+import sys
+import warnings
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction
+
+from ttsgan import recipes
+from ttsgan.config import RunConfig
+from ttsgan.errors import ConfigError, ReleaseRefused, TtsganError
+
+FAILED, BAD_USAGE, NOT_PASSED, INTERRUPTED = 1, 2, 3, 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How real series are read."""
+
+    step: str = ""
+    """Step to aggregate to, such as 4h or 30min; by default the step of the data."""
+    entity: str = ""
+    """Column that names the household or meter to protect; by default 'entity', or else 'id'."""
+    unit: str = ""
+    """Unit of data that carry none, such as kWh."""
+    step_seconds: int = 0
+    """Step in seconds of data that carry none; by default the year divided by the length."""
+    start: str = ""
+    """First time stamp of data that carry none (ISO 8601)."""
+    aggregate: str = ""
+    """How steps are joined: sum or mean; by default the unit decides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What is run, and where."""
+
+    out: str
+    """Run folder: a local path or a URI such as s3://bucket/run."""
+    data: tuple[str, ...] = ()
+    """Files, folders or URIs of real series (Parquet, CSV, .npy), or 'sample' for simulated households."""
+    holdout: str = ""
+    """Share of entities held out, or the path of a holdout; by default 0.25, of the sample 0.5."""
+    recipe: str = ""
+    """quick (two cores, ten minutes), base (two cores, an hour) or large (GPUs); by default quick."""
+    config: str = ""
+    """Saved config.json or best.json to start from, instead of a recipe."""
+    set: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """Overrides such as generator.depth=4, one or several."""
+    series: int = 0
+    """Series to write; by default as many as there are training entities."""
+    seed: int = -1
+    """Seed of the run; by default the recipe's, 0."""
+    fresh: bool = False
+    """Start over in a folder that holds another run, which is removed."""
+    address: str = "local"
+    """Ray cluster to join ('auto' inside a job), or 'local' to start one for this command."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """An existing run folder."""
+
+    out: str
+    """Run folder that 'ttsgan run' made."""
+    address: str = "local"
+    """Ray cluster to join ('auto' inside a job), or 'local' to start one for this command."""
+
+
+def _settings(options: RunOptions, data: DataOptions) -> RunConfig | None:
+    """Return the configuration that the options ask for, or None when they ask for nothing but a folder."""
+    from ttsgan.data.storage import Location
+
+    asked = {name: value for name, value in vars(data).items() if value}
+    if options.data:
+        asked["source"] = options.data
+    if options.holdout:
+        asked["holdout"] = options.holdout
+    if not (asked or options.recipe or options.config or options.set or options.series or options.seed >= 0):
+        return None
+    if options.recipe and options.config:
+        raise ConfigError("--recipe and --config are both given; allowed: one of them")
+    if options.config:
+        config = recipes.from_dict(Location.parse(options.config).read_json())
+    else:
+        config = recipes.by_name(options.recipe or "quick")
+    config = replace(config, data=replace(config.data, **asked))
+    if options.series:
+        config = replace(config, generate=replace(config.generate, series=options.series))
+    if options.seed >= 0:
+        config = replace(config, seed=options.seed)
+    return recipes.override(config, options.set)
+
+
+def run(options: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], accept_unproven: bool = False) -> int:
+    """Make a synthetic set: every stage in order, going on where an earlier call stopped.
+
+    Parameters
+    ----------
+    options : RunOptions
+    data : DataOptions
+    accept_unproven : bool
+        Release although too few entities prove the privacy limits; the release says so. FAIL is never accepted.
+    """
+    from ray_jobs.console import Console
+    from ray_jobs.run import run_all
+
+    console = Console()
+    folder = _open(options, data, console)
+    return run_all(folder, console, options.address, accept_unproven)
+
+
+def train(options: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions]) -> int:
+    """Train in a run folder; with --data, prepare it first."""
+    from ray_jobs.console import Console
+    from ray_jobs.run import run_stage
+
+    console = Console()
+    folder = _open(options, data, console)
+    if not folder.done("prepare"):
+        run_stage(folder, "prepare", console, options.address)
+    run_stage(folder, "train", console, options.address)
+    return 0
+
+
+def _open(options: RunOptions, data: DataOptions, console):
+    """Open or make the run folder, and show its configuration."""
+    from ray_jobs.folder import RunFolder
+    from ttsgan.data.storage import Location
+
+    where = Location.parse(options.out)
+    config = _settings(options, data)
+    if config is None and not options.fresh and (where / "manifest.json").is_file():
+        folder = RunFolder.load(where)
+    else:
+        if config is None:
+            raise ConfigError(f"--data is missing and {where} is not a run folder; give files, or --data sample")
+        folder = RunFolder.create(where, config, options.fresh)
+    usual = recipes.flat(recipes.by_name(folder.config.recipe))
+    changed = [f"{k} = {v}" for k, v in recipes.flat(folder.config).items() if v != usual[k]]
+    console.say(f"run {where}: recipe {folder.config.recipe}" + "".join(f"\n    {line}" for line in changed))
+    return folder
+
+
+def _stage(name: str, options: StageOptions) -> int:
+    from ray_jobs.console import Console
+    from ray_jobs.folder import RunFolder
+    from ray_jobs.run import run_stage
+    from ttsgan.data.storage import Location
+
+    console = Console()
+    folder = RunFolder.load(Location.parse(options.out))
+    run_stage(folder, name, console, options.address)
+    if name == "audit":
+        verdict = folder.summary("audit")
+        console.table("Audit", [("verdict", verdict["verdict"]), *(("", reason) for reason in verdict["reasons"])])
+        return 0 if verdict["verdict"] == "PASS" else NOT_PASSED
+    return 0
+
+
+def encode(options: OmitArgPrefixes[StageOptions]) -> int:
+    """Encode the training series to latents."""
+    return _stage("encode", options)
+
+
+def cluster(options: OmitArgPrefixes[StageOptions]) -> int:
+    """Group the latents and make the conditions."""
+    return _stage("cluster", options)
+
+
+def generate(options: OmitArgPrefixes[StageOptions], series: int = 0) -> int:
+    """Draw synthetic series.
+
+    Parameters
+    ----------
+    options : StageOptions
+    series : int
+        Series to write; by default what the run folder's configuration says.
+    """
+    from ray_jobs.folder import RunFolder
+    from ttsgan.data.storage import Location
+
+    if series:
+        folder = RunFolder.load(Location.parse(options.out))
+        config = replace(folder.config, generate=replace(folder.config.generate, series=series))
+        (folder.where / "config.json").write_json(recipes.to_dict(config))
+    return _stage("generate", options)
+
+
+def evaluate(options: OmitArgPrefixes[StageOptions]) -> int:
+    """Measure fidelity against the holdout."""
+    return _stage("evaluate", options)
+
+
+def audit(options: OmitArgPrefixes[StageOptions]) -> int:
+    """Attack the synthetic series and give the verdict; exit status 3 unless it is PASS."""
+    return _stage("audit", options)
+
+
+def report(options: OmitArgPrefixes[StageOptions]) -> int:
+    """Rebuild report.html."""
+    return _stage("report", options)
+
+
+def export(options: OmitArgPrefixes[StageOptions], accept_unproven: bool = False) -> int:
+    """Write the release folder, if the audit allows it; exit status 3 if not.
+
+    Parameters
+    ----------
+    options : StageOptions
+    accept_unproven : bool
+        Release although too few entities prove the privacy limits; the release says so.
+    """
+    from ray_jobs.console import Console
+    from ray_jobs.folder import RunFolder
+    from ray_jobs.run import run_stage
+    from ttsgan.data.storage import Location
+
+    folder = RunFolder.load(Location.parse(options.out))
+    run_stage(folder, "export", Console(), options.address, accept_unproven)
+    return 0
+
+
+def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions]) -> int:
+    """Read CSV, Parquet or .npy files, wide or long, and write a store that every command reads.
+
+    Parameters
+    ----------
+    source : tuple of str
+        Files, folders or URIs.
+    out : str
+        Store to write: a folder of Parquet parts.
+    data : DataOptions
+    """
+    from ray_jobs.console import Console
+    from ttsgan.config import DataConfig, PatchConfig
+    from ttsgan.data.prepare import prepare as read
+    from ttsgan.data.storage import Location
+    from ttsgan.data.store import write_store
+
+    console, where = Console(), Location.parse(out)
+    where.check_writable()
+    config = DataConfig(source=source, **{name: value for name, value in vars(data).items() if value})
+    with console.working("preparing"):
+        series, told = read(config, None, PatchConfig())
+        write_store(series, where)
+    rows = [("series", f"{told.kept} of {told.read}"), ("entities", str(told.entities))]
+    rows += [("set aside", f"{item.id}: {item.reason}") for item in told.set_aside[:10]]
+    rows += [("points, step, unit", f"{told.length}, {told.step_seconds} s, {told.unit}"), ("store", str(where))]
+    console.table("Prepared", rows)
+    return 0
+
+
+def judge(
+    train: str,
+    holdout: str,
+    synthetic: str,
+    data: OmitArgPrefixes[DataOptions],
+    out: str = "",
+    set: Annotated[tuple[str, ...], UseAppendAction] = (),  # noqa: A002 (the option's name)
+    seed: int = 0,
+) -> int:
+    """Judge anybody's synthetic series: fidelity and privacy against real training and held-out series.
+
+    Parameters
+    ----------
+    train, holdout, synthetic : str
+        Files or folders of series the generator saw, of series it never saw, and of those it made.
+    data : DataOptions
+    out : str
+        Folder for evaluation.json, audit.json and report.html; by default nothing is written.
+    set : tuple of str
+        Overrides such as evaluate.bootstrap=500 or audit.auc=0.6.
+    seed : int
+        Seed of all random choices.
+    """
+    from ray_jobs.console import Console
+    from ray_jobs.evaluate import judge_files
+    from ttsgan.config import DataConfig
+    from ttsgan.data.storage import Location
+
+    console = Console()
+    config = recipes.override(replace(recipes.quick(), seed=seed), set)
+    options = DataConfig(source=(train,), **{name: value for name, value in vars(data).items() if value})
+    where = Location.parse(out) if out else None
+    if where is not None:
+        where.check_writable()
+    with console.working("judging"):
+        fidelity, privacy = judge_files(train, holdout, synthetic, options, config, where, console)
+    headline = fidelity["headline"]
+    rows = [
+        ("fidelity, 1 = real sample", f"{headline['value']:.2f} ({headline['low']:.2f} to {headline['high']:.2f})"),
+        ("privacy audit", privacy["verdict"]),
+        *(("", reason) for reason in privacy["reasons"][:5]),
+    ]
+    if where is not None:
+        rows.append(("report", str(where / "report.html")))
+    console.table("Judgement", rows)
+    return 0 if privacy["verdict"] == "PASS" else NOT_PASSED
+
+
+def tune(options: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], trials: int = 8) -> int:
+    """Search patch size, depth and latent dimension with Ray Tune; writes trials.parquet and best.json.
+
+    Parameters
+    ----------
+    options : RunOptions
+    data : DataOptions
+    trials : int
+        Configurations to try; bad ones are stopped early.
+    """
+    from ray_jobs.console import Console
+    from ray_jobs.run import run_stage
+    from ray_jobs.tune import run_tune
+
+    console = Console()
+    folder = _open(options, data, console)
+    if not folder.done("prepare"):
+        run_stage(folder, "prepare", console, options.address)
+    run_tune(folder, console, options.address, trials)
+    return 0
+
+
+def submit(address: str, follow: bool = True) -> int:
+    """Run a command on a Ray cluster, through its Jobs API: ttsgan submit --address URL -- run --data s3://... ...
+
+    Parameters
+    ----------
+    address : str
+        Address of the cluster's dashboard, such as http://127.0.0.1:8265.
+    follow : bool
+        Show the job's output until it ends, and exit with its status.
+    """
+    from ray_jobs.submit import submit as send
+
+    return send(address, _after_dashes(sys.argv[1:]), follow=follow)
+
+
+COMMANDS = {
+    "run": run,
+    "prepare": prepare,
+    "train": train,
+    "encode": encode,
+    "cluster": cluster,
+    "generate": generate,
+    "evaluate": evaluate,
+    "audit": audit,
+    "export": export,
+    "report": report,
+    "judge": judge,
+    "tune": tune,
+    "submit": submit,
+}
+
+
+def _after_dashes(words: list[str]) -> list[str]:
+    return words[words.index("--") + 1 :] if "--" in words else []
+
+
+def _spread_overrides(words: list[str]) -> list[str]:
+    """Turn ``--set a=1 b=2`` into ``--set a=1 --set b=2``."""
+    out, in_set = [], False
+    for word in words:
+        if word.startswith("-"):
+            in_set = word == "--set"
+        elif in_set and out[-1] != "--set":
+            out.append("--set")
+        out.append(word)
+    return out
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command that ``words`` (by default, those of the process) say; return the exit status."""
+    words = sys.argv[1:] if words is None else words
+    own = words[: words.index("--")] if "--" in words else words
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="ttsgan",
+            description="Synthetic sets of long load profiles: trained, generated and privacy-audited on Ray.",
+            args=_spread_overrides(own),
+            config=(FlagCreatePairsOff,),
+        )
+    except ConfigError as error:
+        return _complain(error, BAD_USAGE)
+    except ReleaseRefused as error:
+        return _complain(error, NOT_PASSED)
+    except TtsganError as error:
+        return _complain(error, FAILED)
+    except KeyboardInterrupt:
+        return _complain("interrupted; the same command goes on from the last finished stage", INTERRUPTED)
+
+
+def _complain(error: object, status: int) -> int:
+    sys.stderr.write(f"ttsgan: {' '.join(str(error).split())}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What the person who runs a command sees while it works."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+QUIET_SECONDS = 10.0
+"""Seconds between two lines of progress where there is no terminal to overwrite."""
+
+
+class Console:
+    """Prints headings, progress and tables; on a terminal progress overwrites itself."""
+
+    def __init__(self) -> None:
+        self.rich = RichConsole(highlight=False, soft_wrap=True)
+        self._status = None
+        self._last = 0.0
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.rich.print(text, markup=False)
+
+    @contextmanager
+    def working(self, title: str) -> Iterator[None]:
+        """Show that ``title`` is being worked on, and how long it took."""
+        started = time.monotonic()
+        self.say(title)
+        self._last = started
+        if not self.rich.is_terminal:
+            yield
+        else:
+            with self.rich.status(title) as self._status:
+                try:
+                    yield
+                finally:
+                    self._status = None
+        self.say(f"    {time.monotonic() - started:.0f} s")
+
+    def progress(self, text: str) -> None:
+        """Show how far the work is; without a terminal, a line every few seconds."""
+        if self._status is not None:
+            self._status.update(text)
+        elif time.monotonic() - self._last >= QUIET_SECONDS:
+            self._last = time.monotonic()
+            self.say(f"    {text}")
+
+    def table(self, title: str, rows: list[tuple[str, str]]) -> None:
+        """Print two columns."""
+        table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
+        table.add_column()
+        table.add_column(overflow="fold")
+        for name, value in rows:
+            table.add_row(name, value)
+        self.rich.print(table)

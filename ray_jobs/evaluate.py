@@ -1,0 +1,176 @@
+"""Stages evaluate, audit and report, and ``ttsgan judge``: files in, the library's judges, files out."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ray_jobs.console import Console
+from ray_jobs.folder import RunFolder
+from ray_jobs.prepare import read_half
+from ttsgan import recipes
+from ttsgan.config import AuditConfig, DataConfig, PatchConfig, RunConfig
+from ttsgan.data.prepare import prepare
+from ttsgan.data.storage import Location
+from ttsgan.data.store import SeriesSet, read_store
+from ttsgan.evaluation.fidelity import evaluate
+from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.privacy import Thresholds, audit
+from ttsgan.evaluation.report import Pictures, render
+
+PICTURED = 200
+"""Most series of each set that the report's pictures are drawn from."""
+
+
+def judged(series: SeriesSet) -> Judged:
+    """Return series in the form that the judges read."""
+    return Judged(
+        values=series.values,
+        entities=series.entities.astype(str),
+        starts=series.starts,
+        step_seconds=series.step_seconds,
+        unit=series.unit,
+    )
+
+
+def read_three(where: Location) -> tuple[Judged, Judged, Judged]:
+    """Return the training, held-out and synthetic series of a run folder."""
+    halves = (judged(read_half(where, holdout)) for holdout in (False, True))
+    return *halves, judged(read_store(where / "synthetic"))
+
+
+def thresholds(config: AuditConfig) -> Thresholds:
+    """Return the limits of the gate that a configuration asks for."""
+    limits = dataclasses.asdict(config)
+    limits.pop("max_targets")
+    return Thresholds(**limits)
+
+
+def run_evaluate(folder: RunFolder, console: Console) -> dict[str, Any]:
+    """Write ``evaluation.json``; return the summary."""
+    config = folder.config
+    console.progress("measuring distances to the holdout")
+    limits = config.evaluate
+    result = evaluate(
+        *read_three(folder.where), seed=config.seed, max_series=limits.max_series, bootstrap=limits.bootstrap
+    )
+    (folder.where / "evaluation.json").write_json(result)
+    return {"headline": result["headline"]}
+
+
+def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
+    """Write ``audit.json`` and log the attempt in the manifest; return the summary."""
+    config = folder.config
+    train, holdout, synthetic = read_three(folder.where)
+    result = audit(
+        train,
+        holdout,
+        synthetic,
+        thresholds=thresholds(config.audit),
+        seed=config.seed,
+        max_targets=config.audit.max_targets,
+        progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
+    )
+    fingerprints = {
+        "train": read_half(folder.where, holdout=False).fingerprint(),
+        "synthetic": read_store(folder.where / "synthetic").fingerprint(),
+    }
+    folder.manifest["audit_attempts"].append({"verdict": result["verdict"], **fingerprints})
+    folder.save()
+    result |= {"fingerprints": fingerprints, "attempts": folder.manifest["audit_attempts"]}
+    (folder.where / "audit.json").write_json(result)
+    return {"verdict": result["verdict"], "reasons": result["reasons"]}
+
+
+def run_report(folder: RunFolder, console: Console) -> dict[str, Any]:
+    """Write ``report.html``; return the summary."""
+    console.progress("drawing the report")
+    page = report_page(folder, first_line="")
+    (folder.where / "report.html").write_bytes(page.encode())
+    return {"bytes": len(page)}
+
+
+def report_page(folder: RunFolder, first_line: str) -> str:
+    """Return the report of a run folder, with ``first_line`` at its very top."""
+    where, config = folder.where, folder.config
+    rng = np.random.default_rng(config.seed)
+    few = [
+        part.take(np.sort(rng.choice(len(part), PICTURED, replace=False))) if len(part) > PICTURED else part
+        for part in read_three(where)
+    ]
+    prepared = folder.summary("prepare")
+    return render(
+        title=f"Synthetic series from {', '.join(config.data.source)}",
+        evaluation=_if_there(where / "evaluation.json"),
+        audit=_if_there(where / "audit.json"),
+        pictures=Pictures(*few),
+        facts=_facts(folder),
+        first_line=first_line,
+        simulated=prepared["simulated"],
+    )
+
+
+def _if_there(file: Location) -> dict[str, Any] | None:
+    return file.read_json() if file.is_file() else None
+
+
+def _facts(folder: RunFolder) -> list[tuple[str, str]]:
+    prepared, groups = folder.summary("prepare"), folder.summary("cluster")
+    return [
+        ("Recipe", folder.config.recipe),
+        ("Entities in training / held out", f"{prepared['train_entities']} / {prepared['holdout_entities']}"),
+        ("Series set aside", ", ".join(f"{n} {why}" for why, n in prepared["set_aside_by_reason"].items()) or "none"),
+        ("Points, step, unit", f"{prepared['length']}, {prepared['step_seconds']} s, {prepared['unit']}"),
+        ("Missing values in the input", f"{prepared['missing_share']:.2%}"),
+        ("Groups, smallest group", f"{groups['groups']}, {groups['smallest']} entities"),
+        ("Synthetic series", str(folder.summary("generate")["series"])),
+        ("Series seen in training", str(folder.summary("train")["series_seen"])),
+        ("Seed", str(folder.config.seed)),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in folder.manifest["versions"].items())),
+        ("Changed from the recipe", ", ".join(_changes(folder.config)) or "nothing"),
+    ]
+
+
+def _changes(config: RunConfig) -> list[str]:
+    usual = recipes.flat(recipes.by_name(config.recipe))
+    return [f"{name} = {value}" for name, value in recipes.flat(config).items() if usual[name] != value]
+
+
+def judge_files(
+    train: str, holdout: str, synthetic: str, data: DataConfig, config: RunConfig, out: Location | None, console: Console
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Judge anybody's synthetic series; write ``evaluation.json``, ``audit.json`` and ``report.html`` into ``out``.
+
+    Returns
+    -------
+    evaluation, audit : dict
+    """
+    sets = []
+    for name, path in (("train", train), ("holdout", holdout), ("synthetic", synthetic)):
+        console.progress(f"reading {name}")
+        options = data if name != "synthetic" else dataclasses.replace(data, entity="entity")
+        series, report = prepare(options, [Location.parse(path)], PatchConfig())
+        if report.set_aside:
+            console.say(f"    {name}: {len(report.set_aside)} series set aside")
+        sets.append(judged(series))
+    console.progress("measuring distances to the holdout")
+    limits = config.evaluate
+    evaluation = evaluate(*sets, seed=config.seed, max_series=limits.max_series, bootstrap=limits.bootstrap)
+    verdict = audit(
+        *sets,
+        thresholds=thresholds(config.audit),
+        seed=config.seed,
+        max_targets=config.audit.max_targets,
+        progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
+    )
+    if out is not None:
+        few = [part.take(np.arange(min(PICTURED, len(part)))) for part in sets]
+        facts = [("Training", train), ("Holdout", holdout), ("Synthetic", synthetic), ("Seed", str(config.seed))]
+        page = render(
+            title="Judgement of synthetic series", evaluation=evaluation, audit=verdict,
+            pictures=Pictures(*few), facts=facts,
+        )  # fmt: skip
+        (out / "evaluation.json").write_json(evaluation)
+        (out / "audit.json").write_json(verdict)
+        (out / "report.html").write_bytes(page.encode())
+    return evaluation, verdict

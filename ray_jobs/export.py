@@ -1,0 +1,130 @@
+"""Stage export: the release folder, only when the audit allows it."""
+
+from typing import Any
+
+import jinja2
+
+from ray_jobs.console import Console
+from ray_jobs.evaluate import report_page
+from ray_jobs.folder import RunFolder
+from ttsgan import recipes
+from ttsgan.data.store import read_store
+from ttsgan.errors import ReleaseRefused
+
+UNPROVEN_LINE = (
+    "NOT PROVEN: this set was released with --accept-unproven; too few entities were there to prove that the privacy "
+    "limits hold."
+)
+
+SHEET = """\
+{% if first_line %}{{ first_line }}
+
+{% endif %}# Synthetic series{% if simulated %} (made from SIMULATED households){% endif %}
+
+| | |
+|---|---|
+{% for name, value in rows -%}
+| {{ name }} | {{ value }} |
+{% endfor %}
+Each row of `synthetic/part-*.parquet` is one series: `synthetic_id`, `start`, and `values`, an Arrow fixed-shape tensor
+that plain readers see as a list. The unit, the step and the number of channels are in the schema metadata.
+
+## Privacy audit: {{ verdict }}
+{% for reason in reasons %}
+- {{ reason }}
+{%- endfor %}
+
+PASS means that the attacks of the audit, with their knowledge, did not succeed on this set beyond the stated limits with
+95 % confidence each. It is not a proof against other attacks, and not a legal statement of anonymity. Every further
+release made from the same households adds to what can be learned about them.
+
+## How it was made
+Household numbers and the order of days were drawn by networks that saw {{ train_entities }} entities. Each series was
+drawn under the mean latent of at least {{ k }} distinct entities. No row is a changed copy of a real one. The numbers
+behind this page are in `datasheet.json`, the pictures in `report.html`.
+"""
+
+
+def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> dict[str, Any]:
+    """Write ``release/``; return the summary.
+
+    Raises
+    ------
+    ReleaseRefused
+        If the verdict is FAIL or INVALID, is UNPROVEN without ``accept_unproven``, or is of other series.
+    """
+    where = folder.where
+    audit = (where / "audit.json").read_json()
+    verdict = audit["verdict"]
+    if verdict in ("FAIL", "INVALID"):
+        raise ReleaseRefused(f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release")
+    if verdict != "PASS" and not accept_unproven:
+        raise ReleaseRefused(
+            f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release. "
+            "Where that is acceptable, run again with --accept-unproven"
+        )
+    synthetic = read_store(where / "synthetic")
+    if synthetic.fingerprint() != audit["fingerprints"]["synthetic"]:
+        raise ReleaseRefused(f"{where / 'synthetic'} has changed since it was audited; run: ttsgan audit --out {where}")
+    first_line = "" if verdict == "PASS" else UNPROVEN_LINE
+    console.progress("writing the release")
+    sheet = datasheet(folder, audit, synthetic.fingerprint(), first_line)
+    with (where / "release").replace_dir() as out:
+        (out / "README.md").write_bytes(_readme(sheet).encode())
+        (out / "datasheet.json").write_json(sheet)
+        (out / "report.html").write_bytes(report_page(folder, first_line).encode())
+        for part in (where / "synthetic").list(".parquet"):
+            (out / "synthetic" / part.name).write_bytes(part.read_bytes())
+    return {"verdict": verdict, "accepted_unproven": verdict != "PASS"}
+
+
+def datasheet(folder: RunFolder, audit: dict[str, Any], fingerprint: str, first_line: str) -> dict[str, Any]:
+    """Return what a user of the release must know; it names no source series and no group."""
+    prepared, groups = folder.summary("prepare"), folder.summary("cluster")
+    evaluation = (folder.where / "evaluation.json").read_json()
+    return {
+        "schema_version": 1,
+        "first_line": first_line,
+        "simulated_source": prepared["simulated"],
+        "unit": prepared["unit"],
+        "step_seconds": prepared["step_seconds"],
+        "length": prepared["length"],
+        "channels": prepared["channels"],
+        "series": folder.summary("generate")["series"],
+        "train_entities": prepared["train_entities"],
+        "holdout_entities": prepared["holdout_entities"],
+        "min_group_size": groups["fewest_probes"],
+        "groups": groups["groups"],
+        "seed": folder.config.seed,
+        "recipe": folder.config.recipe,
+        "settings": {k: v for k, v in recipes.flat(folder.config).items() if not k.startswith(("data.", "runtime."))},
+        "versions": folder.manifest["versions"],
+        "fingerprint_of_input": folder.manifest["input_fingerprint"],
+        "fingerprint_of_series": fingerprint,
+        "headline": evaluation["headline"],
+        "verdict": audit["verdict"],
+        "reasons": audit["reasons"],
+        "audits_made": len(audit["attempts"]),
+    }
+
+
+def _readme(sheet: dict[str, Any]) -> str:
+    headline = sheet["headline"]
+    rows = [
+        ("Series", f"{sheet['series']}, {sheet['length']} points each"),
+        ("Unit, step", f"{sheet['unit']}, {sheet['step_seconds']} s"),
+        ("Channels", sheet["channels"]),
+        ("Entities in training, held out", f"{sheet['train_entities']}, {sheet['holdout_entities']}"),
+        ("Fewest entities behind a condition (k)", sheet["min_group_size"]),
+        ("Fidelity", f"{headline['value']:.2f} (1 = another sample of real series)"),
+        ("Audit verdict", f"{sheet['verdict']}, audit number {sheet['audits_made']} of this run"),
+        ("Recipe, seed", f"{sheet['recipe']}, {sheet['seed']}"),
+        ("Fingerprint of the series", sheet["fingerprint_of_series"]),
+        ("Fingerprint of the input", sheet["fingerprint_of_input"]),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in sheet["versions"].items())),
+    ]
+    page = jinja2.Environment(autoescape=False, keep_trailing_newline=True).from_string(SHEET)
+    return page.render(
+        first_line=sheet["first_line"], simulated=sheet["simulated_source"], rows=rows, verdict=sheet["verdict"],
+        reasons=sheet["reasons"], train_entities=sheet["train_entities"], k=sheet["min_group_size"],
+    )  # fmt: skip

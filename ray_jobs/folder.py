@@ -1,0 +1,188 @@
+"""The run folder: what is in it, which stages are done, and whether it may be gone on with.
+
+Everything but ``release/`` is confidential. ``manifest.json`` holds, for each finished stage, when it ended, how long it
+took and a summary; the fingerprint of the input; and every audit that was made, because auditing until it passes is
+itself a leak.
+"""
+
+import datetime
+import hashlib
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from ttsgan import recipes
+from ttsgan.config import RunConfig
+from ttsgan.data.storage import Location
+from ttsgan.errors import DataError, NotFittedError
+
+STAGES = ("prepare", "train", "encode", "cluster", "generate", "evaluate", "audit", "report", "export")
+"""In order; each reads what those before it wrote."""
+FREE_SECTIONS = ("runtime",)
+"""Parts of the configuration that may change between two calls: where a run is made does not change what is made."""
+CONFIDENTIAL = """This folder is CONFIDENTIAL, all of it but release/.
+
+It holds real series (store/), who is in which half (splits.parquet), networks that have seen them (checkpoints/), their
+latents and groups, and candidates that may not have passed the privacy audit (synthetic/). Hand out release/ only.
+"""
+
+
+@dataclass
+class RunFolder:
+    """A run folder and its manifest.
+
+    Attributes
+    ----------
+    where : Location
+    config : RunConfig
+    manifest : dict
+        As in ``manifest.json``.
+    """
+
+    where: Location
+    config: RunConfig
+    manifest: dict[str, Any]
+
+    # ---- opening ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, where: Location) -> "RunFolder":
+        """Open a folder that `create` made.
+
+        Raises
+        ------
+        NotFittedError
+            If it is not a run folder.
+        """
+        if not (where / "manifest.json").is_file():
+            raise NotFittedError(f"{where} is not a run folder (it has no manifest.json); make one with: ttsgan run")
+        config = recipes.from_dict((where / "config.json").read_json())
+        return cls(where, config, (where / "manifest.json").read_json())
+
+    @classmethod
+    def create(cls, where: Location, config: RunConfig, fresh: bool) -> "RunFolder":
+        """Make a run folder, or open the one that is there when it was made from the same data and configuration.
+
+        Raises
+        ------
+        DataError
+            If ``where`` cannot be written, or holds something else or another run, and ``fresh`` is off.
+        """
+        where.check_writable()
+        exists = (where / "manifest.json").is_file()
+        if exists and not fresh:
+            folder = cls.load(where)
+            folder._refuse_other(config)
+            folder.config = config
+            (where / "config.json").write_json(recipes.to_dict(config))
+            return folder
+        if where.is_dir() and where.list() and not exists:
+            raise DataError(f"{where} holds files that are not a run; choose another folder for --out")
+        fingerprint = input_fingerprint(config)
+        if exists:
+            for item in where.list():
+                item.remove()
+        where.make_dir()
+        (where / "README.txt").write_bytes(CONFIDENTIAL.encode())
+        (where / "config.json").write_json(recipes.to_dict(config))
+        manifest = {
+            "schema_version": 1,
+            "created": _now(),
+            "input_fingerprint": fingerprint,
+            "versions": versions(),
+            "seed": config.seed,
+            "stages": {},
+            "audit_attempts": [],
+        }
+        folder = cls(where, config, manifest)
+        folder.save()
+        return folder
+
+    def _refuse_other(self, config: RunConfig) -> None:
+        old, new = recipes.flat(self.config), recipes.flat(config)
+        different = [name for name in new if old.get(name) != new[name] and name.split(".")[0] not in FREE_SECTIONS]
+        if different:
+            shown = ", ".join(f"{name} was {old.get(name)!r} and is now {new[name]!r}" for name in different[:4])
+            raise DataError(
+                f"{self.where} was made with another configuration ({shown}); use --fresh to start over, "
+                "or another folder for --out"
+            )
+        if input_fingerprint(config) != self.manifest["input_fingerprint"]:
+            raise DataError(
+                f"{self.where} was made from other data: the content of {', '.join(config.data.source)} has changed; "
+                "use --fresh to start over, or another folder for --out"
+            )
+
+    # ---- stages ----------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the manifest."""
+        (self.where / "manifest.json").write_json(self.manifest)
+
+    def done(self, stage: str) -> bool:
+        """Whether ``stage`` has been finished."""
+        return stage in self.manifest["stages"]
+
+    def summary(self, stage: str) -> dict[str, Any]:
+        """Return the summary of a finished stage."""
+        return self.manifest["stages"][stage]["summary"]
+
+    def require(self, stage: str, wanted_by: str) -> None:
+        """Refuse to go on without ``stage``."""
+        if not self.done(stage):
+            raise NotFittedError(
+                f"{wanted_by} needs the stage {stage}, which {self.where} has not finished; "
+                f"run: ttsgan {'run' if stage == 'prepare' else stage} --out {self.where}"
+            )
+
+    def begin(self, stage: str) -> None:
+        """Forget that ``stage`` and those after it were done: what they wrote is about to be out of date."""
+        for later in STAGES[STAGES.index(stage) :]:
+            self.manifest["stages"].pop(later, None)
+        (self.where / "release").remove()
+        self.save()
+
+    def finish(self, stage: str, seconds: float, summary: dict[str, Any]) -> None:
+        """Record that ``stage`` is done."""
+        record = {"finished": _now(), "seconds": round(seconds, 1), "summary": summary}
+        self.manifest["stages"][stage] = record
+        self.save()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on."""
+    names = ("ttsgan", "torch", "ray", "numpy", "scipy", "scikit-learn", "pyarrow")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def input_fingerprint(config: RunConfig) -> str:
+    """Return a hash of the content of all sources: of local bytes, or of size and change date elsewhere."""
+    digest = hashlib.sha256()
+    if config.data.is_sample:
+        sample = recipes.to_dict(config)["sample"]
+        digest.update(repr(sorted(sample.items())).encode())
+    sources = [] if config.data.is_sample else list(config.data.source)
+    if config.data.holdout_fraction() is None:
+        sources.append(config.data.holdout)
+    for text in sources:
+        place = Location.parse(text)
+        if not place.exists():
+            raise DataError(f"{place} does not exist; check the path")
+        for part in place.list() if place.is_dir() else [place]:
+            digest.update(_content(part))
+    return digest.hexdigest()
+
+
+def _content(part: Location) -> bytes:
+    if not part.is_local:
+        info = part.filesystem.get_file_info(part.path)
+        return f"{part.path} {info.size} {info.mtime_ns}".encode()
+    if part.is_dir():
+        return part.path.encode()
+    with part.local_path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,77 @@
+"""Stage generate: Ray Data hands chunks to actors that draw them and write one Parquet part each."""
+
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+
+from ray_jobs.console import Console
+from ray_jobs.encode import load_model
+from ray_jobs.folder import RunFolder
+from ray_jobs.prepare import read_half
+from ttsgan.clustering import allocate
+from ttsgan.data.storage import Location
+from ttsgan.data.store import series_metadata, write_part
+from ttsgan.data.tables import read_table
+from ttsgan.synthesis import Plan, make_plan
+
+
+class DrawChunk:
+    """Draws a chunk of the plan and writes it."""
+
+    def __init__(
+        self, run: str, out: str, plan: Plan, cond: np.ndarray, chunk: int, metadata: dict[str, str], threads: int, gpu: bool
+    ) -> None:
+        torch.set_num_threads(threads)
+        self.synthesizer = load_model(Location.parse(run)).synthesizer("cuda" if gpu else "cpu")
+        self.out, self.plan, self.cond, self.chunk, self.metadata = Location.parse(out), plan, cond, chunk, metadata
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Write the chunks whose numbers are in the column ``id``; return how many series each has."""
+        counts = []
+        for index in batch["id"].tolist():
+            part = self.plan.chunk(index, self.chunk)
+            values = self.synthesizer.draw(self.cond[part.group], part.start, index)
+            first = index * self.chunk
+            names = np.array([f"synthetic-{first + i:07d}" for i in range(len(part))], dtype=object)
+            write_part(
+                self.out / f"part-{index:05d}.parquet",
+                {"synthetic_id": names, "start": part.start},
+                values,
+                self.metadata,
+            )
+            counts.append(len(part))
+        return {"id": batch["id"], "count": np.array(counts)}
+
+
+def run_generate(folder: RunFolder, console: Console) -> dict[str, Any]:
+    """Draw as many series as asked for (by default as many as training entities); return the summary."""
+    where, config = folder.where, folder.config
+    runtime, chunk = config.runtime, config.generate.chunk
+    groups = where / "groups"
+    members = read_table([groups / "members.parquet"], ["group_id", "entity"])
+    cond = read_table([groups / "conditions.parquet"], ["cond"])["cond"]
+    total = config.generate.series or len(members["entity"])
+    train = read_half(where, holdout=False)
+    plan = make_plan(allocate(members["group_id"], total), train.starts, config.seed)
+    metadata = series_metadata(train.unit, train.step_seconds, train.channels, train.note and f"synthetic, from {train.note}")
+    del train
+    chunks = -(-total // chunk)
+    with (where / "synthetic").replace_dir() as out:
+        drawn = ray.data.range(chunks, override_num_blocks=chunks).map_batches(
+            DrawChunk,
+            fn_constructor_args=(
+                where.uri, out.uri, plan, cond, chunk, metadata, runtime.cpus_per_worker, runtime.use_gpu
+            ),  # fmt: skip
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=max(1, min(runtime.num_workers, chunks))),
+            num_cpus=runtime.cpus_per_worker,
+            num_gpus=int(runtime.use_gpu),
+        )
+        done = 0
+        for batch in drawn.iter_batches(batch_size=None, batch_format="numpy"):
+            done += int(batch["count"].sum())
+            console.progress(f"generated {done}/{total} series")
+    return {"series": total, "parts": chunks}

@@ -1,0 +1,70 @@
+"""Stage prepare: sources to ``store/`` and ``splits.parquet``; the split comes before anything is fitted."""
+
+import numpy as np
+import pyarrow as pa
+
+from ray_jobs.console import Console
+from ray_jobs.folder import RunFolder
+from ttsgan.config import RunConfig
+from ttsgan.data.prepare import prepare
+from ttsgan.data.simulate import simulate
+from ttsgan.data.split import check_disjoint, check_enough, read_splits, split_entities, write_splits
+from ttsgan.data.storage import Location
+from ttsgan.data.store import SeriesSet, concatenate, read_store, write_store
+
+
+def sample_series(config: RunConfig) -> SeriesSet:
+    """Return the simulated population."""
+    sample = config.sample
+    people = simulate(sample.households, sample.length, sample.seed)
+    return SeriesSet(
+        ids=people.ids.astype(object),
+        entities=people.ids.astype(object),
+        starts=people.starts,
+        values=people.values,
+        unit=people.unit,
+        step_seconds=people.step_seconds,
+        attributes=pa.table({"archetype": people.archetype.tolist()}),
+        note="simulated",
+    )
+
+
+def run_prepare(folder: RunFolder, console: Console) -> dict:
+    """Read, check, aggregate, set aside, split; return the summary."""
+    config = folder.config
+    simulated = None
+    if config.data.is_sample:
+        console.progress(f"simulating {config.sample.households} households")
+        simulated = sample_series(config)
+    series, report = prepare(config.data, None, config.patch, simulated=simulated)
+    summary = report.to_dict()
+    fraction = config.data.holdout_fraction()
+    if fraction is None:
+        place = Location.parse(config.data.holdout)
+        extra, extra_report = prepare(config.data, [place], config.patch)
+        check_disjoint(series.entities, extra.entities)
+        holdout = np.arange(len(series) + len(extra)) >= len(series)
+        series = concatenate([series, extra], [", ".join(config.data.source), str(place)])
+        summary["set_aside_of_holdout"] = extra_report.to_dict()["set_aside_by_reason"]
+    else:
+        holdout = split_entities(series.entities, fraction, config.seed)
+    check_enough(series.entities[~holdout], config.cluster.min_group_size)
+    with (folder.where / "store").replace_dir() as store:
+        write_store(series, store)
+    write_splits(folder.where / "splits.parquet", series.ids, series.entities, holdout)
+    summary |= {
+        "simulated": series.note == "simulated",
+        "fingerprint": series.fingerprint(),
+        "train_series": int((~holdout).sum()),
+        "holdout_series": int(holdout.sum()),
+        "train_entities": len(np.unique(series.entities[~holdout].astype(str))),
+        "holdout_entities": len(np.unique(series.entities[holdout].astype(str))),
+    }
+    return summary
+
+
+def read_half(where: Location, holdout: bool) -> SeriesSet:
+    """Return the training series, or the held-out ones, of a run folder."""
+    series = read_store(where / "store")
+    ids, _, held = read_splits(where / "splits.parquet")
+    return series.subset(np.isin(series.ids.astype(str), ids[held == holdout].astype(str)))

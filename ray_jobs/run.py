@@ -1,0 +1,96 @@
+"""The stages in order: which are done, which is next, what a finished run says."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ray_jobs.console import Console
+from ray_jobs.encode import run_encode
+from ray_jobs.evaluate import run_audit, run_evaluate, run_report
+from ray_jobs.export import run_export
+from ray_jobs.folder import STAGES, RunFolder
+from ray_jobs.generate import run_generate
+from ray_jobs.groups import run_cluster
+from ray_jobs.machines import start_ray
+from ray_jobs.prepare import run_prepare
+from ray_jobs.train import run_train
+from ttsgan.errors import ReleaseRefused
+
+STAGE_FUNCTIONS: dict[str, Callable[[RunFolder, Console], dict[str, Any]]] = {
+    "prepare": run_prepare,
+    "train": run_train,
+    "encode": run_encode,
+    "cluster": run_cluster,
+    "generate": run_generate,
+    "evaluate": run_evaluate,
+    "audit": run_audit,
+    "report": run_report,
+}
+ON_RAY = ("train", "encode", "cluster", "generate")
+DONE, NOT_PASSED = 0, 3
+"""Exit statuses."""
+
+
+def run_stage(folder: RunFolder, stage: str, console: Console, address: str, accept_unproven: bool = False) -> None:
+    """Run one stage, whether or not it was done before; later stages count as not done afterwards."""
+    position = STAGES.index(stage)
+    for earlier in STAGES[:position]:
+        if stage != "report" or earlier not in ("evaluate", "audit"):
+            folder.require(earlier, stage)
+    if stage == "train" and folder.done("train"):
+        (folder.where / "checkpoints").remove()
+        (folder.where / "tensorboard").remove()
+    folder.begin(stage)
+    with console.working(f"[{position + 1}/{len(STAGES)}] {stage}"):
+        if stage in ON_RAY:
+            start_ray(folder.config.runtime, address)
+        started = time.monotonic()
+        if stage == "export":
+            summary = run_export(folder, console, accept_unproven)
+        else:
+            summary = STAGE_FUNCTIONS[stage](folder, console)
+        folder.finish(stage, time.monotonic() - started, summary)
+
+
+def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: bool) -> int:
+    """Run what is not done yet, show the result, and return the exit status."""
+    if all(folder.done(stage) for stage in STAGES):
+        console.say(f"{folder.where} is finished; nothing to do")
+        show_result(folder, console)
+        return DONE
+    for stage in STAGES[:-1]:
+        if not folder.done(stage):
+            run_stage(folder, stage, console, address)
+    refusal = None
+    try:
+        run_stage(folder, "export", console, address, accept_unproven)
+    except ReleaseRefused as error:
+        refusal = str(error)
+    show_result(folder, console)
+    if refusal:
+        console.say(f"no release: {refusal}")
+        return NOT_PASSED
+    return DONE
+
+
+def show_result(folder: RunFolder, console: Console) -> None:
+    """Print a short table and the paths of what was made."""
+    prepared, generated = folder.summary("prepare"), folder.summary("generate")
+    headline, audit = folder.summary("evaluate")["headline"], folder.summary("audit")
+    source = "simulated sample" if prepared["simulated"] else ", ".join(folder.config.data.source)
+    rows = [
+        ("source", source),
+        ("entities: training, held out", f"{prepared['train_entities']}, {prepared['holdout_entities']}"),
+        ("series set aside", str(len(prepared["set_aside"]))),
+        ("points per series", f"{prepared['length']} of {prepared['step_seconds']} s"),
+        ("groups (smallest)", f"{folder.summary('cluster')['groups']} ({folder.summary('cluster')['smallest']})"),
+        ("synthetic series", str(generated["series"])),
+        ("fidelity, 1 = real sample", f"{headline['value']:.2f} ({headline['low']:.2f} to {headline['high']:.2f})"),
+        ("privacy audit", audit["verdict"]),
+    ]
+    if audit["verdict"] != "PASS":
+        rows += [("", reason) for reason in audit["reasons"][:5]]
+    if folder.done("export"):
+        rows.append(("release", str(folder.where / "release")))
+    rows.append(("report", str(folder.where / "report.html")))
+    console.table("Result", rows)

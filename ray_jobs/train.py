@@ -1,0 +1,141 @@
+"""Stage train: Ray Train runs one training worker per process; the library's loop does the rest."""
+
+import json
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from ray_jobs.console import Console
+from ray_jobs.folder import RunFolder
+from ray_jobs.machines import check_resources
+from ray_jobs.prepare import read_half
+from ray_jobs.runtime import RayRuntime
+from ttsgan import api, recipes
+from ttsgan.config import RunConfig
+from ttsgan.data.scaling import SeriesScaler
+from ttsgan.data.storage import Location
+from ttsgan.training.runtime import LocalRuntime, Runtime
+from ttsgan.training.telemetry import PROGRESS_FILE
+
+SCALER_FILE = "scaler.safetensors"
+SILENCE_SECONDS = 600
+"""Seconds after which a worker that hears nothing from the others gives up."""
+
+
+def train_worker(where: Location, config: RunConfig, runtime: Runtime) -> dict[str, Any]:
+    """Train on the run folder's training series; rank 0 writes ``checkpoints/model``. Returns a summary."""
+    torch.set_num_threads(config.runtime.cpus_per_worker)
+    series = read_half(where, holdout=False)
+    scaler = SeriesScaler.from_bytes(
+        (where / "checkpoints" / SCALER_FILE).read_bytes(), config.household, series.step_seconds
+    )
+    data = api.scale_training(series.values, series.starts, series.entities.astype(str), scaler, config)
+    score = None
+    if runtime.rank == 0:
+        entities = series.entities.astype(str)
+        score = api.closeness(
+            series.values, series.starts, entities, series.step_seconds, series.unit, config.seed
+        )
+    logs = where / "tensorboard"
+    with tempfile.TemporaryDirectory() as scratch:
+        local = Path(scratch) / "logs" if not logs.is_local else logs.local_path
+        local.mkdir(parents=True, exist_ok=True)
+        state = api.train(data, scaler, config, runtime, local, score)
+        if runtime.rank == 0 and not logs.is_local:
+            for file in local.iterdir():
+                (logs / file.name).write_bytes(file.read_bytes())
+    if runtime.rank == 0:
+        with (where / "checkpoints" / "model").replace_dir() as model:
+            for name, content in api.Model(state.average, scaler, config).files().items():
+                (model / name).write_bytes(content)
+    return {
+        "series_seen": state.total_series,
+        "validation_loss_of_days": round(state.best_loss, 4),
+        "correction": float(state.average.correction),
+        "workers": runtime.world_size,
+        "parameters": sum(p.numel() for p in state.networks.parameters()),
+    }
+
+
+def _ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
+    return train_worker(Location.parse(settings["where"]), recipes.from_dict(settings["config"]), RayRuntime())
+
+
+def run_train(folder: RunFolder, console: Console) -> dict[str, Any]:
+    """Fit the scaler, then train; return the summary."""
+    where, config = folder.where, folder.config
+    scaler_file = where / "checkpoints" / SCALER_FILE
+    if not scaler_file.is_file():
+        series = read_half(where, holdout=False)
+        console.progress("fitting the scaler")
+        scaler = api.fit_scaler(series.values, series.starts, series.step_seconds, config)
+        scaler_file.write_bytes(scaler.to_bytes())
+        del series
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(where, console, stop), daemon=True)
+    watcher.start()
+    try:
+        if config.runtime.num_workers == 0:
+            checkpoints = (where / "checkpoints" / "train").local_path
+            return train_worker(where, config, LocalRuntime(checkpoints))
+        check_resources(config.runtime)
+        return _fit(where, config)
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _fit(where: Location, config: RunConfig) -> dict[str, Any]:
+    runtime = config.runtime
+    storage = where / "checkpoints"
+    trainer = TorchTrainer(
+        _ray_worker,
+        train_loop_config={"where": where.uri, "config": recipes.to_dict(config)},
+        torch_config=TorchConfig(timeout_s=SILENCE_SECONDS),
+        scaling_config=ScalingConfig(
+            num_workers=runtime.num_workers,
+            use_gpu=runtime.use_gpu,
+            resources_per_worker={"CPU": runtime.cpus_per_worker, **({"GPU": 1} if runtime.use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name="train",
+            storage_path=storage.path,
+            storage_filesystem=storage.filesystem,
+            failure_config=FailureConfig(max_failures=runtime.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    return trainer.fit().return_value
+
+
+def _watch(where: Location, console: Console, stop: threading.Event) -> None:
+    """Show the newest line of progress that the workers wrote, where it can be seen from here."""
+    if not where.is_local:
+        return
+    lines = where.local_path / "tensorboard" / PROGRESS_FILE
+    started = time.time()
+    while not stop.wait(1.0):
+        if lines.is_file() and lines.stat().st_mtime > started:
+            text = lines.read_bytes().splitlines()
+            if text:
+                console.progress(_progress_line(text[-1]))
+
+
+def _progress_line(line: bytes) -> str:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return "training"
+    losses = ", ".join(f"{k.removeprefix('loss/')} {v:.3f}" for k, v in said.items() if k.startswith("loss/"))
+    left = "" if said["seconds_left"] is None else f", {said['seconds_left']:.0f} s left"
+    return (
+        f"training {said['stage']}: {said['series_seen']}/{said['total_series']} series, "
+        f"{said['series_per_second']:.0f}/s{left}; loss: {losses}"
+    )

@@ -1,0 +1,130 @@
+"""Actors give the groups of one process, also when one of them is lost."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from pyarrow import fs
+
+from ray_jobs.kmeans import ActorShards, group_latents
+from ttsgan.clustering import entity_latents, form_groups, kmeans
+from ttsgan.config import ClusterConfig
+from ttsgan.errors import DataError
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray4")]
+CONFIG = ClusterConfig(shards=3, probes=16)
+
+
+@dataclasses.dataclass
+class Encoded:
+    """Series of 200 entities, encoded, in two parts: a tensor column and a list column."""
+
+    paths: list[str]
+    entities: np.ndarray
+    latents: np.ndarray
+    level: np.ndarray
+
+    def level_by_entity(self):
+        return dict(zip(self.entities, self.level, strict=True))
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory):
+    rng = np.random.default_rng(2)
+    entity_row = np.concatenate([rng.permutation(200), rng.integers(200, size=150)])
+    entities = np.array([f"e{row:03d}" for row in entity_row], dtype=object)
+    latents = (rng.standard_normal((6, 4))[entity_row % 6] * 4 + rng.standard_normal((350, 4))).astype(np.float32)
+    level = rng.lognormal(size=200)[entity_row]
+    columns = [
+        pa.FixedShapeTensorArray.from_numpy_ndarray(latents[:180]),
+        pa.array(list(latents[180:]), pa.list_(pa.float32())),
+    ]
+    folder, paths = tmp_path_factory.mktemp("latents"), []
+    for part, column in enumerate(columns):
+        rows = slice(0, 180) if part == 0 else slice(180, 350)
+        table = {"id": [f"s{row}" for row in range(350)[rows]], "entity": entities[rows].tolist(), "mu": column}
+        paths.append(str(folder / f"part-{part}.parquet"))
+        pq.write_table(pa.table(table), paths[-1], row_group_size=64)
+    return Encoded(paths, entities, latents, level)
+
+
+def assert_same(groups, others):
+    """Assert that members are equal exactly, and means to 1e-6."""
+    np.testing.assert_array_equal(groups.members.entity, others.members.entity)
+    np.testing.assert_array_equal(groups.members.group_id, others.members.group_id)
+    np.testing.assert_array_equal(groups.members.in_condition, others.members.in_condition)
+    np.testing.assert_array_equal(groups.members.probe, others.members.probe)
+    np.testing.assert_array_equal(groups.size, others.size)
+    np.testing.assert_array_equal(groups.dominance, others.dominance)
+    np.testing.assert_allclose(groups.centroid, others.centroid, atol=1e-6)
+    np.testing.assert_allclose(groups.conditions.cond, others.conditions.cond, atol=1e-6)
+
+
+def test_groups_of_actors_equal_those_of_one_process(encoded):
+    local = form_groups(encoded.entities, encoded.latents, encoded.level, CONFIG, 5)
+    assert len(local.group_id) > 2
+    remote = group_latents(encoded.paths, fs.LocalFileSystem(), encoded.level_by_entity(), CONFIG, 5)
+    assert_same(local, remote)
+    # The actors are gone: all CPUs come back.
+    until = time.monotonic() + 20
+    while ray.available_resources().get("CPU", 0) < 4 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert ray.available_resources()["CPU"] == 4
+
+
+class LosingShards(ActorShards):
+    """Kills an actor before the fourth call and another one during the ninth."""
+
+    calls = 0
+
+    def each(self, method, *arguments):
+        self.calls += 1
+        if self.calls == 4:
+            ray.kill(self.actors[1], no_restart=False)
+        if self.calls == 9:
+            self.actors[0].call.remote(self._entities, method, *arguments)
+            ray.kill(self.actors[0], no_restart=False)
+        return super().each(method, *arguments)
+
+
+def test_lost_actors_come_back_with_their_shard(encoded):
+    unique, means = entity_latents(encoded.entities, encoded.latents)
+    with LosingShards(encoded.paths, None, unique, 2) as shards:
+        centres, labels, inertia = kmeans(None, 7, 20, 1, shards)
+        assert shards.calls > 9
+    local_centres, local_labels, local_inertia = kmeans(means, 7, 20, 1)
+    np.testing.assert_array_equal(labels, local_labels)
+    np.testing.assert_allclose(centres, local_centres, atol=1e-6)
+    assert inertia == pytest.approx(local_inertia)
+
+
+def test_faults_of_the_data_are_told_in_one_line(encoded, tmp_path):
+    with pytest.raises(DataError, match="no latents to group; encode"):
+        group_latents([], None, {}, CONFIG, 0)
+    with pytest.raises(DataError, match=r"cannot read .*absent\.parquet"):
+        group_latents([str(tmp_path / "absent.parquet")], None, {}, CONFIG, 0)
+    with pytest.raises(DataError, match="entity 'e000' of the latents is not in the training data"):
+        group_latents(encoded.paths, None, {}, CONFIG, 0)
+
+    # These are found by an actor, and reach the driver as what they are.
+    entities = [f"e{row}" for row in range(40)]
+    bad = np.zeros((40, 2), dtype=np.float32)
+    bad[3] = np.nan
+    level = dict.fromkeys(entities, 1.0)
+    faults = {
+        "latent of entity 'e3' is not finite": pa.array(list(bad)),
+        "not one list of equal length": pa.array([[0.0] * (row % 3) for row in range(40)]),
+    }
+    for message, column in faults.items():
+        path = str(tmp_path / "part-0.parquet")
+        pq.write_table(pa.table({"entity": entities, "mu": column}), path)
+        with pytest.raises(DataError, match=message) as error:
+            group_latents([path], None, level, ClusterConfig(shards=1), 0)
+        assert "\n" not in str(error.value)
+    pq.write_table(pa.table({"entity": entities}), path)
+    with pytest.raises(DataError, match="has no column 'mu'"):
+        group_latents([path], None, level, ClusterConfig(shards=1), 0)

@@ -1,0 +1,222 @@
+"""The library for people who write Python: an estimator, and the whole-model steps that every driver shares.
+
+    model = TTSGAN(recipes.quick()).fit(values, step_seconds=14_400)
+    synthetic = model.sample(500)
+
+Axis letters: B series, C channels, L points, Z latent.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+
+from ttsgan import recipes
+from ttsgan.clustering import Groups, form_groups
+from ttsgan.config import RunConfig
+from ttsgan.data.prepare import day_points
+from ttsgan.data.scaling import SeriesScaler
+from ttsgan.errors import DataError, NotFittedError
+from ttsgan.evaluation.fidelity import evaluate
+from ttsgan.evaluation.judged import Judged
+from ttsgan.models.networks import Networks, SeriesShape
+from ttsgan.synthesis import Synthesizer, make_plan
+from ttsgan.training.between import encode_all
+from ttsgan.training.dataset import TrainSet, build_train_set
+from ttsgan.training.loop import Trainer
+from ttsgan.training.runtime import LocalRuntime, Runtime
+from ttsgan.training.state import TrainState
+from ttsgan.training.telemetry import Telemetry
+
+MAX_SCALER_ROWS = 5_000
+"""Most training series that the scaler is fitted on; more change its averages by little."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is needed to encode and to draw: averaged networks, scaler, configuration."""
+
+    networks: Networks
+    scaler: SeriesScaler
+    config: RunConfig
+
+    def encode(self, values: NDArray[np.float32], starts: NDArray) -> NDArray[np.float32]:
+        """Return the latents (B, Z), means of the posterior, of series (B, C, L) in physical units."""
+        share, seed = self.config.training.validation_share, self.config.seed
+        patch = self.networks.shape.patch_size
+        nobody = np.zeros(len(values), dtype=str)
+        data = build_train_set(values, starts, nobody, self.scaler, patch, share, seed)
+        return encode_all(self.networks, data, LocalRuntime()).numpy()
+
+    def synthesizer(self, device: str = "cpu") -> Synthesizer:
+        """Return the drawer of new series."""
+        return Synthesizer(self.networks, self.scaler, self.config.seed, device)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the model as named files; `load` reads them."""
+        networks = {k: v.detach().cpu().contiguous().clone() for k, v in self.networks.state_dict().items()}
+        about = {
+            "config": recipes.to_dict(self.config),
+            "step_seconds": self.scaler.step_seconds,
+            "shape": {name: getattr(self.networks.shape, name) for name in SeriesShape.__dataclass_fields__},
+        }
+        return {
+            "networks.safetensors": safetensors.torch.save(networks),
+            "scaler.safetensors": self.scaler.to_bytes(),
+            "model.json": json.dumps(about, indent=2).encode(),
+        }
+
+    @classmethod
+    def load(cls, read: Callable[[str], bytes]) -> "Model":
+        """Return the model whose files ``read`` gives by name."""
+        about = json.loads(read("model.json"))
+        config = recipes.from_dict(about["config"])
+        networks = Networks(config, SeriesShape(**about["shape"])).eval().requires_grad_(False)
+        networks.load_state_dict(safetensors.torch.load(read("networks.safetensors")))
+        scaler = SeriesScaler.from_bytes(read("scaler.safetensors"), config.household, about["step_seconds"])
+        return cls(networks, scaler, config)
+
+
+def fit_scaler(values: NDArray[np.float32], starts: NDArray, step_seconds: int, config: RunConfig) -> SeriesScaler:
+    """Fit the scaler on training series (B, C, L); of many, on a random part."""
+    rows = np.arange(len(values))
+    if len(rows) > MAX_SCALER_ROWS:
+        rows = np.sort(np.random.default_rng(config.seed).choice(rows, MAX_SCALER_ROWS, replace=False))
+    return SeriesScaler(config.household, step_seconds).fit(values[rows], starts[rows], config.seed)
+
+
+def scale_training(
+    values: NDArray[np.float32], starts: NDArray, entities: NDArray, scaler: SeriesScaler, config: RunConfig
+) -> TrainSet:
+    """Return training series (B, C, L) scaled and cut into tokens."""
+    patch = day_points(scaler.step_seconds, config.patch)
+    share = config.training.validation_share
+    return build_train_set(values, starts, entities, scaler, patch, share, config.seed)
+
+
+def closeness(
+    values: NDArray[np.float32], starts: NDArray, entities: NDArray, step_seconds: int, unit: str, seed: int
+) -> Callable[[NDArray[np.float32], NDArray], float]:
+    """Return a judge of synthetic series: their headline against one half of the training entities.
+
+    The other half gives the floor. Only training series take part, so that what is chosen by it says nothing of the
+    holdout.
+    """
+    names = np.unique(entities)
+    half = np.isin(entities, np.random.default_rng(seed).permutation(names)[: len(names) // 2])
+
+    def judged(v: NDArray, s: NDArray, e: NDArray) -> Judged:
+        return Judged(values=v, entities=e, starts=s, step_seconds=step_seconds, unit=unit)
+
+    train, holdout = (judged(values[rows], starts[rows], entities[rows]) for rows in (half, ~half))
+
+    def score(synthetic: NDArray[np.float32], synthetic_starts: NDArray) -> float:
+        made = judged(synthetic, synthetic_starts, np.arange(len(synthetic)).astype(str))
+        return evaluate(train, holdout, made, seed=seed, max_series=len(synthetic), bootstrap=0)["headline"]["value"]
+
+    return score
+
+
+def train(
+    data: TrainSet,
+    scaler: SeriesScaler,
+    config: RunConfig,
+    runtime: Runtime,
+    log_folder: Path | None,
+    score: Callable[[NDArray, NDArray], float] | None,
+) -> TrainState:
+    """Train to the end, going on from ``runtime``'s newest checkpoint. Collective over workers."""
+    telemetry = Telemetry(log_folder if runtime.rank == 0 else None, config.training.max_series)
+    try:
+        return Trainer(config, data, scaler, runtime, telemetry, score).train()
+    finally:
+        telemetry.close()
+
+
+class TTSGAN:
+    """Estimator: fits on series, samples new ones, in this process.
+
+    Parameters
+    ----------
+    config : RunConfig, optional
+        From `ttsgan.recipes`; the ``quick`` recipe by default.
+
+    Attributes
+    ----------
+    model_ : Model
+        After `fit`.
+    groups_ : Groups
+        Groups of training entities and their conditions. Confidential.
+    """
+
+    def __init__(self, config: RunConfig | None = None) -> None:
+        self.config = config or recipes.quick()
+
+    def fit(
+        self,
+        values: NDArray[np.float32],
+        *,
+        step_seconds: int,
+        starts: NDArray | None = None,
+        entities: NDArray | None = None,
+    ) -> "TTSGAN":
+        """Fit on series.
+
+        Parameters
+        ----------
+        values : ndarray (B, L) or (B, C, L)
+            Physical units; NaN where missing.
+        step_seconds : int
+            Spacing of the points.
+        starts : ndarray (B,), datetime64, optional
+            First moment of each series; 2013-01-01 by default.
+        entities : ndarray (B,), str, optional
+            Whom each series belongs to, the unit of protection; by default each is its own.
+
+        Raises
+        ------
+        DataError
+            If a series is constant or wholly missing, or there are too few entities for two groups.
+        """
+        values = np.asarray(values, dtype=np.float32)
+        values = values[:, None] if values.ndim == 2 else values
+        with np.errstate(invalid="ignore"):
+            seen = np.where(np.isnan(values), -np.inf, values).max(2) > np.where(np.isnan(values), np.inf, values).min(2)
+        if not seen.all():
+            raise DataError(f"series {int(np.flatnonzero(~seen.all(1))[0])} is constant or wholly missing; leave it out")
+        self._starts = np.full(len(values), np.datetime64("2013-01-01", "s")) if starts is None else np.asarray(starts)
+        entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)
+        scaler = fit_scaler(values, self._starts, step_seconds, self.config)
+        data = scale_training(values, self._starts, entities, scaler, self.config)
+        score = closeness(values, self._starts, entities, step_seconds, "", self.config.seed)
+        state = train(data, scaler, self.config, LocalRuntime(), None, score)
+        self.model_ = Model(state.average, scaler, self.config)
+        latents = self.model_.encode(values, self._starts)
+        self.groups_: Groups = form_groups(entities, latents, data.level, self.config.cluster, self.config.seed)
+        return self
+
+    def sample(self, count: int) -> NDArray[np.float32]:
+        """Return ``count`` new series (count, C, L) in physical units."""
+        if not hasattr(self, "model_"):
+            raise NotFittedError("the estimator has not been fitted; call fit first")
+        plan = make_plan(self.groups_.allocate(count), self._starts, self.config.seed)
+        chunk, synthesizer = self.config.generate.chunk, self.model_.synthesizer()
+        parts = []
+        for index in range(-(-count // chunk)):
+            part = plan.chunk(index, chunk)
+            parts.append(synthesizer.draw(self.groups_.conditions.cond[part.group], part.start, index))
+        return np.concatenate(parts)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model into ``folder``. It knows training households: keep it confidential."""
+        if not hasattr(self, "model_"):
+            raise NotFittedError("the estimator has not been fitted; call fit first")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, data in self.model_.files().items():
+            (Path(folder) / name).write_bytes(data)
+        torch.save({"cond": torch.from_numpy(self.groups_.conditions.cond)}, Path(folder) / "groups.pt")
