@@ -1,8 +1,10 @@
 """Starting Ray, or joining it, and checking that it has what a run asks for."""
 
+import logging
 import os
 
 import ray
+import ray.data
 
 from ttsgan.config import RuntimeConfig
 from ttsgan.errors import ConfigError
@@ -26,6 +28,10 @@ def start_ray(runtime: RuntimeConfig, address: str) -> None:
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
+    # This program shows its own progress; Ray's would bury it.
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     if address == "local":
         wanted = runtime.num_workers * runtime.cpus_per_worker
         slots = max(os.cpu_count() or 1, wanted) + SPARE_SLOTS

@@ -7,6 +7,7 @@ lost connection does not end the job.
 import asyncio
 import logging
 import os
+import re
 import shlex
 import ssl
 import sys
@@ -33,6 +34,8 @@ from ttsgan.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 PROGRAM = ("python", "-m", "ray_jobs.cli")
+# They start no Ray, and so take no --address.
+WITHOUT_RAY = frozenset({"judge", "prepare"})
 # The dashboard refuses larger requests with status 413.
 MAX_UPLOAD_BYTES = 100 * 2**20
 # Only at the top of the uploaded folder: further down `data` may well be a Python package.
@@ -43,6 +46,7 @@ POLL_SECONDS = 2.0
 # How long a cluster may be out of reach (a restarted port-forward, a busy head) while the log is followed.
 PATIENCE_SECONDS = 120.0
 INTERRUPTED = 130
+_ADDRESS = re.compile(r"(?:(https?)://)?([\w.-]+|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?/?")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -59,8 +63,8 @@ def submit(
 ) -> int:
     """Run a command as a job of a Ray cluster.
 
-    The job runs ``program``, the words, and ``--address auto``, so that it joins the cluster that it runs on. Its log
-    goes to stdout as it is written. Ctrl-C stops following, not the job.
+    The job runs ``program``, the words, and ``--address auto`` (not for `WITHOUT_RAY`), so that it joins the cluster
+    that it runs on. Its log goes to stdout as it is written. Ctrl-C stops following, not the job.
 
     Parameters
     ----------
@@ -122,38 +126,27 @@ def submit(
 
 def normal_address(address: str) -> str:
     """Return the address as ``http(s)://host:port``, or raise a `ConfigError` (``auto``, ``ray://...``, a path)."""
-    url = address if "://" in address else f"http://{address}"
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    bare = parts.hostname and not parts.username and not parts.path.strip("/") and not parts.query
-    if parts.scheme not in ("http", "https") or not bare or port == -1 or address == "auto":
+    match = _ADDRESS.fullmatch(address)
+    if not match or address == "auto":
         raise ConfigError(
             f"--address {address!r} is not the address of a Ray dashboard; use http://HOST:8265 "
             "(ray:// and port 6379 are other services of the same machine)"
         )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}:{port or (443 if parts.scheme == 'https' else 8265)}"
+    scheme, host, port = match.groups()
+    return f"{scheme or 'http'}://{host}:{port or (443 if scheme == 'https' else 8265)}"
 
 
 def command_line(entrypoint: Sequence[str], program: Sequence[str] = PROGRAM) -> str:
-    """Return the shell command of the job, each word quoted.
-
-    Parameters
-    ----------
-    entrypoint : sequence of str
-        The words after ``ttsgan``; a leading ``ttsgan`` is dropped.
-    program : sequence of str
-        The words before them.
+    """Return the shell command of the job, each word quoted; a leading ``ttsgan`` is dropped.
 
     Raises
     ------
     ConfigError
         No words, a ``submit`` in a submit, a ``--address``, or credentials in a URI.
     """
-    words = list(entrypoint[1:] if entrypoint[:1] == ["ttsgan"] else entrypoint)
+    words = list(entrypoint)
+    if words[:1] == ["ttsgan"]:
+        del words[0]
     if not words:
         raise ConfigError("submit needs a command after --, for example: -- run --data s3://... --out s3://...")
     if words[0] == "submit":
@@ -166,7 +159,8 @@ def command_line(entrypoint: Sequence[str], program: Sequence[str] = PROGRAM) ->
                 f"{word.split('://', 1)[0]}://...@... carries credentials, which everybody who sees the cluster's jobs "
                 "could read; give the cluster's machines a role or a secret (cluster/README.md)"
             )
-    return shlex.join([*program, *words, "--address", "auto"])
+    joins = () if words[0] in WITHOUT_RAY else ("--address", "auto")
+    return shlex.join([*program, *words, *joins])
 
 
 def notes(url: str, entrypoint: Sequence[str], working_dir: Path | None = None) -> list[str]:
@@ -202,12 +196,8 @@ def make_runtime_env(
 def pack(folder: Path, scratch: Path) -> Path:
     """Write the files of a folder to one zip, the same bytes for the same files, and return its path.
 
-    Packed here rather than by Ray, whose exclusion patterns would apply to the code as well (`ttsgan/data`).
-
-    Raises
-    ------
-    ConfigError
-        Not a folder, nothing in it, or more than `MAX_UPLOAD_BYTES`.
+    Packed here rather than by Ray, whose exclusion patterns would apply to the code as well (`ttsgan/data`). Raises a
+    `ConfigError` where there is no folder, nothing in it, or more than `MAX_UPLOAD_BYTES`.
     """
     if not folder.is_dir():
         raise ConfigError(f"working directory {folder} is not a folder; name the folder whose files the job needs")
@@ -234,16 +224,11 @@ def pack(folder: Path, scratch: Path) -> Path:
 
 
 def exit_status(details: JobDetails) -> int:
-    """Return the exit status of a finished job's command.
+    """Return the exit status of the command of a job that has ended.
 
     Ray keeps the exit code of the process that it started (``driver_exit_code``), beside a status that only knows
     success and failure; a negative code is the signal that ended it. Jobs that never started, or that somebody
     stopped, have none and count as 1.
-
-    Parameters
-    ----------
-    details : JobDetails
-        In a terminal state.
     """
     if details.status == JobStatus.SUCCEEDED:
         return 0

@@ -29,8 +29,12 @@ SILENCE_SECONDS = 600
 """Seconds after which a worker that hears nothing from the others gives up."""
 
 
-def train_worker(where: Location, config: RunConfig, runtime: Runtime) -> dict[str, Any]:
-    """Train on the run folder's training series; rank 0 writes ``checkpoints/model``. Returns a summary."""
+def train_worker(where: Location, config: RunConfig, runtime: Runtime, keep_model: bool = True) -> dict[str, Any]:
+    """Train on the run folder's training series; return a summary.
+
+    With ``keep_model`` rank 0 writes ``checkpoints/model``, and the log goes to ``tensorboard``; a trial of a search
+    keeps neither.
+    """
     torch.set_num_threads(config.runtime.cpus_per_worker)
     series = read_half(where, holdout=False)
     scaler = SeriesScaler.from_bytes(
@@ -45,13 +49,13 @@ def train_worker(where: Location, config: RunConfig, runtime: Runtime) -> dict[s
         )
     logs = where / "tensorboard"
     with tempfile.TemporaryDirectory() as scratch:
-        local = Path(scratch) / "logs" if not logs.is_local else logs.local_path
+        local = logs.local_path if keep_model and logs.is_local else Path(scratch)
         local.mkdir(parents=True, exist_ok=True)
         state = api.train(data, scaler, config, runtime, local, score)
-        if runtime.rank == 0 and not logs.is_local:
+        if runtime.rank == 0 and keep_model and not logs.is_local:
             for file in local.iterdir():
                 (logs / file.name).write_bytes(file.read_bytes())
-    if runtime.rank == 0:
+    if runtime.rank == 0 and keep_model:
         with (where / "checkpoints" / "model").replace_dir() as model:
             for name, content in api.Model(state.average, scaler, config).files().items():
                 (model / name).write_bytes(content)
@@ -71,13 +75,9 @@ def _ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
 def run_train(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Fit the scaler, then train; return the summary."""
     where, config = folder.where, folder.config
-    scaler_file = where / "checkpoints" / SCALER_FILE
-    if not scaler_file.is_file():
-        series = read_half(where, holdout=False)
+    if not (where / "checkpoints" / SCALER_FILE).is_file():
         console.progress("fitting the scaler")
-        scaler = api.fit_scaler(series.values, series.starts, series.step_seconds, config)
-        scaler_file.write_bytes(scaler.to_bytes())
-        del series
+        fit_run_scaler(folder)
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(where, console, stop), daemon=True)
     watcher.start()
@@ -90,6 +90,13 @@ def run_train(folder: RunFolder, console: Console) -> dict[str, Any]:
     finally:
         stop.set()
         watcher.join()
+
+
+def fit_run_scaler(folder: RunFolder) -> None:
+    """Fit the scaler on the training series of a run folder, for all workers to read."""
+    series = read_half(folder.where, holdout=False)
+    scaler = api.fit_scaler(series.values, series.starts, series.step_seconds, folder.config)
+    (folder.where / "checkpoints" / SCALER_FILE).write_bytes(scaler.to_bytes())
 
 
 def _fit(where: Location, config: RunConfig) -> dict[str, Any]:

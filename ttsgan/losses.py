@@ -1,7 +1,7 @@
 """Every loss as a pure function of tensors. Differentiable, no state, no randomness unless a generator is passed.
 
-"Real" and "fake" are used here only: elsewhere it is real and synthetic. Logits are raw outputs of the discriminator, of
-any shape; each loss is the mean over them. Names of adversarial losses:
+"Real" and "fake" are used here only: elsewhere it is real and synthetic. Logits are raw outputs of the discriminator,
+of any shape; each loss is the mean over them. Names of adversarial losses:
 
 ==============  ====================================================  =====================================
 name            discriminator                                         generator
@@ -84,7 +84,7 @@ def masked_square_error(guess: Tensor, target: Tensor, observed: Tensor) -> Tens
 
 
 def mode_seeking(first: Tensor, second: Tensor, noise_distance: Tensor) -> Tensor:
-    """Return |noise difference| / |series difference| of two draws under one condition (Mao 2019, eq. 3), to minimise."""
+    """Return |noise difference| / |series difference| of two draws under one condition (Mao 2019, eq. 3)."""
     apart = (first - second).abs().flatten(1).mean(1)
     return (noise_distance / (apart + 1e-3)).mean()
 
@@ -103,5 +103,5 @@ def cycle(latents: Tensor, cond: Tensor) -> Tensor:
 
 
 def diversity(fake: Tensor, real: Tensor) -> Tensor:
-    """Return the spread between fake series over the spread between real ones, both (B, ...); 1 is right, 0 is collapse."""
+    """Return the spread between fake series (B, ...) over the spread between real ones; 1 is right, 0 is collapse."""
     return fake.std(0, unbiased=False).mean() / real.std(0, unbiased=False).mean().clamp(min=1e-6)

@@ -1,9 +1,13 @@
 """A command on a Ray cluster through its Jobs API: the log, the exit status, the token."""
 
+import contextlib
 import os
+import select
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -90,6 +94,7 @@ def head(tmp_path_factory):
     finally:
         process.terminate()
         process.wait(timeout=60)
+        shutil.rmtree(ray_temp, ignore_errors=True)
 
 
 @pytest.fixture
@@ -121,6 +126,14 @@ def test_the_exit_status_and_the_log_come_back(head, probe, status, monkeypatch,
     assert os.environ["RAY_ADDRESS"] == "127.0.0.1:1"
 
 
+def test_a_refusal_of_the_real_command_comes_back(head, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    assert submit(head, ["report", "--out", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert "is not a run folder" in shown.out
+    assert f"note: {tmp_path}: paths on the cluster's machines" in shown.err
+
+
 def test_a_command_killed_by_a_signal_is_not_a_success(head, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     program = ("exec", "python", "-c", "import os; os.kill(os.getpid(), 9)")
@@ -136,3 +149,46 @@ def test_a_token_that_is_missing_or_wrong_is_told_in_one_line(head, monkeypatch)
     with pytest.raises(ConfigError, match=r"refuses the token; set RAY_AUTH_TOKEN") as wrong:
         submit(head, ["run"])
     assert "\n" not in str(missing.value) + str(wrong.value)
+
+
+class _CutConnections:
+    """A forwarder of one port that cuts every connection after a while, as a port-forward does on a bad day."""
+
+    def __init__(self, target, seconds):
+        self.target = target
+        self.seconds = seconds
+        self.cuts = 0
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.server.accept()
+                far = socket.create_connection(self.target)
+                threading.Thread(target=self._forward, args=(near, far), daemon=True).start()
+
+    def _forward(self, near, far):
+        until = time.monotonic() + self.seconds
+        other = {near: far, far: near}
+        with near, far, contextlib.suppress(OSError):
+            while time.monotonic() < until:
+                for ready in select.select([near, far], [], [], 0.1)[0]:
+                    data = ready.recv(65536)
+                    if not data:
+                        return
+                    other[ready].sendall(data)
+            self.cuts += 1
+
+
+def test_a_broken_connection_neither_ends_the_job_nor_repeats_its_log(head, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    forwarder = _CutConnections(("127.0.0.1", int(head.rsplit(":", 1)[1])), seconds=3.0)
+    code = "import sys, time; [(print('line', i), time.sleep(0.5)) for i in range(20)]; sys.exit(2)"
+    with forwarder.server:
+        status = submit(forwarder.url, ["run"], upload_code=False, program=("python", "-c", code))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("line")]
+    assert forwarder.cuts >= 1
+    assert lines == [f"line {i}" for i in range(20)]
+    assert status == 2

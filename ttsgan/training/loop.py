@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 VALIDATIONS = 8
 """Times that the prior's validation loss is looked at during its stage."""
+UNKNOWN_LOSS = 1e6
+"""Reported as validation loss before the first one is known; a search does not compare it."""
 ALARM_AFTER = 0.25
 """Share of the adversarial stage after which a lack of diversity stops training."""
 
@@ -86,7 +88,7 @@ class Trainer:
             self._run_stage()
             self._leave()
             self.state.stage, self.state.series_seen = self.state.stage + 1, 0
-            self._save({})
+            self._save()
         return self.state
 
     # ---- a stage ---------------------------------------------------------------------------------------------------
@@ -113,13 +115,15 @@ class Trainer:
             if "diversity" in figures:
                 diversity += 0.1 * (figures["diversity"] - diversity)
                 self._watch_diversity(diversity, state.series_seen / total)
-            if self._stage == "days" and _crossed(state.series_seen, total / VALIDATIONS, training.batch_size):
-                figures["validation/days"] = self._validate_days()
             last = state.series_seen >= total
+            validate = self._stage == "days" and _crossed(state.series_seen, total / VALIDATIONS, training.batch_size)
+            if validate:
+                figures["validation/days"] = self._validate_days()
             if _crossed(state.series_seen, training.log_interval, training.batch_size) or last:
                 self.telemetry.report(self._stage, state.total_series, figures)
-            if _crossed(state.series_seen, training.checkpoint_interval, training.batch_size) and not last:
-                self._save(figures)
+            due = validate or _crossed(state.series_seen, training.checkpoint_interval, training.batch_size)
+            if due and not last:
+                self._save()
 
     def _leave(self) -> None:
         if self._stage == "days":
@@ -230,8 +234,10 @@ class Trainer:
         steps = self.data.shape.week * self.data.shape.patch_size
         self.telemetry.picture("weeks", self.state.total_series, real, values, steps)
 
-    def _save(self, figures: dict[str, float]) -> None:
-        self.runtime.save(f"{self.state.total_series:09d}_{self.state.stage}", self.state.save, figures)
+    def _save(self) -> None:
+        state = self.state
+        known = {"series_seen": state.total_series, "validation": min(state.best_loss, UNKNOWN_LOSS)}
+        self.runtime.save(f"{state.total_series:09d}_{state.stage}", state.save, known)
 
 
 def _crossed(series_seen: int, interval: float, batch: int) -> bool:

@@ -1,0 +1,143 @@
+"""Search with Ray Tune: each trial is one Ray Train run, compared by the validation loss of the temporal prior.
+
+The validation loss is in nats per value of one scaled series, so that it means the same for every patch size, and it is
+measured on training entities kept apart: the holdout takes no part in the choice.
+"""
+
+from typing import Any
+
+import numpy as np
+import optuna
+import ray
+from ray import tune
+from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
+from ray.train import RunConfig as TrainRunConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from ray_jobs.console import Console
+from ray_jobs.folder import RunFolder
+from ray_jobs.machines import check_resources, start_ray
+from ray_jobs.train import SCALER_FILE, SILENCE_SECONDS, fit_run_scaler, train_worker
+from ray_jobs.runtime import RayRuntime
+from ttsgan import recipes
+from ttsgan.config import RunConfig
+from ttsgan.data.calendar import slots_per_day
+from ttsgan.data.storage import Location
+from ttsgan.data.tables import write_table
+from ttsgan.errors import ConfigError
+from ttsgan.training.state import stage_series
+
+METRIC = "validation"
+DEPTHS = (1, 2, 3, 4)
+LATENT_DIMS = (8, 16, 32)
+
+
+def search_space(config: RunConfig, step_seconds: int) -> dict[str, tuple[int, ...]]:
+    """Return the values tried for each field: half a day to two days per token, depths, latent dimensions."""
+    day = config.patch.size or slots_per_day(step_seconds)
+    return {
+        "patch.size": tuple(sorted({max(1, day // 2), day, 2 * day})),
+        "days.depth": DEPTHS,
+        "encoder.latent_dim": LATENT_DIMS,
+    }
+
+
+def _trial_worker(settings: dict[str, Any]) -> None:
+    train_worker(Location.parse(settings["where"]), recipes.from_dict(settings["config"]), RayRuntime(), keep_model=False)
+
+
+def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> None:
+    """Try ``trials`` configurations; write ``trials.parquet`` and ``best.json`` into the run folder.
+
+    Raises
+    ------
+    ConfigError
+        If no trial finished, or the cluster is too small for one.
+    """
+    if trials < 1:
+        raise ConfigError(f"--trials is {trials}; allowed: 1 or more")
+    where, config = folder.where, folder.config
+    step_seconds = folder.summary("prepare")["step_seconds"]
+    space = search_space(config, step_seconds)
+    start_ray(config.runtime, address)
+    check_resources(config.runtime)
+    if not (where / "checkpoints" / SCALER_FILE).is_file():
+        fit_run_scaler(folder)
+    storage, uri = where / "trials", where.uri
+    settings, runtime = recipes.to_dict(config), config.runtime
+
+    def trial(chosen: dict[str, int]) -> None:
+        tried = recipes.override(recipes.from_dict(settings), [f"{name}={value}" for name, value in chosen.items()])
+        TorchTrainer(
+            _trial_worker,
+            train_loop_config={"where": uri, "config": recipes.to_dict(tried)},
+            torch_config=TorchConfig(timeout_s=SILENCE_SECONDS),
+            scaling_config=ScalingConfig(
+                num_workers=max(runtime.num_workers, 1),
+                use_gpu=runtime.use_gpu,
+                resources_per_worker={"CPU": runtime.cpus_per_worker, **({"GPU": 1} if runtime.use_gpu else {})},
+            ),
+            run_config=TrainRunConfig(
+                name=f"trial-{tune.get_context().get_trial_id()}",
+                storage_path=storage.path,
+                storage_filesystem=storage.filesystem,
+                failure_config=FailureConfig(max_failures=runtime.max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+                callbacks=[TuneReportCallback()],
+            ),
+        ).fit()
+
+    total = sum(stage_series(config.training, stage) for stage in ("encoder", "days"))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with console.working(f"searching {' x '.join(f'{k} {list(v)}' for k, v in space.items())}, {trials} trials"):
+        results = tune.Tuner(
+            # The driver only waits: its workers hold the CPUs.
+            tune.with_resources(trial, {"CPU": 0}),
+            param_space={name: tune.choice(list(values)) for name, values in space.items()},
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="min",
+                search_alg=OptunaSearch(seed=config.seed),
+                scheduler=ASHAScheduler(
+                    time_attr="series_seen", max_t=total, grace_period=_first_judged(config), reduction_factor=2
+                ),
+                num_samples=trials,
+                max_concurrent_trials=runtime.max_concurrent_trials,
+            ),
+            run_config=tune.RunConfig(name="search", storage_path=storage.path, storage_filesystem=storage.filesystem,
+                                      verbose=0),
+        ).fit()  # fmt: skip
+    rows = [_row(result, space) for result in results]
+    finished = [row for row in rows if np.isfinite(row[METRIC])]
+    if not finished:
+        raise ConfigError(f"none of {trials} trials came to a validation; raise training.max_series")
+    write_table(where / "trials.parquet", {name: np.array([row[name] for row in rows]) for name in rows[0]})
+    best = min(finished, key=lambda row: row[METRIC])
+    chosen = recipes.override(config, [f"{name}={best[name]}" for name in space])
+    (where / "best.json").write_json(recipes.to_dict(chosen))
+    shown = sorted(finished, key=lambda row: row[METRIC])[:8]
+    console.table(
+        "Trials, best first",
+        [(f"{row[METRIC]:.4f}", ", ".join(f"{n} = {row[n]}" for n in space) + f" ({row['series_seen']} series)")
+         for row in shown] + [("best", f"ttsgan run --config {where / 'best.json'} --out ANOTHER_FOLDER")],
+    )  # fmt: skip
+
+
+def _first_judged(config: RunConfig) -> int:
+    """Return the series seen when the first validation loss of a trial is known."""
+    days = stage_series(config.training, "days")
+    return stage_series(config.training, "encoder") + max(config.training.batch_size, days // 4)
+
+
+def _row(result: Any, space: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    metrics = result.metrics or {}
+    return {
+        "trial_id": metrics.get("trial_id", ""),
+        **{name: (result.config or {}).get(name, 0) for name in space},
+        METRIC: float(metrics.get(METRIC, np.inf)),
+        "series_seen": int(metrics.get("series_seen", 0)),
+        "error": str(result.error or "")[:500],
+    }
