@@ -263,7 +263,7 @@ def judge(
     synthetic: str,
     data: OmitArgPrefixes[DataOptions],
     out: str = "",
-    set: Annotated[tuple[str, ...], UseAppendAction] = (),  # noqa: A002 (the option's name)
+    set: Annotated[tuple[str, ...], UseAppendAction] = (),
     seed: int = 0,
 ) -> int:
     """Judge anybody's synthetic series: fidelity and privacy against real training and held-out series.
@@ -327,19 +327,37 @@ def tune(options: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions
     return 0
 
 
-def submit(address: str, follow: bool = True) -> int:
+def submit(address: str, no_follow: bool = False, working_dir: str = "", env: tuple[str, ...] = ()) -> int:
     """Run a command on a Ray cluster, through its Jobs API: ttsgan submit --address URL -- run --data s3://... ...
 
     Parameters
     ----------
     address : str
         Address of the cluster's dashboard, such as http://127.0.0.1:8265.
-    follow : bool
-        Show the job's output until it ends, and exit with its status.
+    no_follow : bool
+        Return once the job is accepted, instead of showing its output and exiting with its status.
+    working_dir : str
+        Folder to upload and to start the command in; by default only this program's code is uploaded.
+    env : tuple of str
+        NAME=VALUE pairs for the job's environment; whoever may see the cluster's jobs can read them.
     """
+    from pathlib import Path
+
     from ray_jobs.submit import submit as send
 
-    return send(address, _after_dashes(sys.argv[1:]), follow=follow)
+    words = sys.argv[1:]
+    if "--" not in words or not words[words.index("--") + 1 :]:
+        raise ConfigError("submit has no command; write it after two dashes: ttsgan submit --address URL -- run ...")
+    wrong = [pair for pair in env if "=" not in pair]
+    if wrong:
+        raise ConfigError(f"--env {wrong[0]!r} has no '='; write NAME=VALUE")
+    return send(
+        address,
+        words[words.index("--") + 1 :],
+        working_dir=Path(working_dir) if working_dir else None,
+        env=dict(pair.split("=", 1) for pair in env),
+        follow=not no_follow,
+    )
 
 
 COMMANDS = {
@@ -357,10 +375,6 @@ COMMANDS = {
     "tune": tune,
     "submit": submit,
 }
-
-
-def _after_dashes(words: list[str]) -> list[str]:
-    return words[words.index("--") + 1 :] if "--" in words else []
 
 
 def _spread_overrides(words: list[str]) -> list[str]:

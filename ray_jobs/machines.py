@@ -2,9 +2,11 @@
 
 import logging
 import os
+import time
 
 import ray
 import ray.data
+from ray.autoscaler.sdk import request_resources
 
 from ttsgan.config import RuntimeConfig
 from ttsgan.errors import ConfigError
@@ -12,6 +14,7 @@ from ttsgan.errors import ConfigError
 SPARE_SLOTS = 2
 """CPU slots of a local Ray beyond the cores, for tasks that only read and hand on."""
 OBJECT_STORE_BYTES = 500_000_000
+POLL_SECONDS = 5.0
 
 
 def start_ray(runtime: RuntimeConfig, address: str) -> None:
@@ -52,16 +55,29 @@ def start_ray(runtime: RuntimeConfig, address: str) -> None:
 def check_resources(runtime: RuntimeConfig) -> None:
     """Refuse a run that asks for more than the Ray cluster has, instead of waiting for ever.
 
+    With ``runtime.scale_up_seconds`` an autoscaler is asked for the machines and given that long to bring them.
+
     Raises
     ------
     ConfigError
         With what is asked for and what there is.
     """
+    workers = max(runtime.num_workers, 1)
+    each = {"CPU": runtime.cpus_per_worker, **({"GPU": 1} if runtime.use_gpu else {})}
+    missing = _missing(each, workers)
+    if missing and runtime.scale_up_seconds:
+        request_resources(bundles=[each] * workers)
+        give_up = time.monotonic() + runtime.scale_up_seconds
+        while missing and time.monotonic() < give_up:
+            time.sleep(POLL_SECONDS)
+            missing = _missing(each, workers)
+    if missing:
+        raise ConfigError(
+            f"runtime.num_workers = {workers} workers need {missing}; lower runtime.num_workers or add machines"
+        )
+
+
+def _missing(each: dict[str, int], workers: int) -> str:
     have = ray.cluster_resources()
-    for name, each in (("CPU", runtime.cpus_per_worker), ("GPU", int(runtime.use_gpu))):
-        wanted = max(runtime.num_workers, 1) * each
-        if wanted > have.get(name, 0):
-            raise ConfigError(
-                f"runtime.num_workers = {runtime.num_workers} workers need {wanted} {name}s, the Ray cluster has "
-                f"{have.get(name, 0):g}; lower runtime.num_workers or add machines"
-            )
+    short = [name for name, count in each.items() if workers * count > have.get(name, 0)]
+    return ", ".join(f"{workers * each[name]} {name}s, the Ray cluster has {have.get(name, 0):g}" for name in short)

@@ -14,7 +14,7 @@ from ray_jobs.groups import run_cluster
 from ray_jobs.machines import start_ray
 from ray_jobs.prepare import run_prepare
 from ray_jobs.train import run_train
-from ttsgan.errors import ReleaseRefused
+from ttsgan.errors import ReleaseRefused, TtsganError
 
 STAGE_FUNCTIONS: dict[str, Callable[[RunFolder, Console], dict[str, Any]]] = {
     "prepare": run_prepare,
@@ -45,10 +45,16 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, acc
         if stage in ON_RAY:
             start_ray(folder.config.runtime, address)
         started = time.monotonic()
-        if stage == "export":
-            summary = run_export(folder, console, accept_unproven)
-        else:
-            summary = STAGE_FUNCTIONS[stage](folder, console)
+        try:
+            if stage == "export":
+                summary = run_export(folder, console, accept_unproven)
+            else:
+                summary = STAGE_FUNCTIONS[stage](folder, console)
+        except TtsganError:
+            if stage == "prepare":
+                # Nothing was made yet, and a mended command must not meet the remains of this one.
+                folder.where.remove()
+            raise
         folder.finish(stage, time.monotonic() - started, summary)
 
 

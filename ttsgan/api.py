@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 import safetensors.torch
-import torch
 from numpy.typing import NDArray
 
 from ttsgan import recipes
-from ttsgan.clustering import Groups, form_groups
+from ttsgan.clustering import allocate, form_groups
 from ttsgan.config import RunConfig
 from ttsgan.data.prepare import day_points
 from ttsgan.data.scaling import SeriesScaler
@@ -150,8 +150,12 @@ class TTSGAN:
     ----------
     model_ : Model
         After `fit`.
-    groups_ : Groups
-        Groups of training entities and their conditions. Confidential.
+    cond_ : ndarray (G, Z), float32
+        Condition of each group.
+    member_groups_ : ndarray (entities,), int64
+        Group of each training entity, in the order of their names; says how many series each group gets.
+    starts_ : ndarray, datetime64[s]
+        Starts of the training series.
     """
 
     def __init__(self, config: RunConfig | None = None) -> None:
@@ -185,38 +189,59 @@ class TTSGAN:
         """
         values = np.asarray(values, dtype=np.float32)
         values = values[:, None] if values.ndim == 2 else values
-        with np.errstate(invalid="ignore"):
-            seen = np.where(np.isnan(values), -np.inf, values).max(2) > np.where(np.isnan(values), np.inf, values).min(2)
-        if not seen.all():
-            raise DataError(f"series {int(np.flatnonzero(~seen.all(1))[0])} is constant or wholly missing; leave it out")
-        self._starts = np.full(len(values), np.datetime64("2013-01-01", "s")) if starts is None else np.asarray(starts)
+        most = np.where(np.isnan(values), -np.inf, values).max(axis=2)
+        varied = (most > np.where(np.isnan(values), np.inf, values).min(axis=2)).all(axis=1)
+        if not varied.all():
+            row = int(np.flatnonzero(~varied)[0])
+            raise DataError(f"series {row} is constant or wholly missing in a channel; leave it out")
+        usual = np.full(len(values), np.datetime64("2013-01-01", "s"))
+        self.starts_ = usual if starts is None else np.asarray(starts).astype("datetime64[s]")
         entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)
-        scaler = fit_scaler(values, self._starts, step_seconds, self.config)
-        data = scale_training(values, self._starts, entities, scaler, self.config)
-        score = closeness(values, self._starts, entities, step_seconds, "", self.config.seed)
+        scaler = fit_scaler(values, self.starts_, step_seconds, self.config)
+        data = scale_training(values, self.starts_, entities, scaler, self.config)
+        score = closeness(values, self.starts_, entities, step_seconds, "", self.config.seed)
         state = train(data, scaler, self.config, LocalRuntime(), None, score)
         self.model_ = Model(state.average, scaler, self.config)
-        latents = self.model_.encode(values, self._starts)
-        self.groups_: Groups = form_groups(entities, latents, data.level, self.config.cluster, self.config.seed)
+        latents = self.model_.encode(values, self.starts_)
+        groups = form_groups(entities, latents, data.level, self.config.cluster, self.config.seed)
+        self.cond_, self.member_groups_ = groups.conditions.cond, groups.members.group_id
         return self
 
     def sample(self, count: int) -> NDArray[np.float32]:
-        """Return ``count`` new series (count, C, L) in physical units."""
-        if not hasattr(self, "model_"):
-            raise NotFittedError("the estimator has not been fitted; call fit first")
-        plan = make_plan(self.groups_.allocate(count), self._starts, self.config.seed)
+        """Return ``count`` new series (count, C, L) in physical units; the same ones at every call."""
+        self._require_fitted()
+        plan = make_plan(allocate(self.member_groups_, count), self.starts_, self.config.seed)
         chunk, synthesizer = self.config.generate.chunk, self.model_.synthesizer()
         parts = []
         for index in range(-(-count // chunk)):
             part = plan.chunk(index, chunk)
-            parts.append(synthesizer.draw(self.groups_.conditions.cond[part.group], part.start, index))
+            parts.append(synthesizer.draw(self.cond_[part.group], part.start, index))
         return np.concatenate(parts)
 
     def save(self, folder: str | Path) -> None:
-        """Write the model into ``folder``. It knows training households: keep it confidential."""
+        """Write the estimator into ``folder``. It knows training households: keep it confidential."""
+        self._require_fitted()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        groups = {
+            "cond": self.cond_,
+            "member_groups": self.member_groups_,
+            "starts": self.starts_.astype("datetime64[s]").astype(np.int64),
+        }
+        files = self.model_.files() | {"groups.safetensors": safetensors.numpy.save(groups)}
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "TTSGAN":
+        """Return the estimator that `save` wrote."""
+        model = Model.load(lambda name: (Path(folder) / name).read_bytes())
+        groups = safetensors.numpy.load((Path(folder) / "groups.safetensors").read_bytes())
+        estimator = cls(model.config)
+        estimator.model_, estimator.cond_ = model, groups["cond"]
+        estimator.member_groups_ = groups["member_groups"]
+        estimator.starts_ = groups["starts"].astype("datetime64[s]")
+        return estimator
+
+    def _require_fitted(self) -> None:
         if not hasattr(self, "model_"):
             raise NotFittedError("the estimator has not been fitted; call fit first")
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, data in self.model_.files().items():
-            (Path(folder) / name).write_bytes(data)
-        torch.save({"cond": torch.from_numpy(self.groups_.conditions.cond)}, Path(folder) / "groups.pt")

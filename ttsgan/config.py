@@ -112,7 +112,7 @@ class EncoderConfig:
     """Token width D."""
     depth: int = 2
     """Transformer blocks of the encoder."""
-    heads: int = 4
+    heads: int = 2
     """Attention heads; divides the width."""
     latent_dim: int = 16
     """Dimensions of the latent z, and so of a condition."""
@@ -162,7 +162,7 @@ class DaysConfig:
     """Token width D."""
     depth: int = 3
     """Transformer blocks."""
-    heads: int = 4
+    heads: int = 2
     """Attention heads; divides the width."""
     memory: int = 60
     """Tokens (days) that attention looks back."""
@@ -190,7 +190,7 @@ class GeneratorConfig:
     """Token width D of every branch."""
     depth: int = 1
     """Transformer blocks of each branch."""
-    heads: int = 4
+    heads: int = 2
     """Attention heads; divides the width."""
     noise: str = "prior"
     """``prior``: the generator corrects a draw of the temporal prior; ``white``: it writes from white noise alone."""
@@ -215,7 +215,7 @@ class DiscriminatorConfig:
     """Token width D."""
     depth: int = 2
     """Transformer blocks."""
-    heads: int = 4
+    heads: int = 2
     """Attention heads; divides the width."""
     local_weight: float = 1.0
     """Weight of the mean loss of the token logits beside the loss of the year's logit."""
@@ -414,12 +414,15 @@ class RuntimeConfig:
     """CPUs, and so compute threads, of each worker."""
     max_failures: int = 2
     """Lost training workers survived before the run gives up."""
+    scale_up_seconds: int = 0
+    """Seconds to wait for an autoscaler to bring the machines asked for; 0 refuses at once when they are not there."""
     max_concurrent_trials: int = 1
     """Trials of a search that run at the same time."""
 
     def __post_init__(self) -> None:
         _require(self.num_workers >= 0, "runtime.num_workers", self.num_workers, "0 or more")
         _require(self.cpus_per_worker >= 1, "runtime.cpus_per_worker", self.cpus_per_worker, "1 or more")
+        _require(self.scale_up_seconds >= 0, "runtime.scale_up_seconds", self.scale_up_seconds, "0 or more")
         _require(self.max_failures >= 0, "runtime.max_failures", self.max_failures, "0 or more")
         _require(
             self.max_concurrent_trials >= 1,

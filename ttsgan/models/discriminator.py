@@ -1,18 +1,19 @@
-"""The conditional discriminator: one logit for the year, and one for each day seen with its neighbours.
+"""The conditional discriminator: one logit for each day seen with its week, and one for the year seen as weeks.
 
-A few hundred households are few years but many days: the local logits have data where the global one has little.
+A few hundred households are few years but many days: the local logits have data where the global one has little. Days
+attend within their week and weeks to each other, so that no attention matrix is larger than 53 by 53, which matters
+most for the gradient penalty, whose second derivative the fused attention kernels lack.
 
-Axis letters: B series, N tokens, P values of a token, F calendar features, D width, Z condition.
+Axis letters: B series, N tokens, P values of a token, F calendar features, D width, Z condition, V weeks, S tokens in a
+week.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ttsgan.config import DiscriminatorConfig
-from ttsgan.models.layers import Block, window_mask
-
-REACH = 3
-"""Tokens to each side that a local logit may see: a week in all."""
+from ttsgan.models.layers import Block
 
 
 class Discriminator(nn.Module):
@@ -23,11 +24,13 @@ class Discriminator(nn.Module):
     config : DiscriminatorConfig
     points, num_features, latent_dim : int
         Values P of a token, calendar features F, dimensions Z of a condition.
+    week : int
+        Tokens S in a week.
     """
 
-    def __init__(self, config: DiscriminatorConfig, points: int, num_features: int, latent_dim: int) -> None:
+    def __init__(self, config: DiscriminatorConfig, points: int, num_features: int, latent_dim: int, week: int) -> None:
         super().__init__()
-        width = config.width
+        width, self.week = config.width, week
         self.embed = nn.Linear(points + num_features, width)
         self.local_blocks = nn.ModuleList(Block(width, config.heads) for _ in range((config.depth + 1) // 2))
         self.global_blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth // 2))
@@ -38,17 +41,22 @@ class Discriminator(nn.Module):
 
     def forward(self, scores_BNP: Tensor, calendar_BNF: Tensor, cond_BZ: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of whole series (B,) and of their tokens (B, N)."""
+        tokens = scores_BNP.shape[1]
         x_BND = self.embed(torch.cat([scores_BNP, calendar_BNF], dim=-1))
-        mask = window_mask(x_BND.shape[1], REACH, x_BND.device)
+        missing = -tokens % self.week
+        days = F.pad(x_BND, (0, 0, 0, missing)).unflatten(1, (-1, self.week)).flatten(0, 1)
         for block in self.local_blocks:
-            x_BND = block(x_BND, mask)
-        local_BND = self.local_norm(x_BND)
+            days = block(days)
+        x_BVSD = days.unflatten(0, (len(x_BND), -1))
         scale = x_BND.shape[-1] ** -0.5
+        local_BND = self.local_norm(x_BVSD.flatten(1, 2)[:, :tokens])
         by_cond = torch.einsum("bnd,bd->bn", local_BND, self.local_cond(cond_BZ)) * scale
         local_BN = self.local_logit(local_BND)[..., 0] + by_cond
+        weeks_BVD = x_BVSD.mean(2)
         for block in self.global_blocks:
-            x_BND = block(x_BND)
-        # The spread over the year beside its mean: a year of equal days must be visible.
-        pooled = self.global_norm(torch.cat([x_BND.mean(1), x_BND.var(1, unbiased=False).add(1e-6).sqrt()], dim=-1))
+            weeks_BVD = block(weeks_BVD)
+        # The spread over the year beside its mean: a year of equal weeks must be visible.
+        spread_BD = weeks_BVD.var(1, unbiased=False).add(1e-6).sqrt()
+        pooled = self.global_norm(torch.cat([weeks_BVD.mean(1), spread_BD], dim=-1))
         global_B = self.global_logit(pooled)[..., 0] + (pooled * self.global_cond(cond_BZ)).sum(-1) * scale
         return global_B.float(), local_BN.float()

@@ -94,9 +94,3 @@ def causal_mask(num_tokens: int, memory: int, device: torch.device) -> Tensor:
     """Return (N, N), true where a token sees itself or one of the ``memory`` - 1 tokens before it."""
     lag = torch.arange(num_tokens, device=device)[:, None] - torch.arange(num_tokens, device=device)[None, :]
     return (lag >= 0) & (lag < memory)
-
-
-def window_mask(num_tokens: int, reach: int, device: torch.device) -> Tensor:
-    """Return (N, N), true where two tokens are at most ``reach`` apart."""
-    lag = torch.arange(num_tokens, device=device)[:, None] - torch.arange(num_tokens, device=device)[None, :]
-    return lag.abs() <= reach

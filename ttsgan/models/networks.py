@@ -64,7 +64,7 @@ class Networks(nn.Module):
             latent_dim=latent,
             num_numbers=numbers,
         )
-        self.discriminator = Discriminator(config.discriminator, points, features, latent)
+        self.discriminator = Discriminator(config.discriminator, points, features, latent, shape.week)
         for name, size in (("numbers", numbers), ("latent", latent)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_std", torch.ones(size))

@@ -25,7 +25,7 @@ Score = Callable[[NDArray[np.float32], NDArray], float]
 
 GROUPINGS = 4
 """Groupings that training series take their conditions from in turn, so that no single one is learned."""
-POOL_CHUNK, POOL_CHUNKS = 64, 8
+POOL_CHUNK, POOL_CHUNKS = 128, 4
 """The pool of prior draws: series drawn together, and how often."""
 CORRECTIONS = (0.0, 0.5, 1.0)
 """Shares of the generator's correction that are tried at the end; the closest to real series is kept."""

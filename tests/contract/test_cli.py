@@ -1,0 +1,168 @@
+"""The command line: frozen commands and options, exit statuses, one clear line for each kind of bad input."""
+
+import re
+
+import numpy as np
+import pytest
+
+from ray_jobs.cli import COMMANDS, _spread_overrides, main
+from ttsgan.data.storage import Location
+from ttsgan.data.store import SeriesSet, write_store
+
+OPTIONS = {
+    "run": "out data holdout recipe config set series seed fresh address step entity unit step-seconds start aggregate "
+    "accept-unproven",
+    "prepare": "source out step entity unit step-seconds start aggregate",
+    "train": "out data holdout recipe config set series seed fresh address step entity unit step-seconds start aggregate",
+    "encode": "out address",
+    "cluster": "out address",
+    "generate": "out address series",
+    "evaluate": "out address",
+    "audit": "out address",
+    "export": "out address accept-unproven",
+    "report": "out address",
+    "judge": "train holdout synthetic out set seed step entity unit step-seconds start aggregate",
+    "tune": "out data holdout recipe config set series seed fresh address step entity unit step-seconds start aggregate "
+    "trials",
+    "submit": "address no-follow working-dir env",
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_options_are_frozen(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    shown = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", capsys.readouterr().out.split("options", 1)[1]))
+    assert set(OPTIONS[command].split()) <= shown
+    assert shown - set(OPTIONS[command].split()) <= {"help", "data", "set"}
+
+
+def test_every_command_is_known():
+    assert set(COMMANDS) == set(OPTIONS)
+
+
+def test_overrides_after_one_option_or_several():
+    once = ["run", "--set", "a=1", "b=2", "--out", "x"]
+    assert _spread_overrides(once) == ["run", "--set", "a=1", "--set", "b=2", "--out", "x"]
+    twice = ["run", "--set", "a=1", "--set", "b=2"]
+    assert _spread_overrides(twice) == twice
+
+
+def complaint(capsys, words: list[str]) -> tuple[int, str]:
+    status = main(words)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return status, lines[0]
+
+
+def small_store(tmp_path, count=40, length=336, **changes):
+    rng = np.random.default_rng(0)
+    ids = np.array([f"m{i:03d}" for i in range(count)], dtype=object)
+    arguments = {
+        "ids": ids,
+        "entities": ids,
+        "starts": np.full(count, np.datetime64("2013-01-01", "s")),
+        "values": rng.gamma(1.0, 0.4, (count, 1, length)).astype(np.float32),
+        "unit": "kWh/h",
+        "step_seconds": 3600,
+    }
+    write_store(SeriesSet(**{**arguments, **changes}), Location.parse(str(tmp_path / "store")))
+    return str(tmp_path / "store")
+
+
+def test_unknown_override(tmp_path, capsys):
+    words = ["run", "--data", "sample", "--out", str(tmp_path / "r"), "--set", "generator.depht=4"]
+    status, line = complaint(capsys, words)
+    assert status == 2
+    assert "generator.depht" in line
+    assert "depth" in line
+    assert not (tmp_path / "r").exists()
+
+
+def test_missing_file(tmp_path, capsys):
+    status, line = complaint(capsys, ["run", "--data", str(tmp_path / "no.parquet"), "--out", str(tmp_path / "r")])
+    assert status == 1
+    assert "no.parquet" in line
+    assert not (tmp_path / "r").exists()
+
+
+def test_out_is_a_file(tmp_path, capsys):
+    (tmp_path / "r").write_text("x")
+    status, line = complaint(capsys, ["run", "--data", "sample", "--out", str(tmp_path / "r")])
+    assert status == 1
+    assert "is a file" in line
+
+
+def test_out_holds_something_else(tmp_path, capsys):
+    (tmp_path / "photo.jpg").write_text("x")
+    status, line = complaint(capsys, ["run", "--data", "sample", "--out", str(tmp_path)])
+    assert status == 1
+    assert "not a run" in line
+    assert (tmp_path / "photo.jpg").exists()
+
+
+def test_no_data_and_no_run_folder(tmp_path, capsys):
+    status, line = complaint(capsys, ["run", "--out", str(tmp_path / "r")])
+    assert status == 2
+    assert "--data" in line
+
+
+def test_stage_of_a_folder_that_is_no_run(tmp_path, capsys):
+    status, line = complaint(capsys, ["encode", "--out", str(tmp_path)])
+    assert status == 1
+    assert "not a run folder" in line
+
+
+def test_too_few_entities(tmp_path, capsys):
+    store = small_store(tmp_path, count=24)
+    status, line = complaint(capsys, ["run", "--data", store, "--out", str(tmp_path / "r")])
+    assert status == 1
+    assert "18" in line
+    assert "30" in line
+    assert not (tmp_path / "r").exists()
+
+
+def test_patch_does_not_divide_and_padding_is_off(tmp_path, capsys):
+    store = small_store(tmp_path, length=340)
+    words = ["run", "--data", store, "--out", str(tmp_path / "r"), "--step-seconds", "3600", "--set", "patch.pad=false"]
+    status, line = complaint(capsys, words)
+    assert status == 1
+    assert "340" in line
+
+
+def test_bad_recipe_and_two_starting_points(tmp_path, capsys):
+    words = ["run", "--data", "sample", "--out", str(tmp_path / "r"), "--recipe", "huge"]
+    status, line = complaint(capsys, words)
+    assert status == 2
+    assert "quick" in line
+    status, line = complaint(capsys, [*words[:-1], "quick", "--config", "x.json"])
+    assert status == 2
+    assert "--config" in line
+
+
+def test_unreachable_storage(tmp_path, capsys):
+    uri = "s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http"
+    status, line = complaint(capsys, ["run", "--data", uri, "--out", str(tmp_path / "r")])
+    assert status == 1
+    assert "cannot reach" in line
+
+
+def test_bad_usage_exits_with_2():
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--oot", "x"])
+    assert stop.value.code == 2
+
+
+def test_judge_needs_no_run_folder(tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    for name in ("train", "holdout", "synthetic"):
+        np.save(tmp_path / f"{name}.npy", rng.gamma(1.0, 0.4, (40, 336)).astype(np.float32))
+    words = ["judge"]
+    for name in ("train", "holdout", "synthetic"):
+        words += [f"--{name}", str(tmp_path / f"{name}.npy")]
+    words += ["--unit", "kWh/h", "--step-seconds", "3600", "--out", str(tmp_path / "out")]
+    words += ["--set", "evaluate.bootstrap=20"]
+    assert main(words) in (0, 3)
+    for name in ("evaluation.json", "audit.json", "report.html"):
+        assert (tmp_path / "out" / name).is_file()

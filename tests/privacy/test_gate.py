@@ -1,0 +1,225 @@
+"""The verdict on sets whose verdict is known."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ttsgan.errors import ConfigError, DataError
+from ttsgan.evaluation.attacks import Membership
+from ttsgan.evaluation.checks import copy_checks, membership_checks, verdict
+from ttsgan.evaluation.copying import CopyFlags
+from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.privacy import Thresholds, audit
+
+STEPS = 6
+
+
+def homes(num, seed, prefix, days=56):
+    """Draw homes of lognormal days: own level, own shape, correlated noise."""
+    rng = np.random.default_rng(seed)
+    level = np.exp(rng.normal(-1, 0.5, (num, 1, 1)))
+    shape = np.exp(0.5 * rng.normal(size=(num, 1, STEPS)) + np.sin(np.arange(STEPS)))
+    noise = np.exp(0.4 * rng.normal(size=(num, days, STEPS)) + 0.3 * rng.normal(size=(num, days, 1)))
+    return Judged(
+        values=(level * shape * noise).reshape(num, 1, -1).astype(np.float32),
+        entities=np.array([f"{prefix}{i}" for i in range(num)]),
+        starts=np.full(num, np.datetime64("2013-01-01", "s")),
+        step_seconds=14_400,
+        unit="kWh",
+    )
+
+
+@pytest.fixture(scope="module")
+def real():
+    return homes(300, 1, "t"), homes(300, 2, "h")
+
+
+def line(result, name):
+    return next(check for check in result["checks"] if check["name"].startswith(name))
+
+
+def with_copies(synthetic, train, count):
+    values = synthetic.values.copy()
+    values[:count] = train.values[:count]
+    return replace(synthetic, values=values)
+
+
+def test_copied_training_set_fails_everywhere(real):
+    copies = replace(homes(300, 3, "s"), values=real[0].values)
+    result = audit(*real, copies)
+    assert result["verdict"] == "FAIL"
+    assert line(result, "AUC")["value"] > 0.99
+    assert line(result, "literal copies")["value"] == 1
+    assert line(result, "near-copies")["value"] == 1
+    assert line(result, "true positive")["value"] > 0.95
+    assert line(result, "risk from 1 known week")["value"] > 0.9
+    assert result["self_test"] == {"planted": 20, "found": 20, "holdout_as_synthetic": "clean"}
+
+
+def test_independent_draws_never_fail_and_small_ones_never_pass():
+    for seed in range(20):
+        sets = (homes(60, 100 * seed + i, prefix) for i, prefix in enumerate("ths"))
+        assert audit(*sets, seed=seed)["verdict"] == "UNPROVEN", seed
+
+
+def test_unproven_says_how_many_entities_would_do(real):
+    result = audit(*real, homes(300, 3, "s"))
+    assert result["verdict"] == "UNPROVEN"
+    open_checks = [check for check in result["checks"] if check["passed"] is None]
+    assert any(check["needed_entities"] and check["needed_entities"] > 300 for check in open_checks)
+    assert len(result["reasons"]) == len(open_checks)
+    assert all(
+        str(check["threshold"]) in reason
+        for check, reason in zip(open_checks, result["reasons"], strict=True)
+    )
+
+
+def test_a_single_literal_copy_fails_at_any_size():
+    train, holdout, synthetic = (homes(40, seed, prefix) for seed, prefix in enumerate("ths"))
+    assert audit(train, holdout, with_copies(synthetic, train, 1))["verdict"] == "FAIL"
+
+
+def test_adding_copies_never_turns_fail_into_anything_better(real):
+    synthetic = homes(300, 3, "s")
+    values = [audit(*real, with_copies(synthetic, real[0], count)) for count in (1, 10, 100, 300)]
+    assert [result["verdict"] for result in values] == ["FAIL"] * 4
+    shares = [line(result, "near-copies")["value"] for result in values]
+    assert shares == sorted(shares)
+
+
+def test_holdout_in_the_place_of_training_finds_no_leak_for_the_copied_side(real):
+    train, holdout = real
+    copies = replace(homes(300, 3, "s"), values=train.values)
+    result = audit(holdout, train, copies)
+    assert line(result, "literal copies")["value"] == 0
+    assert line(result, "AUC")["value"] < 0.5
+
+
+def test_overlap_is_invalid(real):
+    train, holdout = real
+    shared = replace(holdout, entities=np.concatenate([train.entities[:2], holdout.entities[2:]]))
+    result = audit(train, shared, homes(300, 3, "s"))
+    assert result["verdict"] == "INVALID"
+    assert "share 2 entities" in result["reasons"][0]
+    twin = holdout.values.copy()
+    twin[5] = train.values[7]
+    result = audit(train, replace(holdout, values=twin), homes(300, 3, "s"))
+    assert result["verdict"] == "INVALID"
+    assert "identical" in result["reasons"][0]
+
+
+def test_empty_and_constant_series_are_set_aside_and_counted(real):
+    def spoil(judged):
+        values = judged.values.copy()
+        values[0], values[1], values[2, :, 50:80] = np.nan, 2.0, np.nan
+        return replace(judged, values=values)
+
+    result = audit(*(spoil(part) for part in (*real, homes(300, 3, "s"))))
+    assert result["verdict"] == "UNPROVEN"
+    for size in result["sizes"].values():
+        assert (size["set_aside_empty"], size["set_aside_constant"], size["audited_entities"]) == (1, 1, 298)
+
+
+def test_too_few_or_only_constant_series_are_invalid():
+    train, holdout, synthetic = (homes(20, seed, prefix) for seed, prefix in enumerate("ths"))
+    frozen = replace(synthetic, values=np.ones_like(synthetic.values))
+    result = audit(train, holdout, frozen)
+    assert result["verdict"] == "INVALID"
+    assert "synthetic has 0 entities" in result["reasons"][0]
+    assert audit(train, holdout.take(np.arange(5)), synthetic)["verdict"] == "INVALID"
+
+
+def test_almost_empty_meters_are_no_copies():
+    """Whoever is close to everybody's training series is close to the holdout as well."""
+
+    def quiet(num, seed, prefix):
+        judged = homes(num, seed, prefix)
+        rng = np.random.default_rng(seed + 50)
+        values = np.where(rng.random(judged.values.shape) < 0.98, 0, judged.values).astype(np.float32)
+        return replace(judged, values=values)
+
+    assert audit(quiet(100, 1, "t"), quiet(100, 2, "h"), quiet(100, 3, "s"))["verdict"] == "UNPROVEN"
+
+
+def test_same_seed_same_audit_and_plain_json(real):
+    synthetic = homes(100, 3, "s")
+    first, second = (json.dumps(audit(*real, synthetic, seed=4), allow_nan=False) for _ in range(2))
+    assert first == second
+    told = []
+    audit(*real, synthetic, progress=lambda done, text: told.append((done, text)))
+    assert told[-1] == (1.0, "UNPROVEN")
+    assert all(0 <= done <= 1 for done, _ in told)
+
+
+def test_several_series_of_one_entity_count_once():
+    train, holdout, synthetic = (homes(80, seed, prefix) for seed, prefix in enumerate("ths"))
+    paired = [replace(part, entities=np.repeat(part.entities[:40], 2)) for part in (train, holdout)]
+    result = audit(*paired, synthetic)
+    assert result["sizes"]["train"]["entities"] == 40
+    hits = line(result, "true positive")["value"] * 40
+    assert hits == pytest.approx(round(hits))
+
+
+def test_honest_scores_of_5000_entities_pass_and_of_60_do_not():
+    """The gate on exchangeable scores; the full audit at this size takes a minute (benchmarks)."""
+
+    def checks(num, seed):
+        rng = np.random.default_rng(seed)
+        shared = rng.normal(size=(2, num))
+        members, nonmembers = ({f"a{i}": side + rng.standard_t(4, num) for i in range(5)} for side in shared)
+        nonmembers = {name: score[: 3 * num // 4] for name, score in nonmembers.items()}
+        found = Membership(members, nonmembers, rng.exponential(size=num), rng.exponential(size=3 * num // 4))
+        none = np.zeros(num, bool)
+        return [*copy_checks(CopyFlags(none, none, none, none), None, 2.0, Thresholds()),
+                *membership_checks(found, Thresholds(), rng)[0]]  # fmt: skip
+
+    verdicts = [verdict(checks(5000, seed), [])[0] for seed in range(20)]
+    assert verdicts.count("PASS") >= 18
+    assert "FAIL" not in verdicts
+    assert {verdict(checks(60, seed), [])[0] for seed in range(20)} == {"UNPROVEN"}
+
+
+def test_leaking_scores_fail():
+    rng = np.random.default_rng(0)
+    num = 1000
+    found = Membership(
+        {"a": rng.normal(0.5, 1, num)}, {"a": rng.normal(size=num)}, *rng.exponential(size=(2, num))
+    )
+    checks, curve = membership_checks(found, Thresholds(), rng)
+    assert checks[0]["passed"] is False
+    assert np.all(np.diff(curve["tpr"]) >= 0)
+    assert curve["fpr"][-1] == 1
+
+
+def test_verdicts_the_worst_wins():
+    def check(passed):
+        return {"attack": "a", "name": "n", "stratum": "all", "value": 0.1, "low": 0.1, "high": 0.2, "threshold": 0.15,
+                "passed": passed, "needed_entities": 50}  # fmt: skip
+
+    assert verdict([check(True)], [])[0] == "PASS"
+    assert verdict([check(True), check(None)], [])[0] == "UNPROVEN"
+    assert verdict([check(None)], ["broken"]) == ("INVALID", ["broken"])
+    assert verdict([check(None), check(False)], ["broken"])[0] == "FAIL"
+
+
+def test_thresholds_are_checked():
+    with pytest.raises(ConfigError, match=r"thresholds\.auc is 0\.4"):
+        Thresholds(auc=0.4)
+    with pytest.raises(ConfigError, match=r"thresholds\.tpr"):
+        Thresholds(tpr=0.005)
+
+
+def test_sets_that_do_not_match_are_refused(real):
+    with pytest.raises(DataError, match="synthetic: unit is 'kW'"):
+        audit(*real, replace(homes(20, 3, "s"), unit="kW"))
+
+
+def test_judges_know_no_model():
+    for path in (Path(__file__).parents[2] / "ttsgan" / "evaluation").glob("*.py"):
+        text = path.read_text()
+        assert not any(f"ttsgan.{part}" in text for part in ("models", "training", "data", "config")), (
+            path.name
+        )

@@ -1,0 +1,133 @@
+"""The whole job on a small simulated population: every stage real, on one local Ray."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ray_jobs.cli import main
+from ray_jobs.folder import STAGES
+from ttsgan.data.storage import Location
+from ttsgan.data.store import read_store
+
+pytestmark = pytest.mark.ray
+
+SMALL = (
+    "sample.households=120",
+    "training.max_series=192",
+    "training.encoder_share=0.34",
+    "training.days_share=0.33",
+    "training.checkpoint_interval=64",
+    "encoder.width=16",
+    "days.width=16",
+    "days.depth=1",
+    "generator.width=16",
+    "discriminator.width=16",
+    "evaluate.bootstrap=20",
+    "cluster.min_group_size=10",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(ray4, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "small"
+    status = main(["run", "--data", "sample", "--out", str(out), "--set", *SMALL])
+    return out, status
+
+
+def test_few_households_prove_nothing_and_give_no_release(finished):
+    out, status = finished
+    audit = json.loads((out / "audit.json").read_text())
+    assert audit["verdict"] in ("UNPROVEN", "FAIL")
+    assert status == 3
+    assert not (out / "release").exists()
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_candidate_keeps_the_contract(finished):
+    out, _ = finished
+    parts = sorted((out / "synthetic").glob("part-*.parquet"))
+    schema = pq.read_schema(parts[0])
+    assert set(schema.names) == {"synthetic_id", "start", "values"}
+    meta = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+    assert (meta["unit"], meta["step_seconds"], meta["channels"]) == ("kWh/h", "14400", "1")
+    series = read_store(Location.parse(str(out / "synthetic")))
+    assert series.values.shape == (60, 1, 2190)
+    assert np.isfinite(series.values).all()
+    assert (series.values >= 0).all()
+    assert len(np.unique(series.ids)) == 60
+
+
+def test_latents_groups_and_model(finished):
+    out, _ = finished
+    latents = pq.read_table(out / "latents")
+    assert {"id", "entity", "mu"} <= set(latents.column_names)
+    splits = pq.read_table(out / "splits.parquet").to_pydict()
+    train = {i for i, split in zip(splits["id"], splits["split"], strict=True) if split == "train"}
+    assert set(latents["id"].to_pylist()) == train
+    groups = pq.read_table(out / "groups" / "groups.parquet").to_pydict()
+    assert min(groups["size"]) >= 10
+    members = pq.read_table(out / "groups" / "members.parquet").to_pydict()
+    assert len(members["entity"]) == len(set(members["entity"])) == 60
+    assert (out / "checkpoints" / "model" / "networks.safetensors").is_file()
+    assert list((out / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_again_does_only_what_is_missing(finished, capsys):
+    out, _ = finished
+    before = json.loads((out / "manifest.json").read_text())["stages"]["train"]["finished"]
+    assert main(["run", "--out", str(out)]) == 3
+    assert json.loads((out / "manifest.json").read_text())["stages"]["train"]["finished"] == before
+    assert "train" not in capsys.readouterr().out.split("Result")[0]
+
+
+def test_accepting_what_is_unproven(finished, capsys):
+    out, _ = finished
+    verdict = json.loads((out / "audit.json").read_text())["verdict"]
+    status = main(["run", "--out", str(out), "--accept-unproven"])
+    if verdict == "FAIL":
+        assert status == 3
+        assert not (out / "release").exists()
+        return
+    assert status == 0
+    readme = (out / "release" / "README.md").read_text()
+    assert readme.splitlines()[0].startswith("NOT PROVEN")
+    sheet = json.loads((out / "release" / "datasheet.json").read_text())
+    assert sheet["verdict"] == "UNPROVEN"
+    assert sheet["series"] == 60
+    assert {p.name for p in (out / "release").iterdir()} == {"README.md", "datasheet.json", "report.html", "synthetic"}
+    capsys.readouterr()
+    assert main(["run", "--out", str(out)]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert all(stage in json.loads((out / "manifest.json").read_text())["stages"] for stage in STAGES)
+
+
+def test_other_settings_and_other_data_are_refused(finished, capsys):
+    out, _ = finished
+    assert main(["run", "--data", "sample", "--out", str(out), "--set", *SMALL, "days.depth=2"]) == 1
+    line = capsys.readouterr().err
+    assert "days.depth was 1 and is now 2" in line
+    assert "--fresh" in line
+    assert main(["run", "--data", "sample", "--out", str(out), "--set", *SMALL, "sample.seed=1"]) == 1
+
+
+def test_one_stage_makes_later_ones_out_of_date(finished):
+    out, _ = finished
+    assert main(["generate", "--out", str(out), "--series", "30"]) == 0
+    stages = json.loads((out / "manifest.json").read_text())["stages"]
+    assert set(stages) == {"prepare", "train", "encode", "cluster", "generate"}
+    assert not (out / "release").exists()
+    assert len(read_store(Location.parse(str(out / "synthetic")))) == 30
+    assert main(["export", "--out", str(out)]) == 1
+
+
+def test_generation_does_not_depend_on_workers(finished, tmp_path):
+    out, _ = finished
+    main(["generate", "--out", str(out), "--series", "30"])
+    first = read_store(Location.parse(str(out / "synthetic"))).values
+    config = json.loads((out / "config.json").read_text())
+    config["runtime"]["num_workers"] = 1
+    (out / "config.json").write_text(json.dumps(config))
+    main(["generate", "--out", str(out)])
+    np.testing.assert_array_equal(read_store(Location.parse(str(out / "synthetic"))).values, first)

@@ -1,0 +1,198 @@
+"""The comparison of distributions on populations whose answer is known."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ttsgan.errors import DataError
+from ttsgan.evaluation.distances import METRICS
+from ttsgan.evaluation.features import autocorrelation, extract, histogram_edges
+from ttsgan.evaluation.fidelity import evaluate
+from ttsgan.evaluation.judged import Judged
+
+STEPS = 6
+
+
+def homes(num, seed, prefix, days=60, channels=1, start="2013-01-01", step_seconds=14_400):
+    """Draw homes: own level, own daily shape, correlated noise."""
+    rng = np.random.default_rng(seed)
+    level = np.exp(rng.normal(-1, 0.5, (num, channels, 1, 1)))
+    shape = np.exp(0.5 * rng.normal(size=(num, channels, 1, STEPS)) + np.sin(np.arange(STEPS)))
+    noise = rng.normal(size=(num, channels, days, STEPS))
+    noise = np.exp(0.4 * noise + 0.3 * rng.normal(size=(num, channels, days, 1)))
+    return Judged(
+        values=(level * shape * noise).reshape(num, channels, -1).astype(np.float32),
+        entities=np.array([f"{prefix}{i}" for i in range(num)]),
+        starts=np.full(num, np.datetime64(start, "s")),
+        step_seconds=step_seconds,
+        unit="kWh",
+    )
+
+
+@pytest.fixture(scope="module")
+def real():
+    return homes(80, 1, "t"), homes(80, 2, "h")
+
+
+def headline(result):
+    return result["headline"]["value"]
+
+
+def by_name(result):
+    return {metric["name"]: metric for metric in result["metrics"]}
+
+
+def test_exchangeable_third_sample_scores_about_one(real):
+    values = [headline(evaluate(*real, homes(80, seed, "s"), bootstrap=0)) for seed in range(3, 9)]
+    assert np.exp(np.mean(np.log(values))) == pytest.approx(1, abs=0.15)
+    assert max(values) < 1.6
+
+
+def test_collapse_and_shuffle_score_far_above(real):
+    train = real[0].values
+    collapsed = replace(homes(80, 3, "s"), values=np.repeat(train.mean(0, keepdims=True), 80, 0))
+    rng = np.random.default_rng(0)
+    shuffled = replace(homes(80, 3, "s"), values=rng.permuted(train, axis=0))
+    for broken in (collapsed, shuffled):
+        result = evaluate(*real, broken, bootstrap=30)
+        assert result["headline"]["low"] > 2
+    named = by_name(evaluate(*real, collapsed, bootstrap=0))
+    assert named["mean day by month"]["ratio"] < 1.5, "aggregates cannot see collapse"
+    assert named["coincidence factor"]["ratio"] > 4
+    assert named["recall (shortfall from 1)"]["value"] < 0.1
+
+
+def test_a_scaled_set_is_seen_by_size_only(real):
+    doubled = homes(80, 4, "s")
+    doubled = replace(doubled, values=doubled.values * 3)
+    named = by_name(evaluate(*real, doubled, bootstrap=0))
+    assert named["log annual level"]["ratio"] > 4
+    assert named["load factor"]["ratio"] < 2
+
+
+def test_result_is_plain_json_and_reproducible(real):
+    synthetic = homes(60, 5, "s")
+    first, second = (evaluate(*real, synthetic, seed=3, bootstrap=10) for _ in range(2))
+    assert json.dumps(first, allow_nan=False) == json.dumps(second, allow_nan=False)
+    assert first["sizes"]["compared"] == 60
+    assert first["headline"]["low"] < first["headline"]["value"] < first["headline"]["high"]
+    for metric in first["metrics"]:
+        assert {
+            "family",
+            "name",
+            "distance",
+            "floor",
+            "ratio",
+            "low",
+            "high",
+            "unit",
+            "sees",
+            "blind_to",
+        } <= set(metric)
+    assert set(first["curves"]) == {"train", "holdout", "synthetic"}
+    assert len(first["curves"]["train"]["autocorrelation"]["value"]) == 8 * STEPS + 1
+
+
+@pytest.mark.parametrize(
+    "case", ["two channels", "negative", "gaps", "no day", "daily", "short", "other year"]
+)
+def test_any_shape_is_judged(case):
+    options = {
+        "two channels": {"channels": 2},
+        "no day": {"step_seconds": 7_000},
+        "daily": {"step_seconds": 86_400},
+        "short": {"days": 3},
+    }.get(case, {})
+    sets = [homes(24, seed, prefix, **options) for seed, prefix in enumerate("ths")]
+    if case == "negative":
+        sets = [replace(part, values=part.values - 0.5) for part in sets]
+    if case == "gaps":
+        gaps = np.random.default_rng(0).random(sets[0].values.shape) < 0.2
+        sets[:2] = [replace(part, values=np.where(gaps, np.nan, part.values)) for part in sets[:2]]
+    if case == "other year":
+        sets[2] = replace(sets[2], starts=sets[2].starts + np.timedelta64(366, "D"))
+    result = evaluate(*sets, bootstrap=5)
+    assert 0.4 < headline(result) < 2.5
+    json.dumps(result, allow_nan=False)
+    assert ("correlation of channels" in by_name(result)) == (case == "two channels")
+
+
+def test_gaps_of_real_series_do_not_count_against_complete_synthetic_ones():
+    train, holdout, synthetic = (homes(80, seed, prefix) for seed, prefix in ((1, "t"), (2, "h"), (3, "s")))
+    without = headline(evaluate(train, holdout, synthetic, bootstrap=0))
+    gaps = np.random.default_rng(0).random(train.values.shape) < 0.3
+    holed = [replace(part, values=np.where(gaps, np.nan, part.values)) for part in (train, holdout)]
+    assert headline(evaluate(*holed, synthetic, bootstrap=0)) == pytest.approx(without, rel=0.25)
+
+
+def test_empty_series_are_set_aside_and_constant_ones_are_seen(real):
+    synthetic = homes(80, 3, "s")
+    values = synthetic.values.copy()
+    values[:2] = np.nan
+    values[2:42] = 1.0
+    result = evaluate(*real, replace(synthetic, values=values), bootstrap=0)
+    assert result["sizes"]["synthetic"]["set_aside_empty"] == 2
+    assert result["sizes"]["synthetic"]["constant"] == 40
+    assert by_name(result)["longest flat run"]["ratio"] > 5
+
+
+def test_entities_with_several_series_stay_together():
+    sets = [homes(60, seed, prefix) for seed, prefix in enumerate("ths")]
+    sizes = np.r_[[7, 1, 4, 11, 2] * 2, 10]
+    sets[:2] = [replace(part, entities=np.repeat(part.entities[: len(sizes)], sizes)) for part in sets[:2]]
+    result = evaluate(*sets, bootstrap=20)
+    assert result["sizes"]["train"]["entities"] == len(sizes)
+    assert 0.4 < headline(result) < 2.5
+
+
+def test_sets_that_do_not_match_are_refused(real):
+    with pytest.raises(DataError, match="synthetic: length is 30"):
+        evaluate(*real, homes(80, 3, "s", days=5))
+    with pytest.raises(DataError, match="at least 4"):
+        evaluate(*real, homes(3, 3, "s"))
+
+
+def test_features_have_hand_computed_values():
+    day = np.array([0, 0, 1, 1, 3, 1], np.float32)
+    values = np.tile(day, 70)[None, None]
+    judged = Judged(
+        values=values,
+        entities=np.array(["a"]),
+        starts=np.array(["2013-01-01"], "datetime64[s]"),
+        step_seconds=14_400,
+        unit="kWh",
+    )
+    columns = extract(judged, histogram_edges(values), 1e-9).columns
+    assert columns["level"][0, 0] == pytest.approx(0)
+    assert columns["load factor"][0, 0] == pytest.approx(1 / 3)
+    assert columns["zero share"][0, 0] == pytest.approx(1 / 3)
+    assert columns["flat run"][0, 0] == pytest.approx(np.log1p(1))
+    assert columns["ramp mean"][0, 0] == pytest.approx((419 * 6 / 6 + 1) / 419, abs=0.01)
+    assert columns["daily energy spread"][0, 0] == pytest.approx(0, abs=1e-6)
+    assert columns["autocorrelation 1 day"][0, 0] == pytest.approx(1, abs=0.01)
+    assert columns["daily line"][0, 0] == pytest.approx(0, abs=0.01)
+    assert columns["weekday and weekend day"][0] == pytest.approx(np.tile(day, 2))
+
+
+def test_autocorrelation_of_a_known_process():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 4000))
+    for t in range(1, 4000):
+        x[:, t] += 0.7 * x[:, t - 1]
+    rho = autocorrelation((x - x.mean(1, keepdims=True)).astype(np.float32), 3).mean(0)
+    assert rho == pytest.approx([1, 0.7, 0.49, 0.343], abs=0.01)
+
+
+def test_calendar_starts_at_midnight_and_knows_weekends():
+    judged = homes(2, 0, "a", start="2013-01-04T12:00")
+    assert judged.first_midnights().tolist() == [3, 3]
+    weekday, month = judged.calendar(judged.days(judged.values).shape[2])
+    assert weekday[0, :3].tolist() == [5, 6, 0]
+    assert month[0, 0] == 0
+
+
+def test_every_metric_says_what_it_sees():
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    assert all(metric.sees and metric.blind_to and metric.unit for metric in METRICS)

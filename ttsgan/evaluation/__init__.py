@@ -1,0 +1,1 @@
+"""Judges of synthetic series: arrays or Parquet in, numbers out; knows no model."""

@@ -1,0 +1,318 @@
+"""A1, copying: which synthetic series lie closer to a training series than unseen real series ever do.
+
+Axes: n series, C channels, L time steps, k candidates, F frequencies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import fft
+
+from ttsgan.evaluation.attacks import Views
+from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.neighbours import BASE_BLOCK, nearest
+
+NUM_CANDIDATES = 50
+SPECTRUM_WIDTH = 512
+SHIFT_DAYS = 7
+STRETCH_DAYS = 3
+STRETCH_SHARE = 0.1
+MAX_STRETCHES = 60
+STRETCH_SERIES = 1000
+_TINY = 1e-9
+
+
+def ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Divide distances; 0 / 0 is 1 (no evidence)."""
+    return (first + _TINY) / (second + _TINY)
+
+
+@dataclass(frozen=True)
+class CopyDistances:
+    """Distance of every synthetic series to its nearest neighbour, per representation, relative to its own variation.
+
+    Parameters
+    ----------
+    train, peer, holdout, reference : dict of str to ndarray of shape (n,)
+        Nearest in all training series; in a training subset as large as each holdout half; in the two holdout
+        halves.
+    """
+
+    train: dict[str, np.ndarray]
+    peer: dict[str, np.ndarray]
+    holdout: dict[str, np.ndarray]
+    reference: dict[str, np.ndarray]
+
+    def part(self, rows: slice) -> CopyDistances:
+        """Return the distances of some synthetic series."""
+        sides = (self.train, self.peer, self.holdout, self.reference)
+        return CopyDistances(*({key: value[rows] for key, value in side.items()} for side in sides))
+
+
+@dataclass(frozen=True)
+class CopyFlags:
+    """Which synthetic series are near-copies (soft) and literal copies (hard), of training series and of the control.
+
+    All four are bool arrays of shape (n,).
+    """
+
+    soft: np.ndarray
+    hard: np.ndarray
+    soft_control: np.ndarray
+    hard_control: np.ndarray
+
+
+class CopySearch:
+    """Attack A1: find synthetic series closer to a training series than holdout series ever are.
+
+    Parameters
+    ----------
+    views : Views
+    train, holdout, reference : Judged
+        Training series, and two entity-disjoint halves of the holdout; aligned and gap-free.
+    rng : numpy.random.Generator
+        Chooses the training subset that the control is measured against.
+
+    Notes
+    -----
+    Neighbours are exact in *raw* and *profile*. In *shifted shape* (best of all shifts within 7 days) the 50
+    nearest by amplitude spectrum, which no shift changes, are compared exactly at every shift.
+    """
+
+    REPRESENTATIONS = ("raw", "shifted shape", "profile")
+
+    def __init__(
+        self, views: Views, train: Judged, holdout: Judged, reference: Judged, rng: np.random.Generator
+    ) -> None:
+        self.views = views
+        chosen = np.zeros(len(train), bool)
+        chosen[rng.permutation(len(train))[: max(len(holdout), 1)]] = True
+        self.folds = len(train) / max(1, min(len(train), len(holdout)))
+        self.sets = {
+            "peer": train.take(chosen), "rest": train.take(~chosen) if (~chosen).any() else None,
+            "holdout": holdout, "reference": reference,
+        }  # fmt: skip
+        self.channels = train.values.shape[1]
+        self.max_shift = min(SHIFT_DAYS * train.steps_per_day, train.values.shape[2] // 4)
+
+    def _spectrum(self, shape: np.ndarray) -> np.ndarray:
+        """Return amplitude spectra of the low frequencies, which no shift changes; shape (n, C * width)."""
+        amplitude = np.abs(fft.rfft(shape.reshape(len(shape), self.channels, -1), axis=-1))
+        width = max(16, SPECTRUM_WIDTH // self.channels)
+        return np.ascontiguousarray(amplitude[..., 1 : width + 1].reshape(len(shape), -1))
+
+    def _shifted(
+        self, shape: np.ndarray, spectrum: np.ndarray, base: np.ndarray, base_spectrum: np.ndarray
+    ) -> np.ndarray:
+        """Return the smallest relative distance to the base over candidates and shifts."""
+        candidates = nearest(spectrum, base_spectrum, min(NUM_CANDIDATES, len(base)))[1]
+        out = np.empty(len(shape))
+        for start in range(0, len(shape), 32):
+            found = candidates[start : start + 32]
+            unique, inverse = np.unique(found, return_inverse=True)
+            pairs = inverse.reshape(found.shape)
+            out[start : start + 32] = self._best_shift(shape[start : start + 32], base[unique], pairs)
+        return out
+
+    def _best_shift(self, queries: np.ndarray, base: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+        """Return for each query the smallest distance over its candidate pairs and over all shifts.
+
+        The distance at a shift is ``|a - b|^2`` over the steps that overlap, relative to their mean energy
+        there (or to half the whole energy, so that two empty stretches are no match).
+        """
+        top = self.max_shift
+        a, b = (x.reshape(len(x), self.channels, -1) for x in (queries, base))
+        size = fft.next_fast_len(a.shape[-1] + top, real=True)
+        spectra_a, spectra_b = fft.rfft(a, n=size, axis=-1), fft.rfft(b, n=size, axis=-1).conj()
+        (head_a, tail_a, total_a), (head_b, tail_b, total_b) = _edge_energy(a, top), _edge_energy(b, top)
+        best = np.empty(len(a))
+        for row, chosen in enumerate(pairs):
+            product = np.einsum("cf,kcf->kf", spectra_a[row], spectra_b[chosen])
+            cross = fft.irfft(product, n=size, axis=-1)
+            cross = np.concatenate([cross[:, : top + 1], cross[:, size - top :][:, ::-1]], axis=1)
+            energy_a = total_a[row] - np.concatenate([head_a[row], tail_a[row, 1:]])
+            energy_b = total_b[chosen, None] - np.concatenate([tail_b[chosen], head_b[chosen, 1:]], axis=1)
+            whole = (total_a[row] + total_b[chosen, None]) / 2
+            overlap = energy_a + energy_b
+            best[row] = ((overlap - 2 * cross) / np.maximum(overlap / 2, whole / 2)).min()
+        return np.sqrt(np.maximum(best, 0))
+
+    def measure(self, synthetic: Judged) -> CopyDistances:
+        """Search the neighbours of synthetic series (aligned and gap-free) in all four real sets."""
+        found: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.sets}
+        raw = self.views.raw(synthetic)
+        own = np.maximum(raw.std(1), 1e-6) * np.sqrt(raw.shape[1])
+        for name, judged in self._present():
+            found[name]["raw"] = nearest(raw, self.views.raw(judged), 1)[0][:, 0] / own
+        del raw
+        shape = self.views.shape(synthetic)
+        spectrum = self._spectrum(shape)
+        for name, judged in self._present():
+            base = self.views.shape(judged)
+            found[name]["shifted shape"] = self._shifted(shape, spectrum, base, self._spectrum(base))
+        profile = self.views.profile(synthetic)
+        own = np.maximum(profile.std(1), 1e-6) * np.sqrt(profile.shape[1])
+        for name, judged in self._present():
+            found[name]["profile"] = nearest(profile, self.views.profile(judged), 1)[0][:, 0] / own
+        train = {
+            key: np.minimum(value, found["rest"][key]) if found["rest"] else value
+            for key, value in found["peer"].items()
+        }
+        return CopyDistances(train, found["peer"], found["holdout"], found["reference"])
+
+    def stretches(
+        self, synthetic: Judged, *, literal: float, hard: float
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Find series pasted together from stretches of training series (a swap of weeks, for instance).
+
+        Whole series of such a set are close to nobody. So every third day a window of 3 days, mean 0 and
+        variance 1 by itself (a stretch may be rescaled), is compared with the same dates of all real series.
+        Windows without movement (single spikes, or a spread below a quarter of the series' own) are passed
+        over. Stretches moved to other dates are not found.
+
+        Parameters
+        ----------
+        synthetic : Judged
+            Aligned and gap-free series.
+        literal, hard : float
+            A window is copied if its relative distance to a training window is below `literal`, and below
+            `hard` times that to any holdout window.
+
+        Returns
+        -------
+        tuple of two bool arrays of shape (n,), or None
+            Series with at least 3 windows, and at least 10 % of those that move, copied from training series,
+            beyond three times what the control shows for that series; and the same against the holdout. None
+            where there are fewer than 6 windows.
+        """
+        width = STRETCH_DAYS * synthetic.steps_per_day
+        begins = np.arange(0, synthetic.values.shape[2] - width + 1, width)
+        if len(begins) < 6:
+            return None
+        begins = begins[np.unique(np.linspace(0, len(begins) - 1, MAX_STRETCHES).astype(int))]
+        least = 0.25 * np.maximum(synthetic.values.std((1, 2)), _TINY)
+        counts = np.zeros((3, len(synthetic)))
+        for begin in begins:
+            window, spread = _windows(synthetic, begin, width)
+            near = {
+                name: _closest(window, _windows(judged, begin, width)[0]) for name, judged in self._present()
+            }
+            train = np.minimum(near["peer"], near.get("rest", np.inf))
+            beyond = (
+                np.minimum(near["holdout"], near["reference"]),
+                np.minimum(near["peer"], near["reference"]),
+            )
+            # a lone spike equals any other lone spike, once standardised: at least 3 steps must carry the movement
+            moves = (spread >= least) & (window.shape[1] / np.maximum((window**4).mean(1), _TINY) >= 3)
+            counts[0] += moves
+            for row, (own, other) in enumerate(((train, beyond[0]), (near["holdout"], beyond[1])), 1):
+                counts[row] += moves & (own < literal) & (ratio(own, other) < hard)
+        windows, by_train, by_holdout = counts
+        enough = np.maximum(3, STRETCH_SHARE * windows)
+        own = (by_train >= enough) & (by_train > 3 * self.folds * by_holdout)
+        return own, by_holdout >= enough
+
+    def _present(self) -> list[tuple[str, Judged]]:
+        return [(name, judged) for name, judged in self.sets.items() if judged is not None]
+
+
+def _windows(judged: Judged, begin: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return windows standardised one by one, shape (n, C * width), and their spread, shape (n,)."""
+    x = judged.values[:, :, begin : begin + width].reshape(len(judged), -1)
+    x = x - x.mean(1, keepdims=True)
+    spread = x.std(1)
+    return x / np.maximum(spread, _TINY)[:, None], spread
+
+
+def _closest(windows: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """Return the smallest relative distance; rows have norm sqrt(D): the product alone is good to 0.001."""
+    best = np.full(len(windows), -np.inf, np.float32)
+    for start in range(0, len(base), BASE_BLOCK):
+        np.maximum(best, (windows @ base[start : start + BASE_BLOCK].T).max(1), out=best)
+    return np.sqrt(np.maximum(2 - 2 * best / windows.shape[1], 0))
+
+
+def _edge_energy(x: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return energy of the first and the last 0..top steps, shape (n, top + 1), and of all; channels summed."""
+    zero = np.zeros((len(x), 1), np.float32)
+    head, tail = (
+        np.concatenate([zero, np.cumsum((edge**2).sum(1), axis=1)], axis=1)
+        for edge in (x[..., :top], x[..., ::-1][..., :top])
+    )
+    return head, tail, np.einsum("ncl,ncl->n", x, x)
+
+
+def null_minimum(found: CopyDistances, literal: float) -> dict[str, float]:
+    """Return, per representation, the smallest ratio of distances to the holdout halves: the work of chance.
+
+    Synthetic series that are themselves literally close (below `literal`) to a holdout series do not count,
+    otherwise one twin would blind the whole search.
+    """
+    lowest = {}
+    for key, first in found.holdout.items():
+        second = found.reference[key]
+        apart = np.minimum(first, second) >= literal
+        apart = apart if apart.any() else np.ones_like(apart)
+        quotient = ratio(first[apart], second[apart])
+        lowest[key] = float(min(quotient.min(), (1 / quotient).min()))
+    return lowest
+
+
+def copy_flags(
+    found: CopyDistances, lowest: dict[str, float], *, literal: float, soft: float, hard: float
+) -> CopyFlags:
+    """Flag near-copies and literal copies.
+
+    Parameters
+    ----------
+    found : CopyDistances
+    lowest : dict of str to float
+        Output of `null_minimum`.
+    literal : float
+        Relative distance below which a series can be a literal copy.
+    soft, hard : float
+        A near-copy (literal copy) has a ratio d(train) / d(holdout) below this times the null minimum.
+
+    Returns
+    -------
+    CopyFlags
+        Flagged in any representation (soft) and in raw or shifted shape (hard: a similar profile proves
+        nothing literal).
+    """
+    num = len(found.train["raw"])
+    flags = [np.zeros(num, bool) for _ in range(4)]
+    for key in CopySearch.REPRESENTATIONS:
+        train, peer, holdout, reference = (
+            side[key] for side in (found.train, found.peer, found.holdout, found.reference)
+        )
+        pairs = (train, np.minimum(holdout, reference)), (holdout, np.minimum(peer, reference))
+        for index, (own, other) in enumerate(pairs):
+            quotient = ratio(own, other)
+            flags[2 * index] |= quotient < soft * lowest[key]
+            if key != "profile":
+                flags[2 * index + 1] |= (own < literal) & (quotient < hard * lowest[key])
+    return CopyFlags(flags[0] | flags[1], flags[1], flags[2] | flags[3], flags[3])
+
+
+def plant(train: Judged, count: int, rng: np.random.Generator) -> Judged:
+    """Return copies of training series as a careless generator would make them.
+
+    A quarter each: literal, shifted by up to 7 days, scaled by 0.8 to 1.25, with noise of 5 % of the series'
+    own spread.
+    """
+    chosen = train.take(rng.choice(len(train), size=count, replace=count > len(train)))
+    values = chosen.values.copy()
+    days = min(SHIFT_DAYS, values.shape[2] // (4 * train.steps_per_day))
+    for row in range(count):
+        kind = row % 4
+        if kind == 1 and days:
+            step = int(rng.integers(1, days + 1)) * int(rng.choice([-1, 1])) * train.steps_per_day
+            values[row] = np.roll(values[row], step, axis=-1)
+        elif kind == 2:
+            values[row] *= rng.uniform(0.8, 1.25)
+        elif kind == 3:
+            spread = values[row].std(-1, keepdims=True)
+            values[row] += (0.05 * spread * rng.standard_normal(values[row].shape)).astype(np.float32)
+    return replace(chosen, values=values)
