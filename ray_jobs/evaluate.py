@@ -90,8 +90,8 @@ def run_report(folder: RunFolder, console: Console) -> dict[str, Any]:
     return {"bytes": len(page)}
 
 
-def report_page(folder: RunFolder, first_line: str) -> str:
-    """Return the report of a run folder, with ``first_line`` at its very top."""
+def report_page(folder: RunFolder, first_line: str, show_real: bool = True) -> str:
+    """Return the report of a run folder, with ``first_line`` at its very top; without ``show_real``, for a release."""
     where, config = folder.where, folder.config
     rng = np.random.default_rng(config.seed)
     few = [
@@ -107,6 +107,7 @@ def report_page(folder: RunFolder, first_line: str) -> str:
         facts=_facts(folder),
         first_line=first_line,
         simulated=prepared["simulated"],
+        show_real=show_real,
     )
 
 

@@ -72,7 +72,8 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
     with (where / "release").replace_dir() as out:
         (out / "README.md").write_bytes(_readme(sheet).encode())
         (out / "datasheet.json").write_json(sheet)
-        (out / "report.html").write_bytes(report_page(folder, first_line).encode())
+        page = report_page(folder, first_line, show_real=sheet["simulated_source"])
+        (out / "report.html").write_bytes(page.encode())
         for part in (where / "synthetic").list(".parquet"):
             (out / "synthetic" / part.name).write_bytes(part.read_bytes())
     return {"verdict": verdict, "accepted_unproven": verdict != "PASS"}

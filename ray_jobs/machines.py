@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+import warnings
 
 import ray
 import ray.data
@@ -17,8 +18,10 @@ OBJECT_STORE_BYTES = 500_000_000
 POLL_SECONDS = 5.0
 
 
-def start_ray(runtime: RuntimeConfig, address: str) -> None:
+def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False) -> None:
     """Start a local Ray for this command (``local``), or join the cluster at ``address``.
+
+    A local one has a ``dashboard`` only where it is needed: it costs seconds and memory.
 
     Raises
     ------
@@ -29,11 +32,15 @@ def start_ray(runtime: RuntimeConfig, address: str) -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Ray's own log files keep these; on the screen they are warnings about how Ray Data uses its own actors.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     # This program shows its own progress; Ray's would bury it.
     for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     ray.data.DataContext.get_current().enable_progress_bars = False
     if address == "local":
         wanted = runtime.num_workers * runtime.cpus_per_worker
@@ -42,7 +49,7 @@ def start_ray(runtime: RuntimeConfig, address: str) -> None:
             address="local",
             num_cpus=slots,
             object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
+            include_dashboard=dashboard,
             **quiet,
         )
         return

@@ -62,7 +62,8 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     where, config = folder.where, folder.config
     step_seconds = folder.summary("prepare")["step_seconds"]
     space = search_space(config, step_seconds)
-    start_ray(config.runtime, address)
+    # Ray Train frees the machines of a trial that is stopped early through the state API, which the dashboard serves.
+    start_ray(config.runtime, address, dashboard=True)
     check_resources(config.runtime)
     if not (where / "checkpoints" / SCALER_FILE).is_file():
         fit_run_scaler(folder)
@@ -95,7 +96,7 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     with console.working(f"searching {' x '.join(f'{k} {list(v)}' for k, v in space.items())}, {trials} trials"):
         results = tune.Tuner(
             # The driver only waits: its workers hold the CPUs.
-            tune.with_resources(trial, {"CPU": 0}),
+            tune.with_resources(trial, {"CPU": 0.1}),
             param_space={name: tune.choice(list(values)) for name, values in space.items()},
             tune_config=tune.TuneConfig(
                 metric=METRIC,

@@ -192,7 +192,7 @@ class SeriesScaler:
         logq_BF = np.clip(logq_BF, state["logq_low"], state["logq_high"])
         values = np.empty(scores.shape, dtype=np.float32)
         for c, logq_BQ in enumerate(np.split(logq_BF, channels, axis=1)):
-            law_BQ = np.maximum.accumulate(np.expm1(logq_BQ) if state["nonnegative"][c] else np.sinh(logq_BQ), axis=1)
+            law_BQ = np.sort(np.expm1(logq_BQ) if state["nonnegative"][c] else np.sinh(logq_BQ), axis=1)
             shape_BT = quantiles.apply_quantiles(scores[:, c], state["grid"], law_BQ)
             ranks_BT = scores[:, c].argsort(axis=1).argsort(axis=1)
             if state["nonnegative"][c]:

@@ -69,7 +69,8 @@ def _check_row(check: dict) -> dict:
     title = check["name"][:1].upper() + check["name"][1:] if share else "Area under the curve (AUC)"
     needed = check["needed_entities"]
     return {
-        "attack": check["attack"], "name": check["name"], "title": title, "stratum": stratum, "explains": check["explains"],
+        "attack": check["attack"], "name": check["name"], "title": title, "stratum": stratum,
+        "explains": check["explains"],
         "value": write(check["value"]),
         "bound": "\u2013" if none_allowed else write(check["high"]),
         "limit": "none" if none_allowed else write(check["threshold"]),

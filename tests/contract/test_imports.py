@@ -1,0 +1,44 @@
+"""Imports go downwards only, and the library stands without Ray."""
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter import cli
+
+import ttsgan
+
+ROOT = Path(ttsgan.__file__).parents[1]
+MODULES = sorted(m.name for m in pkgutil.walk_packages(ttsgan.__path__, "ttsgan."))
+
+
+def test_contracts_hold(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    broken = cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    assert broken == cli.EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+def test_the_library_never_imports_ray():
+    """Every module of the library, in a fresh process: no module of Ray or of the drivers comes along."""
+    code = (
+        "import importlib, sys\n"
+        f"for name in {MODULES!r}: importlib.import_module(name)\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'ray', 'ray_jobs', 'tyro', 'optuna'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_there_is_something_to_import():
+    assert {"ttsgan.api", "ttsgan.training.loop", "ttsgan.models.days", "ttsgan.data.scaling"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("package", ["ttsgan", "ray_jobs"])
+def test_files_stay_readable(package):
+    """No file above 460 lines, and each says at its top what it is."""
+    for file in (ROOT / package).rglob("*.py"):
+        text = file.read_text()
+        assert text.count("\n") <= 460, file
+        assert text.startswith('"""'), file

@@ -1,0 +1,245 @@
+"""Two processes that share a batch must do what one process does on the whole of it.
+
+Everything runs in double precision (`double`), so that what is left is the order of summation: about 1e-15 per gradient,
+1e-9 after two AdamW steps. A loss that is normalised by what one worker alone sees is wrong by far more than 1e-6.
+
+All cases run in one pair of processes, which writes its results; the tests compare them with this process.
+"""
+
+import dataclasses
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from ttsgan import api, recipes
+from ttsgan.errors import DivergedError
+from ttsgan.training import between
+from ttsgan.training.loop import Trainer
+from ttsgan.training.runtime import LocalRuntime, ProcessGroupRuntime
+from ttsgan.training.telemetry import Telemetry
+
+TOLERANCE = 1e-7
+WORKERS = 2
+STEPS = 2
+PLAIN = ("days.dropout=0", "training.warmup=0", "encoder.free_bits=0")
+EVERYTHING = ("loss.mode_seeking=0.1", "loss.drift=0.01", "loss.penalty_interval=1")
+CASES = {
+    "encoder": (0, False, ()),
+    "encoder with gaps": (0, True, ()),
+    "encoder with free bits": (0, False, ("encoder.free_bits=0.15",)),
+    "days": (1, False, ()),
+    "days with gaps": (1, True, ()),
+    **{
+        f"adversarial {name}": (2, False, (f"loss.name={name}", *EVERYTHING))
+        for name in ("hinge", "wgan-gp", "relativistic")
+    },
+    "adversarial with gaps": (2, True, EVERYTHING),
+    "adversarial white noise": (2, False, ("generator.noise=white", *EVERYTHING)),
+}
+
+
+@contextmanager
+def small_pool():
+    """A pool of 64 prior draws, to be quick."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(between, "POOL_CHUNK", 16)
+        patch.setattr(between, "POOL_CHUNKS", 4)
+        yield
+
+
+@contextmanager
+def double():
+    """Make double precision the default, and what the code calls single precision double as well."""
+    single = torch.Tensor.float
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    try:
+        yield
+    finally:
+        torch.Tensor.float = single
+        torch.set_default_dtype(torch.float32)
+
+
+def gappy(data, gaps: bool):
+    """Every value there; or each series with a share of gaps of its own, and days that are mostly missing."""
+    seen = torch.ones_like(data.observed)
+    if gaps:
+        g = torch.Generator().manual_seed(0)
+        share = torch.linspace(0, 0.8, len(seen))[torch.randperm(len(seen), generator=g), None, None]
+        seen = torch.rand(seen.shape, generator=g) > share
+    return dataclasses.replace(data, observed=seen, scores=data.scores * seen)
+
+
+def run_cases(config, values, starts, entities, runtime) -> dict[str, dict[str, torch.Tensor]]:
+    """Return weights, averages and figures of each case after a few steps from one start."""
+    out = {}
+    with double():
+        config = recipes.override(config, PLAIN)
+        scaler = api.fit_scaler(values, starts, 14_400, config)
+        data = api.scale_training(values, starts, entities, scaler, config)
+        data = dataclasses.replace(data, calendar=data.calendar.double())
+        drawn = {}
+        for name, (stage, gaps, assignments) in CASES.items():
+            telemetry = Telemetry(None, 1)
+            made = Trainer(recipes.override(config, assignments), gappy(data, gaps), scaler, runtime, telemetry)
+            nn.init.constant_(made.state.networks.generator.gain, 0.3)
+            made.state.average.load_state_dict(made.state.networks.state_dict())
+            between.make_conditions(made.state, made.data, runtime)
+            noise = made.config.generator.noise
+            if stage == 2:
+                if noise not in drawn:
+                    between.draw_pool(made.state, data, scaler, runtime)
+                    drawn[noise] = {k: v for k, v in made.state.drawn.items() if k.startswith("pool")}
+                made.state.drawn |= drawn[noise]
+            made.state.stage = stage
+            step = (made._encoder_step, made._days_step, made._adversarial_step)[stage]
+            figures = {}
+            for _ in range(STEPS):
+                figures = step()
+                made.state.series_seen += config.training.batch_size
+            held = {f"networks.{k}": v for k, v in made.state.networks.named_parameters()}
+            held |= {f"average.{k}": v for k, v in made.state.average.named_parameters()}
+            held |= {f"drawn.{k}": v for k, v in made.state.drawn.items()}
+            held |= {f"figure.{k}": torch.tensor(v) for k, v in figures.items()}
+            out[name] = {k: v.detach().clone() for k, v in held.items()}
+    return out
+
+
+def primitives(runtime) -> dict[str, torch.Tensor]:
+    """What the runtime does with small tensors of several types and shapes."""
+    rank = runtime.rank
+    one, two, three = torch.tensor([rank, 2.0]), torch.full((2, 2), rank + 1.0).double(), torch.ones(3, 2).T * rank
+    runtime.mean([one, two, three])
+    sent = torch.arange(3.0) + 10 * rank
+    runtime.broadcast([sent])
+    rows = torch.arange(2) + 10 * rank
+    return {"one": one, "two": two, "three": three, "sent": sent, "rows": runtime.gather(rows)}
+
+
+def whole_training(config, values, starts, entities, runtime) -> dict[str, torch.Tensor]:
+    """Train to the end in single precision, dropout on, with a score that only rank 0 computes."""
+    scaler = api.fit_scaler(values, starts, 14_400, config)
+    data = api.scale_training(values, starts, entities, scaler, config)
+    state = api.train(data, scaler, config, runtime, None, lambda made, _: float(made.mean()))
+    return {k: v.clone() for k, v in (state.networks.state_dict() | state.drawn).items()}
+
+
+def diverge(config, values, starts, entities, runtime) -> str:
+    """One worker meets a bad number; what does each say?"""
+    scaler = api.fit_scaler(values, starts, 14_400, config)
+    data = api.scale_training(values, starts, entities, scaler, config)
+    if runtime.rank == 1:
+        data.scores[:] = float("nan")
+    try:
+        api.train(data, scaler, config, runtime, None, None)
+    except DivergedError as error:
+        return str(error)
+    return "nothing"
+
+
+def worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORKERS)
+    given = torch.load(f"{folder}/given.pt", weights_only=False)
+    config = recipes.from_dict(given["config"])
+    series = given["values"], given["starts"], given["entities"]
+    runtime = ProcessGroupRuntime()
+    kept = ProcessGroupRuntime(Path(folder) / "checkpoints")
+    with small_pool():
+        results = {
+            "primitives": primitives(runtime),
+            "cases": run_cases(config, *series, runtime),
+            "whole": whole_training(config, *series, kept),
+            "diverged": diverge(config, *series, runtime),
+        }
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(sample, small_config, tmp_path_factory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("ddp")
+    given = {
+        "config": recipes.to_dict(small_config),
+        "values": sample.values, "starts": sample.starts, "entities": sample.entities,
+    }  # fmt: skip
+    torch.save(given, folder / "given.pt")
+    mp.start_processes(worker, (str(folder),), nprocs=WORKERS, start_method="spawn")
+    results = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORKERS)]
+    results[0]["checkpoints"] = sorted(p.name for p in (folder / "checkpoints").iterdir())
+    return results
+
+
+@pytest.fixture(scope="module")
+def one(sample, small_config) -> dict[str, dict[str, torch.Tensor]]:
+    with small_pool():
+        return run_cases(small_config, sample.values, sample.starts, sample.entities, LocalRuntime())
+
+
+def largest(one: dict, other: dict, part: str) -> float:
+    assert one.keys() == other.keys()
+    return max((one[k] - other[k]).abs().max().item() for k in one if k.startswith(part))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_do_what_one_does(one, two, case):
+    for part in ("networks.", "average."):
+        apart = largest(one[case], two[0]["cases"][case], part)
+        assert apart < TOLERANCE, f"{part} {apart:.1e}"
+    moved = {k for k, v in one[case].items() if k.startswith("networks.")}
+    assert moved
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_workers_agree_bit_for_bit(two, case):
+    first, second = (results["cases"][case] for results in two)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("case", ["adversarial relativistic", "adversarial white noise"])
+def test_conditions_and_pool_do_not_depend_on_workers(one, two, case):
+    assert largest(one[case], two[0]["cases"][case], "drawn.") < 1e-5
+    assert largest(one[case], two[0]["cases"][case], "drawn.cond") < 1e-9
+
+
+@pytest.mark.parametrize("case", ["encoder", "days", "adversarial relativistic"])
+def test_losses_told_are_those_of_the_global_batch(one, two, case):
+    for name, value in two[0]["cases"][case].items():
+        if name.startswith("figure.loss") or name.startswith("figure.gradient_norm"):
+            torch.testing.assert_close(value, one[case][name], rtol=1e-6, atol=1e-8, msg=name)
+
+
+def test_diversity_told_is_that_of_the_global_batch(one, two):
+    """The alarm must not depend on how many workers share a batch: a spread within half a batch is another figure."""
+    case = "adversarial relativistic"
+    held, wanted = two[0]["cases"][case]["figure.diversity"], one[case]["figure.diversity"]
+    torch.testing.assert_close(held, wanted, rtol=1e-6, atol=0)
+
+
+def test_primitives(two):
+    for results in two:
+        made = results["primitives"]
+        assert made["one"].tolist() == [0.5, 2.0]
+        assert made["two"].tolist() == [[1.5, 1.5], [1.5, 1.5]]
+        assert made["three"].tolist() == [[0.5] * 3] * 2
+        assert made["sent"].tolist() == [0, 1, 2]
+        assert made["rows"].tolist() == [0, 1, 10, 11]
+
+
+def test_whole_training_ends_with_equal_workers(two):
+    first, second = (results["whole"] for results in two)
+    assert first.keys() == second.keys()
+    assert [k for k in first if not torch.equal(first[k], second[k])] == []
+    assert two[0]["checkpoints"][-1].startswith("checkpoint_000000112_3")
+    assert len(two[0]["checkpoints"]) == 2
+
+
+def test_a_worker_that_diverges_stops_all(two):
+    for results in two:
+        assert results["diverged"].startswith("the loss of the encoder is nan after 0 series")

@@ -1,0 +1,225 @@
+"""A run that is cut off and goes on ends like one that was not: bit for bit, wherever it was cut."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from ttsgan import recipes
+from ttsgan.errors import DivergedError, TtsganError
+from ttsgan.training import runtime as runtimes
+from ttsgan.training import state
+from ttsgan.training.loop import Trainer
+from ttsgan.training.runtime import LocalRuntime
+from ttsgan.training.telemetry import PROGRESS_FILE, Telemetry
+
+SETTINGS = ("training.checkpoint_interval=8", "loss.mode_seeking=0.1", "days.dropout=0.1", "encoder.dropout=0.1")
+
+
+def score(values, starts):
+    """Some figure of the series, so that a share of the correction is chosen."""
+    return abs(float(values.std()) - 1)
+
+
+def train(small, folder, *assignments):
+    config = recipes.override(small.config, [*SETTINGS, *assignments])
+    made = Trainer(config, small.data, small.scaler, LocalRuntime(folder), Telemetry(None, 1), score)
+    return made.train()
+
+
+def everything(state) -> dict[str, torch.Tensor]:
+    """All that a run leaves behind, by name."""
+    out = {f"networks.{k}": v for k, v in state.networks.state_dict().items()}
+    out |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
+    out |= {f"drawn.{k}": v for k, v in state.drawn.items()}
+    for phase, optimizer in state.optimizers.items():
+        for index, held in optimizer.state_dict()["state"].items():
+            out |= {f"{phase}.{index}.{k}": v for k, v in held.items()}
+    numbers = {"stage": state.stage, "series_seen": state.series_seen, "best_loss": state.best_loss}
+    return out | {k: torch.tensor(float(v), dtype=torch.float64) for k, v in numbers.items()}
+
+
+def different(one: dict, other: dict) -> list[str]:
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    """The uninterrupted run, and every checkpoint that it took."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtimes, "KEPT_CHECKPOINTS", 1000)
+        done = train(small, folder)
+    return everything(done), sorted(folder.iterdir())
+
+
+CUTS = [
+    ("in the encoder", "000000008_0"), ("after the encoder", "000000032_1"), ("in the days", "000000056_1"),
+    ("after the days", "000000080_2"), ("in the adversarial stage", "000000096_2"), ("after the end", "000000112_3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", [name for _, name in CUTS], ids=[what for what, _ in CUTS])
+def test_interrupted_is_uninterrupted(small, whole, tmp_path, cut):
+    wanted, checkpoints = whole
+    chosen = next(p for p in checkpoints if p.name == f"checkpoint_{cut}")
+    shutil.copytree(chosen, tmp_path / chosen.name)
+    torch.manual_seed(12345)
+    assert different(wanted, everything(train(small, tmp_path))) == []
+
+
+def test_killed_twice_between_checkpoints(small, whole, tmp_path, monkeypatch):
+    """Killed in the middle of a step, twice, with checkpoints two steps apart: work is repeated, nothing changes."""
+    taken = 0
+    real = Trainer._take
+
+    def fragile(self, phase, loss):
+        nonlocal taken
+        taken += 1
+        if taken in (7, 17):
+            raise KeyboardInterrupt
+        return real(self, phase, loss)
+
+    monkeypatch.setattr(Trainer, "_take", fragile)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(small, tmp_path, "training.checkpoint_interval=16")
+    done = train(small, tmp_path, "training.checkpoint_interval=16")
+    assert different(whole[0], everything(done)) == []
+
+
+def test_without_checkpoints_is_the_same_run(small, whole):
+    assert different(whole[0], everything(train(small, None))) == []
+
+
+def test_a_half_written_checkpoint_is_not_taken(small, whole, tmp_path):
+    wanted, checkpoints = whole
+    shutil.copytree(checkpoints[3], tmp_path / checkpoints[3].name)
+    shutil.copytree(checkpoints[5], tmp_path / ".000000056_1.tmp")
+    (tmp_path / ".000000056_1.tmp" / "progress.json").unlink()
+    assert different(wanted, everything(train(small, tmp_path))) == []
+
+
+def test_another_seed_is_another_run(small, whole):
+    assert different(whole[0], everything(train(small, None, "seed=1")))
+
+
+def test_checkpoint_of_other_settings_is_refused(small, whole, tmp_path):
+    """Another width cannot go on from this checkpoint: one line that says so, not a list of tensors."""
+    shutil.copytree(whole[1][4], tmp_path / whole[1][4].name)
+    with pytest.raises(TtsganError):
+        train(small, tmp_path, "days.width=8")
+
+
+def test_alarm_remembers_what_it_saw(small, whole, tmp_path):
+    """A collapsed generator is stopped at the same step, cut off or not: the alarm's average is part of the state."""
+
+    def stopped(folder, cut):
+        config = recipes.override(
+            small.config,
+            [*SETTINGS, "training.max_series=400", "training.diversity_floor=0.5", "training.generator_lr=1e-9"],
+        )
+        made = Trainer(config, small.data, small.scaler, LocalRuntime(folder), Telemetry(None, 1), None)
+        if not any(folder.iterdir()):
+            made.state.load(next(p for p in whole[1] if p.name == "checkpoint_000000080_2"))
+            made._enter()
+            made.state.drawn["pool_base"] *= 0
+            made.state.save(_folder(folder, "checkpoint_000000000_2"))
+        if cut:
+            real, made._save = made._save, lambda: (real(), (_ for _ in ()).throw(KeyboardInterrupt))
+        made.state.load(sorted(folder.glob("checkpoint_*"))[-1])
+        try:
+            made._run_stage()
+        except DivergedError:
+            return made.state.series_seen
+        except KeyboardInterrupt:
+            return None
+        return 10**9
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    at_once = stopped(tmp_path / "a", cut=False)
+    for _ in range(4):
+        assert stopped(tmp_path / "b", cut=True) is None
+    assert stopped(tmp_path / "b", cut=False) == at_once
+
+
+def _folder(parent, name):
+    made = parent / name
+    made.mkdir()
+    return made
+
+
+# ---- checkpoints and telemetry ---------------------------------------------------------------------------------------
+
+
+def test_state_round_trip(adversarial, trainer, tmp_path):
+    made = adversarial()
+    made._adversarial_step()
+    made.state.series_seen = 8
+    made.state.best_loss = 0.1 + 0.2
+    made.state.save(tmp_path)
+    other = trainer("seed=9").state
+    other.load(tmp_path)
+    assert (other.stage, other.series_seen, other.best_loss) == (2, 8, 0.1 + 0.2)
+    assert different(everything(made.state), everything(other)) == []
+
+
+def test_local_checkpoints_are_whole_and_few(tmp_path):
+    runtime = LocalRuntime(tmp_path / "checkpoints")
+    with runtime.latest() as newest:
+        assert newest is None
+    for index in (1, 2, 10):
+        runtime.save(f"{index:03d}_0", lambda f, i=index: (f / "x").write_text(str(i)), {})
+
+    def fail(into):
+        (into / "x").write_text("half")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        runtime.save("011_0", fail, {})
+    with runtime.latest() as newest:
+        assert (newest / "x").read_text() == "10"
+    kept = [p.name for p in sorted(tmp_path.glob("checkpoints/checkpoint_*"))]
+    assert kept == ["checkpoint_002_0", "checkpoint_010_0"]
+    runtime.save("011_0", lambda f: (f / "x").write_text("11"), {})
+    with runtime.latest() as newest:
+        assert [p.name for p in newest.iterdir()] == ["x"]
+    LocalRuntime(None).save("x", fail, {})
+
+
+def test_checkpoints_are_taken_at_their_interval(trainer, tmp_path, monkeypatch):
+    """Every 16 series, after each look at the prior's validation loss, and at the end of each stage."""
+    kept = {}
+    runtime = LocalRuntime(tmp_path)
+    monkeypatch.setattr(runtime, "save", lambda name, write, metrics: kept.update({name: metrics}))
+    made = trainer("training.checkpoint_interval=16", runtime=runtime)
+    made.train()
+    sizes = {name: state.stage_series(made.config.training, name) for name in state.STAGES}
+    assert sizes == {"encoder": 32, "days": 48, "adversarial": 32}
+    wanted = ["000000016_0", "000000032_1"]
+    wanted += [f"{32 + seen:09d}_1" for seen in range(8, 48, 8)] + ["000000080_2", "000000096_2", "000000112_3"]
+    assert list(kept) == wanted
+    assert [m["series_seen"] for m in kept.values()] == [int(name[:9]) for name in wanted]
+    losses_told = [m["validation"] for m in kept.values()]
+    assert all(math.isfinite(v) for v in losses_told)
+    assert losses_told[-1] == made.state.best_loss
+
+
+def test_telemetry_writes_json_lines(tmp_path):
+    told = Telemetry(tmp_path, 100)
+    told.report("days", 10, {"loss/days": 1.23456789, "rate/days": 1e-3})
+    told.report("days", 20, {"loss/days": 1.0})
+    told.picture("weeks", 20, np.zeros((2, 1, 100)), np.ones((5, 1, 100)), 20)
+    told.close()
+    first, second = (json.loads(line) for line in (tmp_path / PROGRESS_FILE).read_text().splitlines())
+    assert (first["stage"], first["series_seen"], first["total_series"]) == ("days", 10, 100)
+    assert first["loss/days"] == 1.23457
+    assert first["seconds_left"] is None
+    assert second["seconds_left"] >= 0
+    assert list(tmp_path.glob("events.out.tfevents*"))
+    Telemetry(None, 1).report("days", 1, {})

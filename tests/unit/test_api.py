@@ -1,0 +1,173 @@
+"""The estimator and the model's files."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ttsgan import api, recipes
+from ttsgan.api import TTSGAN, Model
+from ttsgan.errors import DataError, NotFittedError
+
+
+@pytest.fixture(scope="module")
+def fitted(sample, small_config) -> TTSGAN:
+    return TTSGAN(small_config).fit(sample.values, step_seconds=sample.step_seconds, entities=sample.entities)
+
+
+def test_fit_returns_itself_and_ends_its_attributes_with_an_underscore(fitted, small_config):
+    assert isinstance(fitted, TTSGAN)
+    assert fitted.config == small_config
+    assert isinstance(fitted.model_, Model)
+    assert fitted.cond_.shape == (len(np.unique(fitted.member_groups_)), 4)
+    assert len(fitted.member_groups_) == 48
+    assert np.bincount(fitted.member_groups_).min() >= 10
+
+
+def test_default_configuration():
+    assert TTSGAN().config == recipes.quick()
+
+
+@pytest.mark.parametrize("use", [lambda e: e.sample(1), lambda e: e.save("nowhere")])
+def test_not_fitted(use):
+    with pytest.raises(NotFittedError, match="call fit first"):
+        use(TTSGAN())
+
+
+def test_samples(fitted, sample):
+    made = fitted.sample(20)
+    assert made.shape == (20, 1, 252)
+    assert made.dtype == np.float32
+    assert np.isfinite(made).all()
+    assert (made >= 0).all()
+    assert len(np.unique(made.round(6), axis=0)) == 20
+    level, real = np.log(made.mean((1, 2))), np.log(np.nanmean(sample.values, axis=(1, 2)))
+    assert abs(level.mean() - real.mean()) < 1
+    np.testing.assert_array_equal(fitted.sample(20), made)
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9])
+def test_any_number_of_samples(fitted, count):
+    assert fitted.sample(count).shape == (count, 1, 252)
+
+
+def test_synthetic_series_are_no_copies(fitted, sample):
+    made = fitted.sample(48)[:, 0]
+    real = np.nan_to_num(sample.values[:, 0])
+    together = np.corrcoef(np.concatenate([made, real]))[:48, 48:]
+    assert together.max() < 0.98
+
+
+def test_same_seed_same_series(fitted, sample, small_config):
+    again = TTSGAN(small_config).fit(sample.values[:, 0], step_seconds=sample.step_seconds, entities=sample.entities)
+    np.testing.assert_array_equal(again.sample(5), fitted.sample(5))
+
+
+def test_input_is_left_as_it_was(sample, small_config):
+    values, starts = sample.values.copy(), sample.starts.copy()
+    scaler = api.fit_scaler(values, starts, sample.step_seconds, small_config)
+    api.scale_training(values, starts, sample.entities, scaler, small_config)
+    np.testing.assert_array_equal(values, sample.values)
+
+
+def test_save_and_load(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    again = TTSGAN.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.sample(10), fitted.sample(10))
+    assert again.config == fitted.config
+
+
+def test_files_of_a_model(fitted, sample):
+    files = fitted.model_.files()
+    assert json.loads(files["model.json"])["step_seconds"] == sample.step_seconds
+    again = Model.load(files.__getitem__)
+    assert again.config == fitted.config
+    assert again.networks.shape == fitted.model_.networks.shape
+    starts = np.full(48, np.datetime64("2013-01-01", "s"))
+    np.testing.assert_array_equal(again.encode(sample.values, starts), fitted.model_.encode(sample.values, starts))
+    assert again.files().keys() == files.keys()
+    assert not again.networks.training
+
+
+def test_encode(fitted, sample):
+    latents = fitted.model_.encode(sample.values, sample.starts)
+    assert latents.shape == (48, 4)
+    assert latents.dtype == np.float32
+    assert np.isfinite(latents).all()
+    assert latents.std(0).min() > 0
+
+
+def test_latent_of_a_series_does_not_depend_on_its_company(fitted, sample):
+    """Encoding runs in portions, on several workers: the portion must not matter, tied values included."""
+    whole = fitted.model_.encode(sample.values, sample.starts)
+    parts = [fitted.model_.encode(sample.values[i : i + 7], sample.starts[i : i + 7]) for i in range(0, 48, 7)]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
+
+
+def test_average_is_what_is_kept(fitted):
+    assert not any(p.requires_grad for p in fitted.model_.networks.parameters())
+    assert all(torch.isfinite(v).all() for v in fitted.model_.networks.state_dict().values())
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1.5])
+def test_series_that_cannot_be_used_are_named(sample, small_config, bad):
+    values = sample.values.copy()
+    values[5] = bad
+    with pytest.raises(DataError, match="series 5 is constant or wholly missing"):
+        TTSGAN(small_config).fit(values, step_seconds=sample.step_seconds)
+
+
+def test_infinite_values_are_refused(sample, small_config):
+    values = sample.values.copy()
+    values[2, 0, 5] = np.inf
+    with pytest.raises(DataError, match="series 2"):
+        TTSGAN(small_config).fit(values, step_seconds=sample.step_seconds)
+
+
+def test_too_few_entities_are_refused_before_training(sample, small_config, monkeypatch):
+    monkeypatch.setattr(api, "train", lambda *_: pytest.fail("trained before it was clear that groups can be made"))
+    with pytest.raises(DataError, match="entit"):
+        TTSGAN(small_config).fit(sample.values[:12], step_seconds=sample.step_seconds, entities=sample.entities[:12])
+
+
+@pytest.mark.parametrize("name", ["starts", "entities"])
+def test_lengths_must_agree(sample, small_config, name):
+    with pytest.raises(DataError, match=name):
+        TTSGAN(small_config).fit(sample.values, step_seconds=sample.step_seconds, **{name: getattr(sample, name)[:-1]})
+
+
+@pytest.mark.parametrize("shape", [(48 * 252,), (20, 2, 2, 8)])
+def test_other_dimensions_are_refused(small_config, shape):
+    with pytest.raises(DataError):
+        TTSGAN(small_config).fit(np.random.default_rng(0).random(shape), step_seconds=14_400)
+
+
+def test_scaler_is_fitted_on_a_part_of_many(sample, small_config, monkeypatch):
+    monkeypatch.setattr(api, "MAX_SCALER_ROWS", 20)
+    rows = np.sort(np.random.default_rng(0).choice(48, 20, replace=False))
+    part = api.fit_scaler(sample.values, sample.starts, sample.step_seconds, small_config)
+    monkeypatch.undo()
+    wanted = api.fit_scaler(sample.values[rows], sample.starts[rows], sample.step_seconds, small_config)
+    assert part.to_bytes() == wanted.to_bytes()
+
+
+def test_closeness_prefers_real_series(sample, small_config):
+    """Unseen real series score better than noise, and noise better than a constant's neighbour."""
+    score = api.closeness(sample.values, sample.starts, sample.entities, sample.step_seconds, "kWh/h", 0)
+    real = np.nan_to_num(sample.values, nan=0.1)
+    noise = np.random.default_rng(0).permuted(real, axis=2)
+    assert score(real, sample.starts) < score(noise, sample.starts)
+
+
+def test_two_channels_end_to_end(sample, small_config):
+    """Load and temperature together, a length that ends within a day."""
+    rng = np.random.default_rng(0)
+    day = np.sin(2 * np.pi * np.arange(250) / 6)
+    warm = 5 + 3 * rng.normal(size=(48, 1)) + 4 * day + rng.normal(size=(48, 250))
+    values = np.stack([sample.values[:, 0, :250], warm.astype(np.float32)], axis=1)
+    made = TTSGAN(small_config).fit(values, step_seconds=sample.step_seconds).sample(12)
+    assert made.shape == (12, 2, 250)
+    assert np.isfinite(made).all()
+    assert (made[:, 0] >= 0).all()
+    assert (made[:, 1] < 0).any()

@@ -1,0 +1,261 @@
+"""The law of household numbers given a condition, on data whose law is known; conditions and draws between stages."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from ttsgan import losses
+from ttsgan.config import HouseholdConfig
+from ttsgan.errors import NotFittedError
+from ttsgan.models.household import HouseholdModel
+from ttsgan.training import between
+from ttsgan.training.runtime import LocalRuntime
+
+
+def model(numbers, cond, ridge=1.0) -> HouseholdModel:
+    return HouseholdModel(HouseholdConfig(ridge=ridge), numbers.shape[1], cond.shape[1]).fit(numbers, cond)
+
+
+def draw(fitted, cond, seed=0):
+    return fitted.sample(cond, torch.Generator().manual_seed(seed))
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gaussian(count=2000, seed=0):
+    """Numbers = slope * condition + correlated rest; returns numbers, condition, slope, covariance of the rest."""
+    cond = normal(count, 2, seed=seed)
+    slope = torch.tensor([[0.8, 0.0, -0.5], [0.0, 0.6, 0.3]])
+    factor = torch.tensor([[0.5, 0.0, 0.0], [0.3, 0.6, 0.0], [0.0, -0.2, 0.7]])
+    return cond @ slope + normal(count, 3, seed=seed + 1) @ factor.T, cond, slope, factor @ factor.T
+
+
+def test_not_fitted():
+    with pytest.raises(NotFittedError, match="has not been fitted"):
+        draw(HouseholdModel(HouseholdConfig(), 3, 2), torch.zeros(1, 2))
+
+
+def test_marginals_are_those_of_training():
+    """Skewed, heavy-tailed and two-humped numbers: drawn for the training conditions, each keeps its law."""
+    cond = normal(800, 2)
+    numbers = torch.stack(
+        [
+            torch.exp(normal(800, seed=1) + 0.5 * cond[:, 0]),
+            torch.distributions.StudentT(3.0).sample((800,)),
+            torch.where(normal(800, seed=2) > 0, 5.0, -5.0) + normal(800, seed=3),
+        ],
+        dim=1,
+    )
+    drawn = draw(model(numbers, cond), cond.repeat(5, 1))
+    assert drawn.shape == (4000, 3)
+    assert drawn.dtype == torch.float32
+    for h in range(3):
+        assert stats.ks_2samp(numbers[:, h], drawn[:, h]).statistic < 0.05, h
+
+
+def test_dependence_on_the_condition_is_recovered():
+    numbers, cond, slope, rest = gaussian()
+    fitted = model(numbers, cond)
+    for at in (torch.tensor([1.0, 0.0]), torch.tensor([0.0, -1.5]), torch.zeros(2)):
+        drawn = draw(fitted, at.expand(4000, 2))
+        torch.testing.assert_close(drawn.mean(0), at @ slope, atol=0.08, rtol=0)
+        torch.testing.assert_close(torch.cov(drawn.T), rest, atol=0.12, rtol=0)
+
+
+def test_correlation_between_numbers():
+    numbers, cond, *_ = gaussian(1000)
+    drawn = draw(model(numbers, cond), cond.repeat(4, 1))
+    torch.testing.assert_close(torch.corrcoef(drawn.T), torch.corrcoef(numbers.T), atol=0.05, rtol=0)
+
+
+def test_rank_correlation_survives_curved_scales():
+    numbers, cond, *_ = gaussian(1000)
+    curved = torch.stack([numbers[:, 0].exp(), numbers[:, 1] ** 3, numbers[:, 2]], dim=1)
+    drawn = draw(model(curved, cond), cond.repeat(4, 1))
+    wanted, made = (stats.spearmanr(x.numpy()).statistic for x in (curved, drawn))
+    np.testing.assert_allclose(made, wanted, atol=0.06)
+
+
+def test_ridge_shrinks_the_dependence():
+    numbers, cond, *_ = gaussian(100)
+    weak, strong = (model(numbers, cond, ridge).slope[1:].abs().sum() for ridge in (1.0, 1000.0))
+    assert strong < 0.2 * weak
+
+
+def test_a_condition_that_says_nothing_leaves_the_law():
+    numbers, *_ = gaussian(1000)
+    cond = torch.zeros(1000, 2)
+    drawn = draw(model(numbers, cond), torch.zeros(3000, 2))
+    for h in range(3):
+        assert stats.ks_2samp(numbers[:, h], drawn[:, h]).statistic < 0.05
+
+
+def test_beyond_the_extremes():
+    """Numbers beyond the largest of training appear, on a line, not at the largest itself and not far away."""
+    numbers, cond, *_ = gaussian(60)
+    drawn = draw(model(numbers, cond), cond.repeat(500, 1))
+    for h in range(3):
+        ordered = numbers[:, h].sort().values
+        span = (ordered[-1] - ordered[0]).item()
+        above, below = drawn[:, h] > ordered[-1], drawn[:, h] < ordered[0]
+        for beyond in (above, below):
+            assert 0 < beyond.float().mean() < 0.03
+            assert len(drawn[beyond, h].unique()) == beyond.sum()
+        assert drawn[:, h].max() < ordered[-1] + 0.6 * span
+        assert drawn[:, h].min() > ordered[0] - 0.6 * span
+        # No training extreme is repeated: that would copy the household that has it.
+        assert not torch.isin(drawn[:, h], ordered[[0, -1]]).any()
+
+
+def test_a_far_condition_extrapolates_with_bounds():
+    numbers, cond, *_ = gaussian(200)
+    drawn = draw(model(numbers, cond), torch.full((200, 2), 30.0))
+    assert torch.isfinite(drawn).all()
+    assert drawn[:, 0].mean() > numbers[:, 0].max()
+    assert drawn[:, 0].max() < numbers[:, 0].max() + 30 * 3 * (numbers[:, 0].max() - numbers[:, 0].min())
+
+
+def test_tied_numbers_are_not_noise():
+    """Most households have the same zero share; the others follow the condition. Ties keep one score."""
+    cond = normal(500, 1)
+    numbers = torch.cat([torch.where(cond > 1, cond, torch.zeros_like(cond)), normal(500, 1, seed=4)], dim=1)
+    fitted = model(numbers, cond)
+    low, high = (draw(fitted, torch.full((2000, 1), at))[:, 0] for at in (-1.0, 2.5))
+    assert (low == 0).float().mean() > 0.9
+    assert (high > 0.9).float().mean() > (low > 0.9).float().mean() + 0.3
+
+
+@pytest.mark.parametrize("count", [12, 511, 513, 3000])
+def test_any_number_of_households(count):
+    numbers, cond, *_ = gaussian(count)
+    drawn = draw(model(numbers, cond), cond)
+    assert torch.isfinite(drawn).all()
+    assert abs(drawn.median(0).values - numbers.median(0).values).max() < 1.0
+
+
+def test_fewer_households_than_numbers():
+    """Twenty households and thirty numbers: the shrunk covariance still has a factor."""
+    numbers, cond = normal(20, 30), normal(20, 3, seed=1)
+    drawn = draw(model(numbers, cond), cond.repeat(20, 1))
+    assert torch.isfinite(drawn).all()
+    assert (drawn.std(0) / numbers.std(0)).min() > 0.5
+
+
+def test_constant_number():
+    numbers, cond, *_ = gaussian(100)
+    numbers[:, 1] = 7.0
+    assert torch.equal(draw(model(numbers, cond), cond)[:, 1], torch.full((100,), 7.0))
+
+
+def test_order_of_households_does_not_matter():
+    numbers, cond, *_ = gaussian(300)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    one, other = model(numbers, cond), model(numbers[order], cond[order])
+    torch.testing.assert_close(draw(one, cond[:50]), draw(other, cond[:50]))
+
+
+def test_seeded_and_independent_rows():
+    numbers, cond, *_ = gaussian(300)
+    fitted = model(numbers, cond)
+    assert torch.equal(draw(fitted, cond), draw(fitted, cond))
+    assert not torch.equal(draw(fitted, cond), draw(fitted, cond, seed=1))
+    other = cond.clone()
+    other[10:] += 1
+    torch.testing.assert_close(draw(fitted, cond)[:10], draw(fitted, other)[:10])
+
+
+def test_fit_is_kept_in_the_state():
+    numbers, cond, *_ = gaussian(100)
+    one = model(numbers, cond)
+    other = HouseholdModel(HouseholdConfig(), 3, 2)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(draw(one, cond), draw(other, cond))
+
+
+# ---- between the stages ----------------------------------------------------------------------------------------------
+
+
+def test_latents_do_not_depend_on_portions_or_workers(trainer, small):
+    made = trainer()
+    whole = between.encode_all(made.state.average, small.data, made.runtime)
+    assert whole.shape == (48, 4)
+    torch.testing.assert_close(between.encode_all(made.state.average, small.data, made.runtime, chunk=7), whole)
+
+    class Part(LocalRuntime):
+        def __init__(self, rank, size):
+            super().__init__()
+            self.rank, self.world_size = rank, size
+
+    parts = [between.encode_all(made.state.average, small.data, Part(r, 5)) for r in range(5)]
+    torch.testing.assert_close(torch.cat(parts)[:48], whole)
+
+
+def test_conditions_are_means_of_group_members(trainer, small, folder):
+    made = trainer()
+    made.state.load(folder)
+    cond = made.state.drawn["cond"]
+    assert cond.shape == (between.GROUPINGS, 48, 4)
+    latents = made.state.networks.standard_latents(between.encode_all(made.state.average, small.data, made.runtime))
+    torch.testing.assert_close(latents.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
+    for grouping in cond:
+        groups, inverse, counts = grouping.unique(dim=0, return_inverse=True, return_counts=True)
+        assert counts.min() >= 10
+        for index, group in enumerate(groups):
+            torch.testing.assert_close(latents[inverse == index].mean(0), group, atol=1e-4, rtol=0)
+    assert made.state.networks.household.fitted
+    assert not torch.equal(cond[0], cond[1])
+
+
+def test_pool_is_the_same_for_any_number_of_workers(adversarial, small):
+    made = adversarial()
+    whole = {k: v for k, v in made.state.drawn.items() if k.startswith("pool_")}
+    parts = []
+    for rank in range(2):
+        made.runtime.rank, made.runtime.world_size = rank, 2
+        between.draw_pool(made.state, small.data, small.scaler, made.runtime)
+        parts.append({k: made.state.drawn[k] for k in whole})
+    for name, tensor in whole.items():
+        torch.testing.assert_close(torch.cat([p[name] for p in parts]), tensor)
+
+
+def test_pool_follows_the_real_spread(adversarial, small):
+    """Prior draws are scores: about as wide as real ones, different from each other."""
+    base = adversarial().state.drawn["pool_base"]
+    assert 0.6 < base.std() / small.data.scores.std() < 1.6
+    assert 0.5 < losses.diversity(base, small.data.scores) < 2
+
+
+def test_white_noise_has_no_base_and_trains_to_the_end(trainer):
+    made = trainer("generator.noise=white", score=lambda values, starts: pytest.fail("nothing to choose"))
+    done = made.train()
+    assert "pool_base" not in done.drawn
+    assert done.done
+    assert done.total_series == 112
+    assert float(done.average.correction) == 1
+    assert made.telemetry.pictures
+
+
+@pytest.mark.parametrize("best", [0.0, 0.5, 1.0])
+def test_the_best_share_of_the_correction_is_kept(adversarial, small, best):
+    made = adversarial()
+    nn.init.constant_(made.state.average.generator.gain, 1.0)
+    seen = []
+
+    def score(values, starts):
+        assert values.shape == (256, 1, 252)
+        assert len(starts) == 256
+        assert (values >= 0).all()
+        seen.append(values)
+        return abs(between.CORRECTIONS[len(seen) - 1] - best)
+
+    figures = between.choose_correction(made.state, small.data, small.scaler, made.runtime, score)
+    assert figures["correction"] == best
+    assert float(made.state.average.correction) == float(made.state.networks.correction) == best
+    assert not np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[1], seen[2])
+    without = between.choose_correction(made.state, small.data, small.scaler, made.runtime, None)
+    assert without == {"correction": 1.0}

@@ -1,0 +1,280 @@
+"""Blocks, masks, rotary positions and the cache, against attention written out; the temporal prior made of them.
+
+The prior's density and draws are compared with the mixture of Gaussians that it states.
+"""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.nn import functional as F
+
+from ttsgan.config import DaysConfig
+from ttsgan.models.days import LARGEST, DaysPrior
+from ttsgan.models.layers import Block, KeyValueCache, causal_mask, rotary_angles, rotate
+from ttsgan.models.patching import num_tokens, patchify, unpatchify
+
+CPU = torch.device("cpu")
+F_, H, Z = 13, 5, 4
+
+
+def block(width=16, heads=2, seed=0, **kwargs):
+    torch.manual_seed(seed)
+    return Block(width, heads, **kwargs).eval()
+
+
+def written_out(b: Block, x, mask=None):
+    """The block, one head and one pair of tokens at a time, in float64."""
+    b, x = b.double(), x.double()
+    width, heads = x.shape[-1], b.heads
+    e = width // heads
+    q, k, v = b.query_key_value(F.layer_norm(x, (width,), b.norm_attention.weight, b.norm_attention.bias)).chunk(3, -1)
+    n = torch.arange(x.shape[1], dtype=torch.float64)
+    speed = 10_000.0 ** (-2 * torch.arange(e // 2, dtype=torch.float64) / e)
+    turn = torch.polar(torch.ones(len(n), e // 2, dtype=torch.float64), n[:, None] * speed)
+    out = torch.zeros_like(x)
+    for h in range(heads):
+        part = slice(h * e, (h + 1) * e)
+        q_h, k_h = (torch.complex(t[..., part][..., : e // 2], t[..., part][..., e // 2 :]) * turn for t in (q, k))
+        weight = torch.einsum("bne,bme->bnm", q_h, k_h.conj()).real / math.sqrt(e)
+        if mask is not None:
+            weight = weight.masked_fill(~mask, -torch.inf)
+        out[..., part] = weight.softmax(-1) @ v[..., part]
+    x = x + b.project(out)
+    return x + b.mlp(F.layer_norm(x, (width,), b.norm_mlp.weight, b.norm_mlp.bias))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("width", "heads"), [(16, 2), (16, 1), (24, 4)])
+def test_block_is_attention_written_out(masked, width, heads):
+    x = torch.randn(3, 11, width, generator=torch.Generator().manual_seed(1))
+    mask = causal_mask(11, 4, CPU) if masked else None
+    made = block(width, heads)(x, mask)
+    torch.testing.assert_close(made.double(), written_out(block(width, heads), x, mask), atol=1e-5, rtol=1e-5)
+
+
+def test_block_is_torchs_pre_norm_layer_at_position_zero():
+    """With one token there is nothing to turn: `nn.TransformerEncoderLayer` with the same weights is the same function."""
+    b = block().double()
+    layer = nn.TransformerEncoderLayer(16, 2, 64, 0.0, "gelu", batch_first=True, norm_first=True).double().eval()
+    layer.self_attn.in_proj_weight.data = b.query_key_value.weight.data
+    nn.init.zeros_(layer.self_attn.in_proj_bias)
+    layer.self_attn.out_proj.load_state_dict(b.project.state_dict())
+    layer.norm1.load_state_dict(b.norm_attention.state_dict())
+    layer.norm2.load_state_dict(b.norm_mlp.state_dict())
+    layer.linear1.load_state_dict(b.mlp[0].state_dict())
+    layer.linear2.load_state_dict(b.mlp[2].state_dict())
+    x = torch.randn(5, 1, 16, dtype=torch.float64)
+    torch.testing.assert_close(b(x), layer(x))
+
+
+@pytest.mark.parametrize("memory", [1, 3, 100])
+def test_steps_with_the_cache_are_the_masked_forward(memory):
+    b = block(24, 4)
+    x = torch.randn(2, 13, 24, generator=torch.Generator().manual_seed(2))
+    whole = b(x, causal_mask(13, memory, CPU))
+    cache = KeyValueCache(13)
+    steps = torch.cat([b.step(x[:, n : n + 1], n, cache, memory) for n in range(13)], dim=1)
+    torch.testing.assert_close(steps, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_rotation_keeps_length_and_depends_on_distance_only():
+    angles = rotary_angles(40, 8, CPU)
+    x = torch.randn(1, 1, 40, 8, dtype=torch.float64)
+    torch.testing.assert_close(rotate(x, angles).norm(dim=-1), x.norm(dim=-1), atol=1e-6, rtol=1e-6)
+    q, k = torch.randn(8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
+    turned_q, turned_k = (rotate(t.expand(1, 1, 40, 8), angles)[0, 0] for t in (q, k))
+    product = turned_q @ turned_k.T
+    for lag in (-7, 0, 1, 20):
+        torch.testing.assert_close(
+            product.diagonal(lag), product.diagonal(lag)[:1].expand(40 - abs(lag)), atol=1e-5, rtol=0
+        )
+    assert product.diagonal(0)[0] != pytest.approx(product.diagonal(5)[0].item(), abs=1e-3)
+
+
+def test_first_position_may_be_anywhere():
+    torch.testing.assert_close(rotary_angles(4, 8, CPU, first=9)[0], rotary_angles(13, 8, CPU)[0][9:])
+
+
+def test_attention_is_the_same_when_all_positions_shift():
+    """A block that looks back 5 tokens, with 6 unseen tokens put in front, gives the same tokens further on."""
+    b = block()
+    x, front = torch.randn(2, 9, 16), torch.randn(2, 6, 16)
+    alone = b(x, causal_mask(9, 5, CPU))
+    later = b(torch.cat([front, x], 1), causal_mask(15, 5, CPU))[:, 6:]
+    torch.testing.assert_close(later[:, 4:], alone[:, 4:], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(later[:, 0], alone[:, 0], atol=1e-3)
+
+
+def test_order_of_tokens_matters():
+    b, x = block(), torch.randn(1, 6, 16)
+    assert not torch.allclose(b(x.flip(1)).flip(1), b(x), atol=1e-3)
+
+
+def test_causal_mask():
+    assert causal_mask(5, 2, CPU).int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 0, 1, 1, 0],
+        [0, 0, 0, 1, 1],
+    ]
+    assert torch.equal(causal_mask(4, 9, CPU), torch.ones(4, 4, dtype=torch.bool).tril())
+
+
+def test_a_mask_hides_the_rest():
+    b = block()
+    x = torch.randn(1, 8, 16, requires_grad=True)
+    b(x, causal_mask(8, 3, CPU))[0, 4].sum().backward()
+    assert torch.nonzero(x.grad[0].abs().sum(-1))[:, 0].tolist() == [2, 3, 4]
+
+
+def test_dropout_is_for_training_only():
+    b, x = block(dropout=0.5), torch.randn(2, 5, 16)
+    assert torch.equal(b(x), b(x))
+    b.train()
+    assert not torch.equal(b(x), b(x))
+
+
+@pytest.mark.parametrize(
+    ("length", "patch", "tokens"), [(2190, 6, 365), (8760, 24, 365), (500, 6, 84), (10, 7, 2), (3, 7, 1)]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_patches_there_and_back(length, patch, tokens, channels):
+    x = torch.randn(2, channels, length)
+    cut = patchify(x, patch)
+    assert num_tokens(length, patch) == tokens
+    assert cut.shape == (2, tokens, channels * patch)
+    assert torch.equal(unpatchify(cut, channels, length), x)
+    # A token holds its points channel by channel, and the last one ends in zeros.
+    assert torch.equal(cut[:, 0].unflatten(-1, (channels, patch))[..., : min(patch, length)], x[..., :patch])
+    if length % patch:
+        assert not cut[:, -1].unflatten(-1, (channels, patch))[..., length % patch :].any()
+
+
+def test_padding_of_a_mask_is_false():
+    cut = patchify(torch.ones(1, 1, 5, dtype=torch.bool), 3)
+    assert cut.dtype == torch.bool
+    assert cut[0].tolist() == [[True] * 3, [True, True, False]]
+
+
+# ---- days ------------------------------------------------------------------------------------------------------------
+
+
+def days_prior(points=3, mixtures=4, seed=0, week=7, **config) -> DaysPrior:
+    """A prior whose law is far from its start: weights drawn at random."""
+    torch.manual_seed(seed)
+    settings = DaysConfig(**{"width": 16, "depth": 2, "heads": 2, "memory": 5, "mixtures": mixtures, **config})
+    prior = DaysPrior(settings, points, F_, H + Z, week).eval()
+    with torch.no_grad():
+        prior.head.weight.normal_(std=0.1)
+        prior.whitening.normal_(std=0.5)
+        prior.base_log_scale.normal_(std=0.3)
+    return prior
+
+
+def day_inputs(batch=4, tokens=12, points=3, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(batch, tokens, points, generator=g),
+        torch.randn(batch, tokens, F_, generator=g),
+        torch.randn(batch, H + Z, generator=g),
+    )
+
+
+@pytest.mark.parametrize(("points", "mixtures"), [(3, 4), (1, 2), (6, 1)])
+def test_density_is_the_mixture_of_gaussians(points, mixtures):
+    prior = days_prior(points, mixtures).double()
+    residual, calendar, static = (t.double() for t in day_inputs(points=points))
+    law = prior(residual, calendar, static)
+    law = type(law)(*(t.double() for t in law))
+    lower = prior.whitening.double().tril(-1) + torch.eye(points, dtype=torch.float64)
+    colour = torch.linalg.inv(lower)
+    scale = torch.diag_embed(law.log_scale.exp())
+    factor = scale @ colour
+    wanted = MixtureSameFamily(
+        Categorical(logits=law.log_weight), MultivariateNormal(law.mean, covariance_matrix=factor @ factor.mT)
+    ).log_prob(residual)
+    torch.testing.assert_close(prior.log_likelihood(law, residual).double(), wanted, atol=1e-4, rtol=1e-5)
+
+
+def test_law_starts_as_a_mixture_of_wide_and_narrow():
+    prior = DaysPrior(DaysConfig(width=16, heads=2, mixtures=3), 2, F_, H + Z, 7).eval()
+    law = prior(*day_inputs(points=2))
+    torch.testing.assert_close(law.log_weight.exp(), torch.full_like(law.log_weight, 1 / 3), atol=0.05, rtol=0)
+    torch.testing.assert_close(law.log_scale[0, 0, :, 0], torch.tensor([-0.5, 0.0, 0.5]), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("changed", [0, 4, 11])
+def test_a_day_says_nothing_of_itself_or_the_past(changed):
+    prior = days_prior()
+    residual, calendar, static = day_inputs()
+    before = prior(residual, calendar, static)
+    other = residual.clone()
+    other[:, changed] += 3
+    after = prior(other, calendar, static)
+    for one, two in zip(before, after, strict=True):
+        assert torch.equal(one[:, : changed + 1], two[:, : changed + 1])
+    if changed < 11:
+        assert not torch.allclose(before.mean[:, changed + 1], after.mean[:, changed + 1])
+
+
+def test_reach_is_memory_and_week():
+    """A day acts on the next ``memory`` days of each block and again a week later, and no further."""
+    prior = days_prior(depth=1, memory=2, week=7)
+    residual, calendar, static = day_inputs(tokens=16)
+    other = residual.clone()
+    other[:, 3] += 3
+    moved = (prior(residual, calendar, static).mean - prior(other, calendar, static).mean).abs().sum((0, 2, 3)) > 1e-6
+    assert torch.nonzero(moved)[:, 0].tolist() == [4, 5, 10, 11]
+
+
+def test_same_seed_same_draw_and_no_other():
+    prior, (_, calendar, static) = days_prior(), day_inputs()
+    draws = [prior.sample(calendar, static, torch.Generator().manual_seed(s)) for s in (5, 5, 6)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.allclose(draws[0], draws[2])
+    torch.manual_seed(99)
+    assert torch.equal(draws[0], prior.sample(calendar, static, torch.Generator().manual_seed(5)))
+
+
+def test_draws_follow_the_law():
+    """Days drawn step by step, put through the law of `forward`: uniform in every coordinate (KS), whitened.
+
+    Given the earlier coordinates of its day, each one's law is a mixture of Gaussians; its distribution function at the
+    drawn value must be uniform, for every day and coordinate.
+    """
+    prior, points = days_prior(points=2, mixtures=3), 2
+    _, calendar, static = day_inputs(batch=500, tokens=9, points=points)
+    drawn = prior.sample(calendar, static, torch.Generator().manual_seed(0))
+    assert drawn.abs().max() < LARGEST
+    law = prior(drawn, calendar, static)
+    lower = prior.whitening.tril(-1) + torch.eye(points)
+    z = torch.einsum("kij,bnkj->bnki", lower, (drawn[:, :, None] - law.mean) * (-law.log_scale).exp())
+    log_weight = law.log_weight
+    for i in range(points):
+        below = (torch.special.ndtr(z[..., i]) * log_weight.softmax(-1)).sum(-1)
+        assert stats.kstest(below.flatten().detach(), "uniform").pvalue > 1e-3, i
+        for day in (0, 4, 8):
+            assert stats.kstest(below[:, day].detach(), "uniform").pvalue > 1e-4, (i, day)
+        log_weight = log_weight - 0.5 * z[..., i] ** 2 - law.log_scale[..., i]
+
+
+def test_a_single_gaussian_draw_has_standard_residuals():
+    prior = days_prior(points=4, mixtures=1)
+    _, calendar, static = day_inputs(batch=300, tokens=10, points=4)
+    drawn = prior.sample(calendar, static, torch.Generator().manual_seed(2))
+    law = prior(drawn, calendar, static)
+    z = torch.einsum("kij,bnkj->bnki", prior._whitening(), (drawn[:, :, None] - law.mean) * (-law.log_scale).exp())
+    z = z.flatten(0, 2)
+    assert z.mean(0).abs().max() < 0.08
+    torch.testing.assert_close(torch.cov(z.T), torch.eye(4), atol=0.08, rtol=0)
+
+
+def test_a_runaway_chain_is_held():
+    prior, (_, calendar, static) = days_prior(), day_inputs()
+    nn.init.constant_(prior.head.bias, 50.0)
+    assert prior.sample(calendar, static, torch.Generator()).abs().max() == LARGEST

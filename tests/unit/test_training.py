@@ -1,0 +1,373 @@
+"""Training: batches and noise, the set that is trained on, one step, the stages, and their alarms.
+
+The small configuration trains 32, 48 and 32 series: 4, 6 and 4 steps of 8.
+"""
+
+import copy
+import dataclasses
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ttsgan import api, recipes
+from ttsgan.config import TrainingConfig
+from ttsgan.errors import ConfigError, DivergedError
+from ttsgan.models.patching import unpatchify
+from ttsgan.training import between, dataset, phases, state, step
+from ttsgan.training.dataset import StepRandom, batch_rows, build_train_set
+from ttsgan.training.loop import ALARM_AFTER, VALIDATIONS, Trainer
+from ttsgan.training.runtime import LocalRuntime
+
+CPU = torch.device("cpu")
+PHASES = {"encoder": 0, "days": 1, "discriminator": 2, "generator": 2}
+
+
+def weights(module) -> dict:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+# ---- batches and noise -----------------------------------------------------------------------------------------------
+
+
+def world(rank, size):
+    return SimpleNamespace(rank=rank, world_size=size, device=CPU)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(40, 8), (13, 4), (3, 8), (1, 2)])
+def test_batches_pass_over_everything_once_per_epoch(count, batch):
+    rows = torch.arange(100, 100 + count)
+    seen = torch.cat([batch_rows(rows, 0, "days", at, batch) for at in range(0, 10 * count, batch)])
+    for epoch in range(len(seen) // count):
+        one = seen[epoch * count : (epoch + 1) * count]
+        assert torch.equal(one.sort().values, rows)
+    if count > 8:
+        assert not torch.equal(seen[:count], seen[count : 2 * count])
+
+
+def test_batches_depend_on_seed_stage_and_place_only():
+    rows = torch.arange(50)
+    first = batch_rows(rows, 0, "days", 48, 8)
+    assert torch.equal(first, batch_rows(rows, 0, "days", 48, 8))
+    joined = torch.cat([batch_rows(rows, 0, "days", 48, 4), batch_rows(rows, 0, "days", 52, 4)])
+    assert torch.equal(first, joined)
+    for other in (batch_rows(rows, 1, "days", 48, 8), batch_rows(rows, 0, "encoder", 48, 8)):
+        assert not torch.equal(first, other)
+
+
+def test_two_workers_share_the_draws_of_one():
+    one = StepRandom(0, "days", 16, 8, world(0, 1))
+    parts = [StepRandom(0, "days", 16, 8, world(rank, 2)) for rank in range(2)]
+    for _ in range(2):
+        assert torch.equal(one.normal(3, 2), torch.cat([p.normal(3, 2) for p in parts]))
+        assert torch.equal(one.integers(1000), torch.cat([p.integers(1000) for p in parts]))
+    assert [p.rows for p in parts] == [slice(0, 4), slice(4, 8)]
+
+
+def test_randomness_of_a_step_comes_from_its_name():
+    def draw(*name):
+        made = StepRandom(*name, 8, world(0, 1))
+        return made.normal(2), torch.rand(3)  # the second is where dropout draws from
+
+    for a, b in zip(draw(0, "days", 8), draw(0, "days", 8), strict=True):
+        assert torch.equal(a, b)
+    for other in ((1, "days", 8), (0, "encoder", 8), (0, "days", 16)):
+        assert not torch.equal(draw(0, "days", 8)[0], draw(*other)[0])
+    torch.manual_seed(0)
+    StepRandom(0, "days", 8, 8, world(0, 2))
+    first = torch.rand(3)
+    StepRandom(0, "days", 8, 8, world(1, 2))
+    assert not torch.equal(first, torch.rand(3))
+
+
+# ---- the training set ------------------------------------------------------------------------------------------------
+
+
+def test_training_set_is_the_scaled_series(small):
+    data, sample = small.data, small.sample
+    scaled = small.scaler.transform(sample.values, sample.starts, seed=0)
+    for name in ("scores", "residual", "observed"):
+        held = unpatchify(getattr(data, name), data.shape.channels, data.shape.length).numpy()
+        np.testing.assert_array_equal(held, getattr(scaled, name))
+    np.testing.assert_array_equal(data.numbers.numpy(), scaled.numbers)
+    np.testing.assert_allclose(data.level, np.nanmean(np.abs(sample.values), axis=(1, 2)), rtol=1e-4)
+    assert data.shape.num_tokens == 42
+    assert data.shape.week == 7
+    assert len(data) == 48
+
+
+def test_padding_counts_as_missing(small):
+    sample = small.sample
+    data = build_train_set(sample.values, sample.starts, sample.entities, small.scaler, 10, 0.1, 0)
+    assert data.shape.num_tokens == 26
+    assert not data.observed[:, -1, 2:].any()
+    assert not data.scores[:, -1, 2:].any()
+
+
+def test_validation_is_made_of_whole_entities(small):
+    sample = small.sample
+    twins = np.repeat(np.arange(24), 2).astype(str)
+    data = build_train_set(sample.values, sample.starts, twins, small.scaler, 6, 0.25, 3)
+    apart = data.validation.numpy()
+    assert len(np.unique(twins[apart])) == 6
+    assert not set(twins[apart]) & set(twins[~apart])
+    other = build_train_set(sample.values, sample.starts, twins, small.scaler, 6, 0.25, 4)
+    assert not torch.equal(data.validation, other.validation)
+    few = build_train_set(sample.values, sample.starts, twins, small.scaler, 6, 0.001, 3)
+    assert few.validation.sum() == 2
+
+
+def test_scaling_in_portions_changes_nothing(small, monkeypatch):
+    """A set scaled 512 series at a time is the set scaled whole; ties included."""
+    monkeypatch.setattr(dataset, "SCALE_ROWS", 10)
+    sample = small.sample
+    data = build_train_set(sample.values, sample.starts, sample.entities, small.scaler, 6, 0.1, 0)
+    torch.testing.assert_close(data.scores, small.data.scores)
+
+
+def test_calendar_of_several_starts(small):
+    sample = small.sample
+    starts = sample.starts + np.arange(48) % 2 * np.timedelta64(86_400, "s")
+    data = build_train_set(sample.values, starts, sample.entities, small.scaler, 6, 0.1, 0)
+    assert data.calendar.shape == (2, 42, 13)
+    made = data.calendar_of(torch.tensor([0, 1]))
+    assert torch.equal(made[0, 1:], made[1, :-1])
+
+
+# ---- rates, precision, one step --------------------------------------------------------------------------------------
+
+
+def test_rate_rises_then_falls_as_a_cosine():
+    config = TrainingConfig(warmup=0.2)
+    made = [step.rate_factor(config, p) for p in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert made == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert step.rate_factor(TrainingConfig(warmup=0.0), 0.0) == 1
+
+
+def test_rates_of_a_stage(trainer):
+    made = trainer("training.log_interval=1", "training.warmup=0.5")
+    made._run_stage()
+    rates = [figures["rate/encoder"] / 2e-3 for *_, figures in made.telemetry.lines]
+    steps = len(rates)
+    wanted = [step.rate_factor(made.config.training, (i + 0.5) / steps) for i in range(steps)]
+    assert rates == pytest.approx(wanted)
+
+
+def test_precision():
+    assert step.precision_type("fp32", CPU) == torch.float32
+    assert step.precision_type("bf16", CPU) == torch.bfloat16
+    assert step.precision_type("auto", CPU) in (torch.float32, torch.bfloat16)
+    with pytest.raises(ConfigError, match="training.precision is 'fp16' on a CPU"):
+        step.precision_type("fp16", CPU)
+
+
+def test_batch_must_fit_workers_and_cycles(trainer):
+    runtime = LocalRuntime()
+    runtime.world_size = 3
+    with pytest.raises(ConfigError, match="training.batch_size is 8; allowed with 3 workers: a multiple of 12"):
+        trainer(runtime=runtime)
+
+
+def test_stages_are_whole_batches():
+    config = TrainingConfig(max_series=1000, batch_size=32, encoder_share=0.2, days_share=0.6)
+    sizes = {name: state.stage_series(config, name) for name in state.STAGES}
+    assert sizes == {"encoder": 192, "days": 608, "adversarial": 192}
+    assert state.stage_series(TrainingConfig(encoder_share=0.3, days_share=0.7), "adversarial") == 0
+
+
+def one_phase(made: Trainer, phase: str) -> dict:
+    """Take one step of one phase, as the loop does."""
+    if phase in ("encoder", "days"):
+        return getattr(made, f"_{phase}_step")()
+    batch, rnd = made._adversarial_batch(phase)
+    networks = made.state.networks
+    if phase == "discriminator":
+        return made._take(phase, lambda: phases.discriminator_loss(networks, batch, True, made.config, rnd.generator))
+    other = made._noise(rnd)
+    return made._take(phase, lambda: phases.generator_loss(networks, made.state.average, batch, other, made.config))
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_gradient_isolation(adversarial, phase):
+    """A phase moves all weights of its own networks and their averages, and nothing else; no gradient is left behind."""
+    made = adversarial("loss.mode_seeking=0.1", "loss.drift=0.1")
+    made.state.stage = PHASES[phase]
+    own = {id(p) for p in made.state.parameters_of(phase)}
+    nn.init.constant_(made.state.networks.generator.gain, 0.5)
+    made.state.average.load_state_dict(made.state.networks.state_dict())
+    before = {n: (p, p.detach().clone()) for n, p in made.state.networks.named_parameters()}
+    average = {n: p.detach().clone() for n, p in made.state.average.named_parameters()}
+    figures = one_phase(made, phase)
+    assert all(math.isfinite(v) for v in figures.values())
+    for name, (parameter, held) in before.items():
+        moved = not torch.equal(parameter, held)
+        assert parameter.grad is None, name
+        assert not parameter.requires_grad, name
+        assert moved == (id(parameter) in own), name
+    for name, parameter in made.state.average.named_parameters():
+        assert parameter.grad is None
+        assert torch.equal(parameter, average[name]) == (id(before[name][0]) not in own), name
+
+
+def test_discriminator_step_leaves_the_generator_wholly_alone(small):
+    """Buffers included: the spectral norm's vectors (which one channel does not have) move in its own steps only."""
+    sample, config = small.sample, recipes.override(small.config, ["generator.noise=white"])
+    values = np.concatenate([sample.values, sample.values[::-1]], axis=1)
+    scaler = api.fit_scaler(values, sample.starts, sample.step_seconds, config)
+    data = api.scale_training(values, sample.starts, sample.entities, scaler, config)
+    made = Trainer(config, data, scaler, LocalRuntime(), Recorder(), None)
+    between.make_conditions(made.state, data, made.runtime)
+    between.draw_pool(made.state, data, scaler, made.runtime)
+    made.state.stage = 2
+    made.state.networks.train()
+    held = weights(made.state.networks.generator)
+    one_phase(made, "discriminator")
+    assert same(held, weights(made.state.networks.generator))
+
+
+def test_adversarial_steps_are_those_of_a_naive_script(adversarial):
+    """Three alternating steps against two plain optimizers, one loss and one backward each."""
+    made = adversarial("training.grad_clip=1e9", "training.warmup=0", "loss.penalty_interval=1")
+    naive = copy.deepcopy(made.state.networks).requires_grad_(True)
+    config, average = made.config, copy.deepcopy(made.state.average)
+    kinds = {"discriminator": naive.discriminator, "generator": naive.generator}
+    optimizers = {
+        name: torch.optim.AdamW(net.parameters(), lr=1.0, betas=(0.0, 0.99), weight_decay=config.training.weight_decay)
+        for name, net in kinds.items()
+    }
+    total = state.stage_series(config.training, "adversarial")
+    for _ in range(3):
+        progress = (made.state.series_seen + 4) / total
+        for name, net in kinds.items():
+            batch, rnd = made._adversarial_batch(name)
+            other = made._noise(rnd) if name == "generator" else None
+            for group in optimizers[name].param_groups:
+                peak = getattr(config.training, f"{name}_lr")
+                group["lr"] = peak * 0.5 * (1 + math.cos(math.pi * progress))
+            naive.zero_grad()
+            if name == "discriminator":
+                loss = phases.discriminator_loss(naive, batch, True, config, rnd.generator)[0]
+            else:
+                loss = phases.generator_loss(naive, average, batch, other, config)[0]
+            loss.backward()
+            assert all(p.grad is not None for p in net.parameters())
+            optimizers[name].step()
+        made._adversarial_step()
+        made.state.series_seen += 8
+    for (name, one), other in zip(naive.named_parameters(), made.state.networks.parameters(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+
+
+def test_gradient_is_clipped(trainer):
+    """AdamW's second moment after one step is (1 - b2) g^2: its root says how long the gradient was."""
+    for limit in (1e-3, 1e9):
+        made = trainer(f"training.grad_clip={limit}")
+        figures = made._encoder_step()
+        square = sum(s["exp_avg_sq"].sum() for s in made.state.optimizers["encoder"].state.values())
+        length = (square / 0.01).sqrt().item()
+        assert length == pytest.approx(min(limit, figures["gradient_norm/encoder"]), rel=1e-3)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_loss_that_is_not_finite_stops(trainer, phase, value):
+    made = trainer()
+    made.state.stage = PHASES[phase]
+    held = weights(made.state.networks)
+
+    def loss():
+        return sum(p.sum() for p in made.state.parameters_of(phase)) * value, {}
+
+    with pytest.raises(
+        DivergedError, match=rf"the loss of the {phase} is (nan|-?inf) after \d+ series; lower training.{phase}_lr"
+    ):
+        made._take(phase, loss)
+    assert same(held, weights(made.state.networks))
+
+
+def test_gradient_that_is_not_finite_stops(trainer):
+    """A finite loss can have an infinite slope (a root at 0): the weights must not become NaN without a word."""
+    made = trainer()
+
+    def loss():
+        first = made.state.parameters_of("encoder")[0]
+        return (first - first.detach()).abs().sum().sqrt(), {}
+
+    with pytest.raises(DivergedError):
+        made._take("encoder", loss)
+    assert all(torch.isfinite(v).all() for v in made.state.networks.state_dict().values())
+
+
+def test_missing_reading_that_slips_through_is_named(trainer, small):
+    data = dataclasses.replace(small.data, residual=small.data.residual.clone())
+    data.residual[:] = math.nan
+    made = trainer(data=data)
+    with pytest.raises(DivergedError, match="the loss of the days is nan after"):
+        made.train()
+
+
+def test_average_after_steps_is_the_closed_form(trainer):
+    made = trainer("training.ema_half_life=20")
+    name, parameter = next(iter(made.state.networks.encoder.named_parameters()))
+    wanted = parameter.detach().double()
+    for taken in range(1, 5):
+        made._encoder_step()
+        made.state.series_seen += 8
+        keep = 0.5 ** (8 / min(20, max(taken * 8 / 4, 1)))
+        wanted = keep * wanted + (1 - keep) * parameter.detach().double()
+    torch.testing.assert_close(dict(made.state.average.encoder.named_parameters())[name].double(), wanted)
+    assert not made.state.average.training
+
+
+def test_the_best_prior_is_kept(two_stages, trainer):
+    """A rate that is too high makes the validation loss wander: its least is what stays."""
+    made = trainer(
+        "training.days_lr=1", "training.days_share=0.6", "training.log_interval=1", "training.ema_half_life=4"
+    )
+    two_stages(made)
+    values = made.telemetry.of("validation/days")
+    assert len(values) == VALIDATIONS
+    assert made.state.best_loss == min(values) < values[-1]
+    assert made._validate_days() == pytest.approx(min(values), rel=1e-5)
+    assert same(weights(made.state.average.days), weights(made.state.networks.days))
+
+
+def test_training_lowers_its_losses(two_stages, trainer):
+    """Eighty steps each: the encoder's error falls by a fifth, the prior gains a twentieth of a nat per value."""
+    made = trainer(
+        "training.max_series=1600", "training.encoder_share=0.4", "training.encoder_lr=1e-2",
+        "training.log_interval=1",
+    )  # fmt: skip
+    two_stages(made)
+    error = np.array(made.telemetry.of("loss/encoder"))
+    assert error[-10:].mean() < 0.8 * error[:5].mean()
+    days = np.array(made.telemetry.of("loss/days"))
+    assert days[-10:].mean() < days[:5].mean() - 0.05
+
+
+# ---- alarms ----------------------------------------------------------------------------------------------------------
+
+
+def test_collapse_stops_training(adversarial):
+    made = adversarial("training.max_series=480", "training.diversity_floor=0.8", "training.generator_lr=1e-9")
+    made.state.drawn["pool_base"] = torch.zeros_like(made.state.drawn["pool_base"])
+    with pytest.raises(
+        DivergedError, match=r"the generator collapsed: spread .* the floor is 0.8; raise loss.mode_seek"
+    ):
+        made._run_stage()
+    assert made.state.series_seen > ALARM_AFTER * state.stage_series(made.config.training, "adversarial")
+
+
+def test_no_alarm_before_its_time_or_above_the_floor(trainer):
+    made = trainer()
+    made._watch_diversity(0.0, ALARM_AFTER)
+    made._watch_diversity(0.21, 1.0)
+    with pytest.raises(DivergedError, match="0.190 of the real spread"):
+        made._watch_diversity(0.19, 0.26)
