@@ -403,14 +403,23 @@ def main(words: list[str] | None = None) -> int:
             args=_spread_overrides(own),
             config=(FlagCreatePairsOff,),
         )
-    except ConfigError as error:
-        return _complain(error, BAD_USAGE)
-    except ReleaseRefused as error:
-        return _complain(error, NOT_PASSED)
-    except TtsganError as error:
-        return _complain(error, FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted; the same command goes on from the last finished stage", INTERRUPTED)
+    except TtsganError as error:
+        return _complain(error, _status(error))
+    except Exception as error:
+        from ray_jobs.failures import told
+
+        known = told(error)
+        if known is None:
+            raise
+        return _complain(known, _status(known))
+
+
+def _status(error: TtsganError) -> int:
+    if isinstance(error, ReleaseRefused):
+        return NOT_PASSED
+    return BAD_USAGE if isinstance(error, ConfigError) else FAILED
 
 
 def _complain(error: object, status: int) -> int:

@@ -138,7 +138,13 @@ def _changes(config: RunConfig) -> list[str]:
 
 
 def judge_files(
-    train: str, holdout: str, synthetic: str, data: DataConfig, config: RunConfig, out: Location | None, console: Console
+    train: str,
+    holdout: str,
+    synthetic: str,
+    data: DataConfig,
+    config: RunConfig,
+    out: Location | None,
+    console: Console,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Judge anybody's synthetic series; write ``evaluation.json``, ``audit.json`` and ``report.html`` into ``out``.
 

@@ -22,7 +22,15 @@ class DrawChunk:
     """Draws a chunk of the plan and writes it."""
 
     def __init__(
-        self, run: str, out: str, plan: Plan, cond: np.ndarray, chunk: int, metadata: dict[str, str], threads: int, gpu: bool
+        self,
+        run: str,
+        out: str,
+        plan: Plan,
+        cond: np.ndarray,
+        chunk: int,
+        metadata: dict[str, str],
+        threads: int,
+        gpu: bool,
     ) -> None:
         torch.set_num_threads(threads)
         self.synthesizer = load_model(Location.parse(run)).synthesizer("cuda" if gpu else "cpu")
@@ -56,14 +64,23 @@ def run_generate(folder: RunFolder, console: Console) -> dict[str, Any]:
     total = config.generate.series or len(members["entity"])
     train = read_half(where, holdout=False)
     plan = make_plan(allocate(members["group_id"], total), train.starts, config.seed)
-    metadata = series_metadata(train.unit, train.step_seconds, train.channels, train.note and f"synthetic, from {train.note}")
+    metadata = series_metadata(
+        train.unit, train.step_seconds, train.channels, train.note and f"synthetic, from {train.note}"
+    )
     del train
     chunks = -(-total // chunk)
     with (where / "synthetic").replace_dir() as out:
         drawn = ray.data.range(chunks, override_num_blocks=chunks).map_batches(
             DrawChunk,
             fn_constructor_args=(
-                where.uri, out.uri, plan, cond, chunk, metadata, runtime.cpus_per_worker, runtime.use_gpu
+                where.uri,
+                out.uri,
+                plan,
+                cond,
+                chunk,
+                metadata,
+                runtime.cpus_per_worker,
+                runtime.use_gpu,
             ),  # fmt: skip
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=max(1, min(runtime.num_workers, chunks))),

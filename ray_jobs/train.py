@@ -44,9 +44,7 @@ def train_worker(where: Location, config: RunConfig, runtime: Runtime, keep_mode
     score = None
     if runtime.rank == 0:
         entities = series.entities.astype(str)
-        score = api.closeness(
-            series.values, series.starts, entities, series.step_seconds, series.unit, config.seed
-        )
+        score = api.closeness(series.values, series.starts, entities, series.step_seconds, series.unit, config.seed)
     logs = where / "tensorboard"
     with tempfile.TemporaryDirectory() as scratch:
         local = logs.local_path if keep_model and logs.is_local else Path(scratch)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-import ray
 from ray import tune
 from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
 from ray.train import RunConfig as TrainRunConfig
@@ -20,8 +19,8 @@ from ray.tune.search.optuna import OptunaSearch
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.machines import check_resources, start_ray
-from ray_jobs.train import SCALER_FILE, SILENCE_SECONDS, fit_run_scaler, train_worker
 from ray_jobs.runtime import RayRuntime
+from ray_jobs.train import SCALER_FILE, SILENCE_SECONDS, fit_run_scaler, train_worker
 from ttsgan import recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.calendar import slots_per_day
@@ -46,7 +45,9 @@ def search_space(config: RunConfig, step_seconds: int) -> dict[str, tuple[int, .
 
 
 def _trial_worker(settings: dict[str, Any]) -> None:
-    train_worker(Location.parse(settings["where"]), recipes.from_dict(settings["config"]), RayRuntime(), keep_model=False)
+    train_worker(
+        Location.parse(settings["where"]), recipes.from_dict(settings["config"]), RayRuntime(), keep_model=False
+    )
 
 
 def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> None:

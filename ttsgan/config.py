@@ -140,8 +140,8 @@ class HouseholdConfig:
     """Principal components kept of the quantile function of a series divided by its level."""
     habit_components: int = 20
     """Principal components kept of the habit: the mean day by kind of day and season, in normal scores."""
-    ridge: float = 1.0
-    """Strength of the ridge in the regression of the numbers on the condition, in households."""
+    mixtures: int = 8
+    """Most Gaussians in the joint law of numbers and condition; validation entities choose how many are used."""
 
     def __post_init__(self) -> None:
         _require(
@@ -151,7 +151,7 @@ class HouseholdConfig:
             "1 or more",
         )
         _require(self.habit_components >= 1, "household.habit_components", self.habit_components, "1 or more")
-        _require(self.ridge > 0, "household.ridge", self.ridge, "above 0")
+        _require(1 <= self.mixtures <= 16, "household.mixtures", self.mixtures, "1 to 16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,7 @@
 """A setting that nothing reads is a lie: each one changes something that can be seen.
 
-Settings of the library are changed one by one and a run of two steps a stage is compared with the plain one; settings of
-preparation go through `prepare`. What only the Ray drivers and judges read is looked up in their source (`READ`).
+Settings of the library are changed one by one and a run of two steps a stage is compared with the plain one; settings
+of preparation go through `prepare`. What only the Ray drivers and judges read is looked up in their source (`READ`).
 """
 
 import ast
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import ttsgan
 from ttsgan import api, recipes
@@ -241,4 +240,3 @@ def test_length_of_the_sample_is_that_of_the_simulation():
     made = simulate(quick.households, quick.length, quick.seed)
     assert made.values.shape == (2, 1, 8760)
     assert not np.array_equal(made.values, simulate(2, 8760, 0).values)
-    assert torch.get_num_threads() == 1

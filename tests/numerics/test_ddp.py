@@ -1,7 +1,7 @@
 """Two processes that share a batch must do what one process does on the whole of it.
 
-Everything runs in double precision (`double`), so that what is left is the order of summation: about 1e-15 per gradient,
-1e-9 after two AdamW steps. A loss that is normalised by what one worker alone sees is wrong by far more than 1e-6.
+Everything runs in double precision (`double`), so that what is left is the order of summation: at most 3e-15 in any
+weight after two AdamW steps, measured. A loss that is normalised by what one worker alone sees is wrong by 1e-3.
 
 All cases run in one pair of processes, which writes its results; the tests compare them with this process.
 """
@@ -23,7 +23,7 @@ from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime, ProcessGroupRuntime
 from ttsgan.training.telemetry import Telemetry
 
-TOLERANCE = 1e-7
+TOLERANCE = 1e-11
 WORKERS = 2
 STEPS = 2
 PLAIN = ("days.dropout=0", "training.warmup=0", "encoder.free_bits=0")
@@ -191,8 +191,6 @@ def test_two_processes_do_what_one_does(one, two, case):
     for part in ("networks.", "average."):
         apart = largest(one[case], two[0]["cases"][case], part)
         assert apart < TOLERANCE, f"{part} {apart:.1e}"
-    moved = {k for k, v in one[case].items() if k.startswith("networks.")}
-    assert moved
 
 
 @pytest.mark.parametrize("case", CASES)

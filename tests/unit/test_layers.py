@@ -57,7 +57,7 @@ def test_block_is_attention_written_out(masked, width, heads):
 
 
 def test_block_is_torchs_pre_norm_layer_at_position_zero():
-    """With one token there is nothing to turn: `nn.TransformerEncoderLayer` with the same weights is the same function."""
+    """With one token there is nothing to turn: `nn.TransformerEncoderLayer` with the same weights does the same."""
     b = block().double()
     layer = nn.TransformerEncoderLayer(16, 2, 64, 0.0, "gelu", batch_first=True, norm_first=True).double().eval()
     layer.self_attn.in_proj_weight.data = b.query_key_value.weight.data

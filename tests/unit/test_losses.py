@@ -1,4 +1,4 @@
-"""Losses against values computed by hand, by loops, and by torch.distributions; and how each phase puts them together."""
+"""Losses against values computed by hand, by loops and by torch.distributions; how each phase puts them together."""
 
 import dataclasses
 import math
@@ -247,7 +247,7 @@ def test_cycle_term_reads_whole_generated_series(adversarial):
     """Gaps of the real series that a draw stands beside are not what the encoder should see of it as values."""
     made = adversarial("loss.cycle=1", "discriminator.local_weight=0")
     made.state.networks.eval()
-    batch, rnd = made._adversarial_batch("generator")
+    batch, _ = made._adversarial_batch("generator")
     gappy = batch.observed.clone()
     gappy[:, ::2] = 0
     terms = []

@@ -50,7 +50,7 @@ def check_there_and_back(values, starts, step=STEP, rows=None, worst=0.97):
     """Round trip of ``values``; returns the scaler, the scaled form and the values that came back."""
     scaler = fitted(values if rows is None else values[rows], starts if rows is None else starts[rows], step)
     scaled = scaler.transform(values, starts)
-    count, channels, length = values.shape
+    count, channels, _ = values.shape
     assert scaled.scores.shape == scaled.residual.shape == scaled.observed.shape == values.shape
     assert scaled.numbers.shape == (count, scaler.num_numbers)
     assert {a.dtype for a in (scaled.scores, scaled.residual, scaled.numbers)} == {np.dtype(np.float32)}

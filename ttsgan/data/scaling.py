@@ -3,7 +3,7 @@
     values  --ranks-->  normal scores  =  habit + loading * common course + spread * residual
             --sort--->  level, zero share and quantile function
 
-The *household numbers* (level, quantile function, habit, loading, spread, persistence) say everything about a series
+The *household numbers* (level, quantile function, habit, loading, spread, persistence, drift) say everything about a series
 but the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn
 residual, and its level, peaks and load factor come out right by construction, because only the order of the scores is
 used on the way back. Everything is fitted on training series; the *common course* is what all training series of the same dates share
@@ -25,6 +25,10 @@ from ttsgan.data import calendar, quantiles
 from ttsgan.errors import DataError, NotFittedError
 
 SPREAD_COMPONENTS = 4
+DAY_LAGS = (1, 2, 7, 14)
+"""Lags, in days, of the autocorrelations among the household numbers; one step comes before them."""
+DRIFT_DAYS = 28
+"""Days of the means whose spread is the drift of a household."""
 MIN_SHARED = 10
 """A common course is estimated only for dates that so many training series share."""
 HABIT_RIDGE = np.array([1.0, 1.0, 4.0, 4.0, 4.0, 4.0])
@@ -138,14 +142,14 @@ class SeriesScaler:
         channels = int(self.state["shape"][0])
         sizes = {"level": channels, "zero_share": channels}
         sizes |= {name: len(self.state[f"{name}_axes"]) for name in ("quantile", "habit", "spread")}
-        sizes |= {"loading": channels, "step_persistence": channels, "day_persistence": channels}
+        sizes |= {"loading": channels, "persistence": channels * (1 + len(DAY_LAGS)), "drift": channels}
         ends = np.cumsum(list(sizes.values()))
         return {name: slice(int(end - size), int(end)) for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
     @property
     def num_numbers(self) -> int:
         """Length H of the vector of household numbers."""
-        return self.layout["day_persistence"].stop
+        return self.layout["drift"].stop
 
     def transform(self, values: NDArray[np.float32], starts: NDArray, seed: int = 0) -> Scaled:
         """Return the scaled form of series (B, C, T) in physical units.
@@ -171,8 +175,9 @@ class SeriesScaler:
         rest -= numbers[:, layout["loading"], None] * self._common(starts)
         numbers[:, layout["spread"]] = self._project("spread", self._log_spread(rest, observed, starts))
         residual = rest / self._spread(numbers[:, layout["spread"]], starts)
-        numbers[:, layout["step_persistence"]] = _persistence(residual, observed, 1)
-        numbers[:, layout["day_persistence"]] = _persistence(residual, observed, self.num_slots)
+        lags = [1, *(lag * self.num_slots for lag in DAY_LAGS)]
+        numbers[:, layout["persistence"]] = np.concatenate([_persistence(residual, observed, n) for n in lags], axis=1)
+        numbers[:, layout["drift"]] = _drift(residual, observed, DRIFT_DAYS * self.num_slots)
         scores[~observed] = 0
         _bridge_gaps(residual, observed)
         return Scaled(scores.astype(np.float32), residual.astype(np.float32), observed, numbers.astype(np.float32))
@@ -323,12 +328,23 @@ def _sigmoid(x: NDArray) -> NDArray:
 
 def _persistence(residual: NDArray, observed: NDArray, lag: int) -> NDArray:
     """Return the inverse hyperbolic tangent of the autocorrelation (B, C) at ``lag`` steps."""
-    if residual.shape[2] <= lag:
+    if residual.shape[2] <= 2 * lag:
         return np.zeros(residual.shape[:2])
     both = observed[..., lag:] & observed[..., :-lag]
     product = (residual[..., lag:] * residual[..., :-lag] * both).sum(axis=2)
     square = (np.square(residual) * observed).sum(axis=2) * both.sum(axis=2) / np.maximum(observed.sum(axis=2), 1)
     return np.arctanh(np.clip(product / np.maximum(square, 1e-9), -0.99, 0.99))
+
+
+def _drift(residual: NDArray, observed: NDArray, steps: int) -> NDArray:
+    """Return the log spread (B, C) of the means of stretches of ``steps``; a stretch without values counts as 0."""
+    whole = residual.shape[2] // steps * steps
+    if whole == 0:
+        return np.zeros(residual.shape[:2])
+    seen = observed[..., :whole].reshape(*residual.shape[:2], -1, steps)
+    parts = residual[..., :whole].reshape(seen.shape)
+    means = (parts * seen).sum(axis=3) / np.maximum(seen.sum(axis=3), 1)
+    return 0.5 * np.log(np.square(means).mean(axis=2) + 1e-3)
 
 
 def _bridge_gaps(residual: NDArray, observed: NDArray) -> None:

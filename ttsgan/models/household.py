@@ -1,15 +1,17 @@
 """The household level: the law of a household's numbers given its condition.
 
-Each number keeps the law it has among training households; their dependence on the condition and on each other is
-Gaussian in normal scores: a ridge regression on the condition and a shrunk covariance of what is left (Ledoit and Wolf
-2004). It has a closed form, so that a hundred households suffice and all workers find the same answer.
+Each number keeps the law it has among training households. Their dependence on the condition and on each other is a
+mixture of Gaussians over normal scores and condition together; how many components, one to `HouseholdConfig.mixtures`,
+is what explains households kept apart best, so that a hundred households get one Gaussian and thousands of a mixed
+population get several. It is fitted by expectation and maximisation, not by gradient.
 
-Axis letters: B series, H household numbers, Z latent dimensions of a condition, M training series.
+Axis letters: B series, H household numbers, Z latent dimensions of a condition, D = H + Z, K components, M rows.
 """
 
 import math
 
 import torch
+from sklearn.cluster import KMeans
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 
@@ -20,10 +22,12 @@ MAX_KEPT = 512
 """Points kept of the law of each number; more training series are thinned to these quantiles."""
 TAIL = 0.1
 """Share of the kept points from which the slope beyond the largest and the smallest is taken."""
+ITERATIONS = 40
+"""Rounds of expectation and maximisation."""
 
 
 class HouseholdModel(nn.Module):
-    """Draws household numbers given conditions; fitted by `fit`, not by gradient.
+    """Draws household numbers given conditions; fitted by `fit`.
 
     Parameters
     ----------
@@ -36,40 +40,49 @@ class HouseholdModel(nn.Module):
 
     def __init__(self, config: HouseholdConfig, num_numbers: int, latent_dim: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.num_numbers = config, num_numbers
+        k, d = config.mixtures, num_numbers + latent_dim
         self.register_buffer("law", torch.zeros(MAX_KEPT, num_numbers, dtype=torch.float64))
-        self.register_buffer("slope", torch.zeros(latent_dim + 1, num_numbers, dtype=torch.float64))
-        self.register_buffer("factor", torch.eye(num_numbers, dtype=torch.float64))
-        self.register_buffer("fitted", torch.tensor(False))
+        self.register_buffer("log_weight", torch.full((k,), -math.inf, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(k, d, dtype=torch.float64))
+        self.register_buffer("covariance", torch.eye(d, dtype=torch.float64).repeat(k, 1, 1))
+
+    def fit(self, numbers_MH: Tensor, cond_GMZ: Tensor, validation_M: Tensor, seed: int) -> "HouseholdModel":
+        """Fit the law of household numbers given conditions.
+
+        Parameters
+        ----------
+        numbers_MH : Tensor (M, H)
+        cond_GMZ : Tensor (G, M, Z)
+            Condition of each series under G groupings, standardised.
+        validation_M : Tensor (M,), bool
+            Series that only choose the number of components.
+        seed : int
+            Of the first guess of the components.
+        """
+        numbers = numbers_MH.double().cpu()
+        at = torch.linspace(0, len(numbers) - 1, MAX_KEPT, dtype=torch.float64)
+        self.law.copy_(_interpolate(at[:, None].expand(-1, numbers.shape[1]), numbers.sort(dim=0).values))
+        scores = _normal_scores(numbers)
+        rows = torch.stack([torch.cat([scores, cond.double().cpu()], dim=1) for cond in cond_GMZ])
+        apart = validation_M.cpu()
+        fitted, tried = rows[:, ~apart].flatten(0, 1), {}
+        shrinkage = ledoit_wolf(rows[0, ~apart].numpy(), assume_centered=False)[1]
+        counts = [k for k in (1, 2, 4, 8, 16) if k <= self.config.mixtures and k * fitted.shape[1] <= (~apart).sum()]
+        for k in counts or [1]:
+            tried[k] = _mixture(fitted, k, len(rows), shrinkage, seed)
+        z = scores.shape[1]
+        known = {k: _conditional_log_density(rows[0, apart], z, *guess).mean() for k, guess in tried.items()}
+        best = max(known, key=known.get)
+        log_weight, mean, covariance = _mixture(rows.flatten(0, 1), best, len(rows), shrinkage, seed)
+        self.log_weight.fill_(-math.inf)
+        self.log_weight[:best], self.mean[:best], self.covariance[:best] = log_weight, mean, covariance
+        return self
 
     @property
-    def _grid(self) -> Tensor:
-        return _scores_of_ranks(MAX_KEPT)
-
-    def fit(self, numbers_MH: Tensor, cond_MZ: Tensor) -> "HouseholdModel":
-        """Fit the law of ``numbers_MH`` given ``cond_MZ``, the conditions of the groups that the series belong to."""
-        numbers, cond = numbers_MH.double().cpu(), cond_MZ.double().cpu()
-        count = len(numbers)
-        ordered, order = numbers.sort(dim=0)
-        at = torch.linspace(0, count - 1, MAX_KEPT, dtype=torch.float64)
-        self.law.copy_(_interpolate(at[:, None].expand(-1, numbers.shape[1]), ordered))
-        ranks = order.argsort(dim=0)
-        scores = _scores_of_ranks(count)[ranks]
-        # Equal numbers (a zero share of nothing, say) share the mean of their scores, or they would be noise.
-        for h in range(numbers.shape[1]):
-            _, tied, size = numbers[:, h].unique(return_inverse=True, return_counts=True)
-            total = torch.zeros(len(size), dtype=torch.float64).index_add_(0, tied, scores[:, h])
-            scores[:, h] = (total / size)[tied]
-        design = torch.cat([torch.ones(count, 1, dtype=torch.float64), cond], dim=1)
-        ridge = self.config.ridge * torch.eye(design.shape[1], dtype=torch.float64)
-        ridge[0, 0] = 0
-        self.slope.copy_(torch.linalg.solve(design.T @ design + ridge, design.T @ scores))
-        rest = scores - design @ self.slope
-        covariance = torch.from_numpy(ledoit_wolf(rest.numpy())[0])
-        tiny = 1e-9 * torch.eye(len(covariance), dtype=torch.float64)
-        self.factor.copy_(torch.linalg.cholesky(covariance + tiny))
-        self.fitted.fill_(True)
-        return self
+    def components(self) -> int:
+        """Components in use."""
+        return int(torch.isfinite(self.log_weight).sum())
 
     def sample(self, cond_BZ: Tensor, generator: torch.Generator) -> Tensor:
         """Draw household numbers (B, H), float32, for conditions (B, Z).
@@ -81,16 +94,24 @@ class HouseholdModel(nn.Module):
         NotFittedError
             If `fit` was not called.
         """
-        if not self.fitted:
+        k, h = self.components, self.num_numbers
+        if k == 0:
             raise NotFittedError("the household model has not been fitted; train the run first")
-        normal = torch.randn(len(cond_BZ), self.law.shape[1], generator=generator, dtype=torch.float64)
-        normal = normal.to(cond_BZ.device)
-        mean = self.slope[0] + cond_BZ.double() @ self.slope[1:]
-        return self._to_numbers(mean + normal @ self.factor.T).float()
+        cond = cond_BZ.double()
+        mean, covariance = self.mean[:k], self.covariance[:k]
+        log_weight = self.log_weight[:k] + _log_density(cond, mean[:, h:], covariance[:, h:, h:])
+        uniform = torch.rand(len(cond), 1, generator=generator, dtype=torch.float64).to(cond.device)
+        pick = (log_weight.softmax(1).cumsum(1) < uniform).sum(1).clamp(max=k - 1)
+        gain = torch.linalg.solve(covariance[:, h:, h:], covariance[:, h:, :h]).mT
+        rest = covariance[:, :h, :h] - gain @ covariance[:, h:, :h]
+        factor = torch.linalg.cholesky(0.5 * (rest + rest.mT) + 1e-9 * torch.eye(h, dtype=rest.dtype).to(rest.device))
+        normal = torch.randn(len(cond), h, generator=generator, dtype=torch.float64).to(cond.device)
+        centre = mean[pick, :h] + torch.einsum("bhz,bz->bh", gain[pick], cond - mean[pick, h:])
+        return self._to_numbers(centre + torch.einsum("bij,bj->bi", factor[pick], normal)).float()
 
     def _to_numbers(self, scores_BH: Tensor) -> Tensor:
         """Map normal scores through each number's law; beyond its ends follow the slope of its outer tenth."""
-        grid = self._grid.to(scores_BH.device)
+        grid = _scores_of_ranks(MAX_KEPT).to(scores_BH.device)
         tail = int(TAIL * MAX_KEPT)
         position = torch.searchsorted(grid, scores_BH.contiguous()).clamp(1, MAX_KEPT - 1)
         low, high = grid[position - 1], grid[position]
@@ -100,6 +121,70 @@ class HouseholdModel(nn.Module):
             slope = (self.law[end] - self.law[inner]) / (grid[end] - grid[inner])
             numbers = numbers + slope * sign * (sign * (scores_BH - grid[end])).clamp(min=0)
         return numbers
+
+
+Mixture = tuple[Tensor, Tensor, Tensor]
+"""Log weights (K,), means (K, D) and covariances (K, D, D)."""
+
+
+def _mixture(rows_MD: Tensor, k: int, repeats: int, shrinkage: float, seed: int) -> Mixture:
+    """Fit a mixture by expectation and maximisation, each covariance drawn towards the pooled one.
+
+    ``repeats`` rows stand for one household, so that they weigh as one; the pooled covariance counts as D households
+    more in every component, and is itself drawn towards a multiple of the identity by ``shrinkage`` (0 to 1).
+    """
+    count, dims = rows_MD.shape
+    if k == 1:
+        resp = torch.ones(count, 1, dtype=rows_MD.dtype)
+    else:
+        labels = KMeans(k, n_init=3, random_state=seed % 2**32).fit_predict(rows_MD.numpy())
+        resp = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), k).to(rows_MD.dtype)
+    for _ in range(ITERATIONS if k > 1 else 1):
+        size = resp.sum(0)
+        mean = (resp.T @ rows_MD) / size[:, None].clamp(min=1e-9)
+        spread = torch.stack(
+            [(rows_MD - m).T @ ((rows_MD - m) * r[:, None]) for m, r in zip(mean, resp.T, strict=True)]
+        )
+        pooled = spread.sum(0) / count
+        level = pooled.diagonal().mean() * torch.eye(dims, dtype=pooled.dtype)
+        pooled = (1 - shrinkage) * pooled + shrinkage * level
+        prior = dims if k > 1 else 0
+        households = size[:, None, None] / repeats
+        covariance = (spread / repeats + prior * pooled) / (households + prior) if k > 1 else pooled[None]
+        log_weight = (size / count).clamp(min=1e-12).log()
+        resp = (log_weight + _log_density(rows_MD, mean, covariance)).softmax(1)
+    return log_weight, mean, covariance
+
+
+def _log_density(rows_MD: Tensor, mean_KD: Tensor, covariance_KDD: Tensor) -> Tensor:
+    """Return the log density (M, K) of rows under each Gaussian, up to no constant."""
+    dims = rows_MD.shape[1]
+    tiny = 1e-9 * torch.eye(dims, dtype=rows_MD.dtype, device=rows_MD.device)
+    factor = torch.linalg.cholesky(covariance_KDD + tiny)
+    apart = rows_MD[None] - mean_KD[:, None]
+    white = torch.linalg.solve_triangular(factor, apart.mT, upper=False)
+    log_volume = factor.diagonal(dim1=1, dim2=2).log().sum(1)
+    return (-0.5 * white.square().sum(1) - log_volume[:, None]).T - 0.5 * dims * math.log(2 * math.pi)
+
+
+def _conditional_log_density(
+    rows_MD: Tensor, num_numbers: int, log_weight: Tensor, mean: Tensor, covariance: Tensor
+) -> Tensor:
+    """Return the log density (M,) of the first ``num_numbers`` columns given the others."""
+    h = num_numbers
+    joint = torch.logsumexp(log_weight + _log_density(rows_MD, mean, covariance), 1)
+    given = torch.logsumexp(log_weight + _log_density(rows_MD[:, h:], mean[:, h:], covariance[:, h:, h:]), 1)
+    return joint - given
+
+
+def _normal_scores(numbers_MH: Tensor) -> Tensor:
+    """Return the normal scores of each column; equal numbers share the mean of theirs, or they would be noise."""
+    scores = _scores_of_ranks(len(numbers_MH))[numbers_MH.argsort(dim=0).argsort(dim=0)]
+    for h in range(numbers_MH.shape[1]):
+        _, tied, size = numbers_MH[:, h].unique(return_inverse=True, return_counts=True)
+        total = torch.zeros(len(size), dtype=torch.float64).index_add_(0, tied, scores[:, h])
+        scores[:, h] = (total / size)[tied]
+    return scores
 
 
 def _scores_of_ranks(count: int) -> Tensor:

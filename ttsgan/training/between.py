@@ -58,8 +58,10 @@ def make_conditions(state: TrainState, data: TrainSet, runtime: Runtime) -> None
         conds.append(state.networks.standard_latents(cond))
     state.drawn["cond"] = torch.stack(conds)
     runtime.broadcast([state.drawn["cond"]])
-    for networks in (state.networks, state.average):
-        networks.household.fit(data.numbers, state.drawn["cond"][0])
+    seed = seed_of(state.config.seed, "household")
+    household = state.networks.household.fit(data.numbers, state.drawn["cond"], data.validation, seed)
+    runtime.broadcast(list(household.buffers()))
+    state.average.household.load_state_dict(household.state_dict())
 
 
 def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: Runtime) -> None:
