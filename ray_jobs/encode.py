@@ -1,4 +1,4 @@
-"""Stage encode: Ray Data streams the store through actors that hold the encoder; the latents of training series stay."""
+"""Stage encode: Ray Data streams the store through actors that hold the encoder; latents of training series stay."""
 
 from typing import Any
 

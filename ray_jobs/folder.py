@@ -1,7 +1,7 @@
 """The run folder: what is in it, which stages are done, and whether it may be gone on with.
 
-Everything but ``release/`` is confidential. ``manifest.json`` holds, for each finished stage, when it ended, how long it
-took and a summary; the fingerprint of the input; and every audit that was made, because auditing until it passes is
+Everything but ``release/`` is confidential. ``manifest.json`` holds, for each finished stage, when it ended, how long
+it took and a summary; the fingerprint of the input; and every audit that was made, because auditing until it passes is
 itself a leak.
 """
 

@@ -81,7 +81,7 @@ def run_generate(folder: RunFolder, console: Console) -> dict[str, Any]:
                 metadata,
                 runtime.cpus_per_worker,
                 runtime.use_gpu,
-            ),  # fmt: skip
+            ),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=max(1, min(runtime.num_workers, chunks))),
             num_cpus=runtime.cpus_per_worker,

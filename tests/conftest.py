@@ -1,6 +1,7 @@
 """What several test files share: one small population, one small configuration, a trained state."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -142,6 +143,8 @@ def adversarial(trainer, folder):
 
     def make(*assignments) -> Trainer:
         made = trainer(*assignments)
+        # The stages before it are the same for every setting that these tests change.
+        (folder / "config.json").write_text(json.dumps(recipes.to_dict(made.config)))
         made.state.load(folder)
         made._enter()
         made.state.networks.train()

@@ -21,7 +21,8 @@ from ttsgan.clustering import allocate, form_groups
 from ttsgan.config import RunConfig
 from ttsgan.data.prepare import day_points
 from ttsgan.data.scaling import SeriesScaler
-from ttsgan.errors import DataError, NotFittedError
+from ttsgan.data.split import check_enough
+from ttsgan.errors import ConfigError, DataError, NotFittedError
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
 from ttsgan.models.networks import Networks, SeriesShape
@@ -30,7 +31,7 @@ from ttsgan.training.between import encode_all
 from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime, Runtime
-from ttsgan.training.state import TrainState
+from ttsgan.training.state import TrainState, total_series
 from ttsgan.training.telemetry import Telemetry
 
 MAX_SCALER_ROWS = 5_000
@@ -86,7 +87,10 @@ def fit_scaler(values: NDArray[np.float32], starts: NDArray, step_seconds: int, 
     """Fit the scaler on training series (B, C, L); of many, on a random part."""
     rows = np.arange(len(values))
     if len(rows) > MAX_SCALER_ROWS:
-        rows = np.sort(np.random.default_rng(config.seed).choice(rows, MAX_SCALER_ROWS, replace=False))
+        few = np.random.default_rng(config.seed).choice(rows, MAX_SCALER_ROWS, replace=False)
+        # The lowest values take part, or a channel could pass for non-negative that is not.
+        lowest = np.nanmin(values, axis=2).argmin(axis=0)
+        rows = np.union1d(few, lowest)
     return SeriesScaler(config.household, step_seconds).fit(values[rows], starts[rows], config.seed)
 
 
@@ -131,7 +135,7 @@ def train(
     score: Callable[[NDArray, NDArray], float] | None,
 ) -> TrainState:
     """Train to the end, going on from ``runtime``'s newest checkpoint. Collective over workers."""
-    telemetry = Telemetry(log_folder if runtime.rank == 0 else None, config.training.max_series)
+    telemetry = Telemetry(log_folder if runtime.rank == 0 else None, total_series(config.training))
     try:
         return Trainer(config, data, scaler, runtime, telemetry, score).train()
     finally:
@@ -189,6 +193,14 @@ class TTSGAN:
         """
         values = np.asarray(values, dtype=np.float32)
         values = values[:, None] if values.ndim == 2 else values
+        if values.ndim != 3:
+            raise DataError(f"values have {values.ndim} dimensions; allowed: 2 (series, points) or 3 with channels")
+        for name, given in (("starts", starts), ("entities", entities)):
+            if given is not None and len(given) != len(values):
+                raise DataError(f"{name} has {len(given)} entries for {len(values)} series; one for each is needed")
+        infinite = np.flatnonzero(np.isinf(values).any(axis=(1, 2)))
+        if len(infinite):
+            raise DataError(f"series {infinite[0]} holds an infinite value; allowed: finite numbers, NaN where missing")
         most = np.where(np.isnan(values), -np.inf, values).max(axis=2)
         varied = (most > np.where(np.isnan(values), np.inf, values).min(axis=2)).all(axis=1)
         if not varied.all():
@@ -197,6 +209,7 @@ class TTSGAN:
         usual = np.full(len(values), np.datetime64("2013-01-01", "s"))
         self.starts_ = usual if starts is None else np.asarray(starts).astype("datetime64[s]")
         entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)
+        check_enough(entities, self.config.cluster.min_group_size)
         scaler = fit_scaler(values, self.starts_, step_seconds, self.config)
         data = scale_training(values, self.starts_, entities, scaler, self.config)
         score = closeness(values, self.starts_, entities, step_seconds, "", self.config.seed)
@@ -210,9 +223,12 @@ class TTSGAN:
     def sample(self, count: int) -> NDArray[np.float32]:
         """Return ``count`` new series (count, C, L) in physical units; the same ones at every call."""
         self._require_fitted()
+        if count < 0:
+            raise ConfigError(f"count is {count}; allowed: 0 or more")
         plan = make_plan(allocate(self.member_groups_, count), self.starts_, self.config.seed)
         chunk, synthesizer = self.config.generate.chunk, self.model_.synthesizer()
-        parts = []
+        shape = self.model_.networks.shape
+        parts = [np.empty((0, shape.channels, shape.length), dtype=np.float32)]
         for index in range(-(-count // chunk)):
             part = plan.chunk(index, chunk)
             parts.append(synthesizer.draw(self.cond_[part.group], part.start, index))

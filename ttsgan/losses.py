@@ -23,6 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+MeanOver = Callable[[Tensor], Tensor]
+"""Averages a tensor over workers; `alone` where there is one."""
+
 _DISCRIMINATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "standard": lambda real, fake: F.softplus(-real) + F.softplus(fake),
     "hinge": lambda real, fake: F.relu(1 - real) + F.relu(1 + fake),
@@ -62,25 +65,34 @@ def gradient_penalty(judge: Callable[[Tensor], Tensor], series: Tensor, centre: 
     return square.mean() if centre == 0 else ((square + 1e-12).sqrt() - centre).square().mean()
 
 
-def between(real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a random point on the line from each real series to its fake one (WGAN-GP's place of the penalty)."""
-    share = torch.rand((len(real),) + (1,) * (real.ndim - 1), generator=generator, device=real.device)
-    return torch.lerp(fake.detach(), real, share)
+def between(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+    """Return the point at ``share`` (B,), 0 to 1, on the way from each fake series to its real one.
+
+    With random shares it is WGAN-GP's place of the penalty.
+    """
+    return torch.lerp(fake.detach(), real, share.view(-1, *[1] * (real.ndim - 1)))
 
 
-def kl_divergence(mu: Tensor, logvar: Tensor, free_bits: float) -> Tensor:
+def alone(tensor: Tensor) -> Tensor:
+    """Return ``tensor``: its mean over one worker."""
+    return tensor
+
+
+def kl_divergence(mu: Tensor, logvar: Tensor, free_bits: float, mean_over: MeanOver = alone) -> Tensor:
     """Return KL(N(mu, exp(logvar)) || N(0, 1)) in nats: mean over series, sum over dimensions.
 
-    A dimension whose mean divergence is below ``free_bits`` nats costs that much and gets no gradient (Kingma 2016).
+    A dimension whose mean divergence over the whole batch is below ``free_bits`` nats costs that much and gets no
+    gradient (Kingma 2016). ``mean_over`` averages over workers.
     """
     per_dimension = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
-    return per_dimension.clamp(min=free_bits).sum()
+    spent = mean_over(per_dimension.detach()) >= free_bits
+    return torch.where(spent, per_dimension, free_bits).sum()
 
 
-def masked_square_error(guess: Tensor, target: Tensor, observed: Tensor) -> Tensor:
-    """Return the mean squared error over observed values only."""
+def masked_square_error(guess: Tensor, target: Tensor, observed: Tensor, mean_over: MeanOver = alone) -> Tensor:
+    """Return the mean squared error over observed values only; the mean over workers is that of the whole batch."""
     weight = observed.to(guess.dtype)
-    return ((guess - target).square() * weight).sum() / weight.sum().clamp(min=1)
+    return ((guess - target).square() * weight).sum() / mean_over(weight.sum()).clamp(min=1)
 
 
 def mode_seeking(first: Tensor, second: Tensor, noise_distance: Tensor) -> Tensor:
@@ -102,6 +114,11 @@ def cycle(latents: Tensor, cond: Tensor) -> Tensor:
     return (latents.mean(1) - cond).square().mean()
 
 
-def diversity(fake: Tensor, real: Tensor) -> Tensor:
+def diversity(fake: Tensor, real: Tensor, mean_over: MeanOver = alone) -> Tensor:
     """Return the spread between fake series (B, ...) over the spread between real ones; 1 is right, 0 is collapse."""
-    return fake.std(0, unbiased=False).mean() / real.std(0, unbiased=False).mean().clamp(min=1e-6)
+
+    def spread(series: Tensor) -> Tensor:
+        centre = mean_over(series.mean(0))
+        return mean_over((series - centre).square().mean(0)).sqrt().mean()
+
+    return spread(fake) / spread(real).clamp(min=1e-6)

@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ttsgan.config import (
@@ -22,12 +22,12 @@ from ttsgan.errors import ConfigError
 
 
 def quick() -> RunConfig:
-    """Two cores, at most ten minutes: the simulated sample, or a few hundred households. The default."""
+    """Return a run for two cores and ten minutes: the simulated sample, or a few hundred households. The default."""
     return RunConfig(recipe="quick")
 
 
 def base() -> RunConfig:
-    """Two cores, about an hour: longer training of a somewhat larger prior."""
+    """Return a run for two cores and about an hour: longer training of a somewhat larger prior."""
     return RunConfig(
         recipe="base",
         days=DaysConfig(width=128, depth=4),
@@ -37,7 +37,7 @@ def base() -> RunConfig:
 
 
 def large() -> RunConfig:
-    """A GPU node with four GPUs and tens of thousands of households. Not measured: made for, and not run on, GPUs."""
+    """Return a run for a node with four GPUs and tens of thousands of households; not measured, no GPU was at hand."""
     return RunConfig(
         recipe="large",
         encoder=EncoderConfig(width=128, depth=4, heads=8, latent_dim=32),
@@ -106,24 +106,24 @@ def override(config: RunConfig, assignments: typing.Iterable[str]) -> RunConfig:
     ConfigError
         If an assignment has no ``=``, names an unknown field, or has a value that the field does not allow.
     """
+    tree = to_dict(config)
     for text in assignments:
-        name, sign, value = text.partition("=")
+        name, sign, value = (part.strip() for part in text.partition("="))
         if not sign:
             raise ConfigError(f"override {text!r} has no '='; write section.field=value, such as generator.depth=4")
-        config = _replace_at(config, name.strip().split("."), value.strip(), name.strip())
-    return config
-
-
-def _replace_at(node: Any, parts: list[str], value: Any, full: str) -> Any:
-    known = {f.name for f in fields(node)}
-    if parts[0] not in known:
-        raise ConfigError(_unknown(full, known))
-    hint = typing.get_type_hints(type(node))[parts[0]]
-    if is_dataclass(hint) != (len(parts) > 1):
-        raise ConfigError(f"override {full!r} does not name a single field; fields here: {', '.join(sorted(known))}")
-    if len(parts) > 1:
-        return replace(node, **{parts[0]: _replace_at(getattr(node, parts[0]), parts[1:], value, full)})
-    return replace(node, **{parts[0]: _coerce(value, hint, full)})
+        *sections, leaf = name.split(".")
+        node = tree
+        for section in [*sections, leaf]:
+            if section not in node:
+                raise ConfigError(_unknown(name, set(node)))
+            inner = node[section]
+            if isinstance(inner, dict) != (section is not leaf):
+                raise ConfigError(f"override {name!r} does not name a single field; fields here: {', '.join(node)}")
+            if isinstance(inner, dict):
+                node = inner
+        node[leaf] = value
+    # Built once, when all are in: a width and the heads that divide it may change together.
+    return from_dict(tree)
 
 
 def _unknown(full: str, known: set[str]) -> str:
@@ -134,6 +134,8 @@ def _coerce(value: Any, hint: Any, full: str) -> Any:
     """Turn JSON values and command-line text into the type of the field, or say why not."""
     if typing.get_origin(hint) is tuple:
         parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise ConfigError(f"{full} is {value!r}; allowed: a list")
         return tuple(_coerce(part, typing.get_args(hint)[0], full) for part in parts)
     assert not isinstance(hint, types.UnionType), "fields have one type"
     wrong = ConfigError(f"{full} is {value!r}; allowed: a value of type {hint.__name__}")

@@ -9,11 +9,12 @@ from ray_jobs.cli import COMMANDS, _spread_overrides, main
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, write_store
 
+READING = "step entity unit step-seconds start aggregate"
+RUNNING = f"out data holdout recipe config set series seed fresh address {READING}"
 OPTIONS = {
-    "run": "out data holdout recipe config set series seed fresh address step entity unit step-seconds start aggregate "
-    "accept-unproven",
-    "prepare": "source out step entity unit step-seconds start aggregate",
-    "train": "out data holdout recipe config set series seed fresh address step entity unit step-seconds start aggregate",
+    "run": f"{RUNNING} accept-unproven",
+    "prepare": f"source out {READING}",
+    "train": RUNNING,
     "encode": "out address",
     "cluster": "out address",
     "generate": "out address series",
@@ -21,9 +22,8 @@ OPTIONS = {
     "audit": "out address",
     "export": "out address accept-unproven",
     "report": "out address",
-    "judge": "train holdout synthetic out set seed step entity unit step-seconds start aggregate",
-    "tune": "out data holdout recipe config set series seed fresh address step entity unit step-seconds start aggregate "
-    "trials",
+    "judge": f"train holdout synthetic out set seed {READING}",
+    "tune": f"{RUNNING} trials",
     "submit": "address no-follow working-dir env",
 }
 

@@ -37,8 +37,8 @@ def test_there_is_something_to_import():
 
 @pytest.mark.parametrize("package", ["ttsgan", "ray_jobs"])
 def test_files_stay_readable(package):
-    """No file above 460 lines, and each says at its top what it is."""
+    """No file above 430 lines, and each says at its top what it is."""
     for file in (ROOT / package).rglob("*.py"):
         text = file.read_text()
-        assert text.count("\n") <= 460, file
+        assert text.count("\n") <= 430, file
         assert text.startswith('"""'), file

@@ -71,10 +71,7 @@ def test_unproven_says_how_many_entities_would_do(real):
     open_checks = [check for check in result["checks"] if check["passed"] is None]
     assert any(check["needed_entities"] and check["needed_entities"] > 300 for check in open_checks)
     assert len(result["reasons"]) == len(open_checks)
-    assert all(
-        str(check["threshold"]) in reason
-        for check, reason in zip(open_checks, result["reasons"], strict=True)
-    )
+    assert all(str(check["threshold"]) in reason for check, reason in zip(open_checks, result["reasons"], strict=True))
 
 
 def test_a_single_literal_copy_fails_at_any_size():
@@ -185,9 +182,7 @@ def test_honest_scores_of_5000_entities_pass_and_of_60_do_not():
 def test_leaking_scores_fail():
     rng = np.random.default_rng(0)
     num = 1000
-    found = Membership(
-        {"a": rng.normal(0.5, 1, num)}, {"a": rng.normal(size=num)}, *rng.exponential(size=(2, num))
-    )
+    found = Membership({"a": rng.normal(0.5, 1, num)}, {"a": rng.normal(size=num)}, *rng.exponential(size=(2, num)))
     checks, curve = membership_checks(found, Thresholds(), rng)
     assert checks[0]["passed"] is False
     assert np.all(np.diff(curve["tpr"]) >= 0)
@@ -220,6 +215,4 @@ def test_sets_that_do_not_match_are_refused(real):
 def test_judges_know_no_model():
     for path in (Path(__file__).parents[2] / "ttsgan" / "evaluation").glob("*.py"):
         text = path.read_text()
-        assert not any(f"ttsgan.{part}" in text for part in ("models", "training", "data", "config")), (
-            path.name
-        )
+        assert not any(f"ttsgan.{part}" in text for part in ("models", "training", "data", "config")), path.name

@@ -95,9 +95,7 @@ def test_result_is_plain_json_and_reproducible(real):
     assert len(first["curves"]["train"]["autocorrelation"]["value"]) == 8 * STEPS + 1
 
 
-@pytest.mark.parametrize(
-    "case", ["two channels", "negative", "gaps", "no day", "daily", "short", "other year"]
-)
+@pytest.mark.parametrize("case", ["two channels", "negative", "gaps", "no day", "daily", "short", "other year"])
 def test_any_shape_is_judged(case):
     options = {
         "two channels": {"channels": 2},

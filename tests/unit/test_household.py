@@ -14,8 +14,10 @@ from ttsgan.training import between
 from ttsgan.training.runtime import LocalRuntime
 
 
-def model(numbers, cond, ridge=1.0) -> HouseholdModel:
-    return HouseholdModel(HouseholdConfig(ridge=ridge), numbers.shape[1], cond.shape[1]).fit(numbers, cond)
+def model(numbers, cond, mixtures=8, apart=None) -> HouseholdModel:
+    apart = torch.arange(len(numbers)) % 10 == 0 if apart is None else apart
+    empty = HouseholdModel(HouseholdConfig(mixtures=mixtures), numbers.shape[1], cond.shape[1])
+    return empty.fit(numbers, cond[None], apart, seed=0)
 
 
 def draw(fitted, cond, seed=0):
@@ -80,10 +82,39 @@ def test_rank_correlation_survives_curved_scales():
     np.testing.assert_allclose(made, wanted, atol=0.06)
 
 
-def test_ridge_shrinks_the_dependence():
-    numbers, cond, *_ = gaussian(100)
-    weak, strong = (model(numbers, cond, ridge).slope[1:].abs().sum() for ridge in (1.0, 1000.0))
-    assert strong < 0.2 * weak
+def test_one_gaussian_is_enough_for_one_kind_of_household():
+    numbers, cond, *_ = gaussian(1000)
+    assert model(numbers, cond).components == 1
+
+
+def two_kinds(count=1500):
+    """Two kinds of household of the same condition: numbers agree in sign in one kind and differ in the other."""
+    size, kind = normal(count, seed=5).abs() + 1, (normal(count, seed=6) > 0).float() * 2 - 1
+    numbers = torch.stack([size * kind, size + 0.3 * normal(count, seed=7)], dim=1)
+    return numbers, normal(count, 1, seed=8)
+
+
+def test_several_kinds_of_household_get_several_gaussians():
+    numbers, cond = two_kinds()
+    fitted, single = model(numbers, cond), model(numbers, cond, mixtures=1)
+    assert fitted.components > 1
+    assert single.components == 1
+
+    def dependence(drawn):
+        return torch.corrcoef(torch.stack([drawn[:, 0].abs(), drawn[:, 1]]))[0, 1]
+
+    wanted = dependence(numbers)
+    assert wanted > 0.8
+    assert dependence(draw(fitted, cond)) > 0.6
+    assert dependence(draw(single, cond)) < 0.4
+
+
+def test_more_groupings_weigh_no_more_than_one():
+    numbers, cond, *_ = gaussian(300)
+    apart = torch.arange(300) % 10 == 0
+    once = model(numbers, cond, mixtures=1)
+    thrice = HouseholdModel(HouseholdConfig(mixtures=1), 3, 2).fit(numbers, cond.repeat(3, 1, 1), apart, seed=0)
+    torch.testing.assert_close(once.covariance, thrice.covariance)
 
 
 def test_a_condition_that_says_nothing_leaves_the_law():
@@ -154,7 +185,8 @@ def test_constant_number():
 def test_order_of_households_does_not_matter():
     numbers, cond, *_ = gaussian(300)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
-    one, other = model(numbers, cond), model(numbers[order], cond[order])
+    apart = torch.arange(300) % 10 == 0
+    one, other = model(numbers, cond, 1, apart), model(numbers[order], cond[order], 1, apart[order])
     torch.testing.assert_close(draw(one, cond[:50]), draw(other, cond[:50]))
 
 
@@ -206,8 +238,7 @@ def test_conditions_are_means_of_group_members(trainer, small, folder):
         assert counts.min() >= 10
         for index, group in enumerate(groups):
             torch.testing.assert_close(latents[inverse == index].mean(0), group, atol=1e-4, rtol=0)
-    assert made.state.networks.household.fitted
-    assert not torch.equal(cond[0], cond[1])
+    assert made.state.networks.household.components >= 1
 
 
 def test_pool_is_the_same_for_any_number_of_workers(adversarial, small):

@@ -97,8 +97,7 @@ def test_wasserstein_columns_equals_scipy_with_weights():
     gaps = np.diff(np.take_along_axis(values.T, order, 1), axis=1)
     got = stats.wasserstein_columns(order, gaps, first / first.sum() - second / second.sum())
     expected = [
-        scipy_stats.wasserstein_distance(values[:, k], values[:, k], first, second)
-        for k in range(values.shape[1])
+        scipy_stats.wasserstein_distance(values[:, k], values[:, k], first, second) for k in range(values.shape[1])
     ]
     assert got == pytest.approx(expected)
 

@@ -244,10 +244,12 @@ class Without:
         self._shards, self._excluded = shards, excluded
 
     def each(self, method: str, *arguments: Any) -> list[Any]:
+        """Return the answers of ``method`` of every `Shard` without the excluded rows."""
         return self._shards.each("without", self._excluded, method, *arguments)
 
 
 def assign_all(shards: Shards, centres: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the nearest centre (n,) of every row, in ascending order of the rows, and the squared distance (n,)."""
     rows, labels, squared = map(np.concatenate, zip(*shards.each("assign", centres), strict=True))
     order = np.argsort(rows)
     return labels[order], squared[order]

@@ -340,7 +340,7 @@ def _set_aside(series: SeriesSet, min_observed: float) -> tuple[SeriesSet, tuple
         seen[at : at + 256] = 1 - missing.mean(axis=(1, 2))
         low = np.where(missing, np.inf, block).min(axis=2)
         high = np.where(missing, -np.inf, block).max(axis=2)
-        constant[at : at + 256] = (low >= high).all(axis=1)
+        constant[at : at + 256] = (low >= high).any(axis=1)
     reasons = np.full(len(series), "", dtype=object)
     reasons[constant] = "constant"
     reasons[seen < min_observed] = f"observed below {min_observed:g} (data.min_observed)"

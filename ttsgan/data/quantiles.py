@@ -3,9 +3,11 @@
 Axis letters: B series, T time steps, Q points of a quantile function.
 """
 
+import zlib
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 
 GRID_POINTS = 65
 
@@ -16,16 +18,17 @@ def score_grid(length: int) -> NDArray[np.float64]:
     return np.linspace(-top, top, GRID_POINTS)
 
 
-def normal_scores(values_BT: NDArray, rng: np.random.Generator) -> NDArray[np.float32]:
+def normal_scores(values_BT: NDArray, seed: int) -> NDArray[np.float32]:
     """Return each series' normal scores (B, T); NaN stays NaN.
 
     The k-th smallest of m observed values becomes the (k - 1/2)/m quantile of the standard normal law. Ties are ordered
     at random, so that every series has the same continuous law whatever its resolution; `apply_quantiles` maps a tied
-    stretch back to one value.
+    stretch back to one value. The order of ties is a function of the seed and the series itself, not of its company.
     """
     scores_BT = np.full(values_BT.shape, np.nan, dtype=np.float32)
     for row, values_T in enumerate(values_BT):
         seen = np.flatnonzero(~np.isnan(values_T))
+        rng = np.random.default_rng([seed, zlib.crc32(values_T.tobytes())])
         order = np.lexsort((rng.random(len(seen)), values_T[seen]))
         scores_BT[row, seen[order]] = ndtri((np.arange(len(seen)) + 0.5) / max(len(seen), 1))
     return scores_BT
@@ -51,8 +54,3 @@ def apply_quantiles(scores_BT: NDArray, grid_Q: NDArray, quantiles_BQ: NDArray) 
     plotting_T = ndtri((np.arange(length) + 0.5) / length)
     levels_BT = np.stack([np.interp(plotting_T, grid_Q, quantiles_Q) for quantiles_Q in quantiles_BQ])
     return np.take_along_axis(levels_BT, ranks_BT, axis=1)
-
-
-def to_uniform(scores: NDArray) -> NDArray:
-    """Return the probabilities of normal scores."""
-    return ndtr(scores)

@@ -3,11 +3,11 @@
     values  --ranks-->  normal scores  =  habit + loading * common course + spread * residual
             --sort--->  level, zero share and quantile function
 
-The *household numbers* (level, quantile function, habit, loading, spread, persistence, drift) say everything about a series
-but the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn
+The *household numbers* (level, quantile function, habit, loading, spread, persistence, drift) say everything about a
+series but the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn
 residual, and its level, peaks and load factor come out right by construction, because only the order of the scores is
-used on the way back. Everything is fitted on training series; the *common course* is what all training series of the same dates share
-(weather, holidays).
+used on the way back. Everything is fitted on training series; the *common course* is what all training series of the
+same dates share (weather, holidays).
 
 Axis letters: B series, C channels, T time steps, S slots of a day, J basis functions of the habit, H household numbers,
 Q points of a quantile function.
@@ -93,6 +93,10 @@ class SeriesScaler:
         """
         if len(values) < 3:
             raise DataError(f"the scaler was given {len(values)} training series; at least 3 are needed")
+        varied = np.array([[len(np.unique(x[~np.isnan(x)])) > 1 for x in series] for series in values]).all(axis=1)
+        if not varied.all():
+            row = int(np.flatnonzero(~varied)[0])
+            raise DataError(f"training series {row} is constant or wholly missing in a channel; set it aside first")
         channels, length = values.shape[1:]
         nonnegative = np.array([np.nanmin(values[:, c]) >= 0 for c in range(channels)])
         self.state = {
@@ -208,9 +212,9 @@ class SeriesScaler:
         assert len(values) == count
         return values
 
-    def log_level(self, numbers: NDArray) -> NDArray:
-        """Return the log of the mean absolute value (B,), averaged over channels, that household numbers say."""
-        return numbers[:, self.layout["level"]].mean(axis=1)
+    def level(self, numbers: NDArray) -> NDArray:
+        """Return the mean absolute value (B,), averaged over channels, that household numbers say."""
+        return np.exp(numbers[:, self.layout["level"]].astype(np.float64)).mean(axis=1)
 
     def to_bytes(self) -> bytes:
         """Return the fitted state as a safetensors file."""
@@ -228,6 +232,8 @@ class SeriesScaler:
     def _laws(self, values: NDArray) -> tuple[NDArray, NDArray, NDArray]:
         """Return log level (B, C), logit of the zero share (B, C) and the transformed quantile functions (B, C*Q)."""
         grid, rows = self.state["grid"], []
+        # A channel that training knew as non-negative has no law for negative values.
+        values = np.where(self.state["nonnegative"][:, None], np.maximum(values, 0), values)
         level_BC = np.log(np.maximum(np.nanmean(np.abs(values), axis=2, dtype=np.float64), 1e-12))
         count_BC = (~np.isnan(values)).sum(axis=2)
         zeros_BC = (values == 0).sum(axis=2) * self.state["nonnegative"]
@@ -238,8 +244,7 @@ class SeriesScaler:
         return level_BC, np.log(share_BC / (1 - share_BC)), np.concatenate(rows, axis=1)
 
     def _scores(self, values: NDArray, seed: int) -> NDArray[np.float64]:
-        rng = np.random.default_rng(seed)
-        flat = quantiles.normal_scores(values.reshape(-1, values.shape[2]), rng)
+        flat = quantiles.normal_scores(values.reshape(-1, values.shape[2]), seed)
         return flat.reshape(values.shape).astype(np.float64)
 
     def _project(self, name: str, rows_BF: NDArray) -> NDArray:

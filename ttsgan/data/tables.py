@@ -59,7 +59,9 @@ def read_table(parts: Sequence[Location], names: Sequence[str]) -> dict[str, NDA
         if isinstance(column, pa.FixedShapeTensorArray):
             out[name] = column.to_numpy_ndarray()
         else:
-            out[name] = np.array(column.to_pylist(), object) if pa.types.is_string(column.type) else column.to_numpy(
-                zero_copy_only=False
+            out[name] = (
+                np.array(column.to_pylist(), object)
+                if pa.types.is_string(column.type)
+                else column.to_numpy(zero_copy_only=False)
             )
     return out

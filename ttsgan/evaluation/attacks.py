@@ -143,9 +143,7 @@ def membership(
         floor = 1e-6 * np.median(to_reference[:, 0]) + 1e-12
         for k in (1, 5):
             if k <= min(len(base), len(control)):
-                scores[f"{name} k={k}"] = -np.log(
-                    (to_synthetic[:, k - 1] + floor) / (to_reference[:, k - 1] + floor)
-                )
+                scores[f"{name} k={k}"] = -np.log((to_synthetic[:, k - 1] + floor) / (to_reference[:, k - 1] + floor))
         if name in ("daily", "profile"):
             low_dimensional.append((base, control, targets))
         if name == "daily":
@@ -154,9 +152,7 @@ def membership(
     report(4 / 5, "membership, density")
     joined = [np.concatenate(part, axis=1) for part in zip(*low_dimensional, strict=True)]
     base, control, targets = _principal(*joined)
-    densities = (
-        log_density(targets, part, len(part) ** (-1 / (part.shape[1] + 4))) for part in (base, control)
-    )
+    densities = (log_density(targets, part, len(part) ** (-1 / (part.shape[1] + 4))) for part in (base, control))
     scores["density"] = np.subtract(*densities)
     return Membership(
         {name: _per_entity(value[:num], members.codes) for name, value in scores.items()},
@@ -183,9 +179,7 @@ def _principal(base: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     return [part @ axes for part in scaled]
 
 
-def linkage(
-    views: Views, targets: Judged, synthetic: Judged, weeks: int, rng: np.random.Generator
-) -> np.ndarray:
+def linkage(views: Views, targets: Judged, synthetic: Judged, weeks: int, rng: np.random.Generator) -> np.ndarray:
     """Attack A3: see whether known weeks and the rest of the year lead to the same synthetic series.
 
     Parameters

@@ -97,9 +97,7 @@ def copy_checks(
     alpha = _alpha_fail()
 
     def excess(hits: int, control: int, num: int) -> tuple[float, float]:
-        low = clopper_pearson_lower(hits, num, 0.9 * alpha) - folds * clopper_pearson_upper(
-            control, num, 0.1 * alpha
-        )
+        low = clopper_pearson_lower(hits, num, 0.9 * alpha) - folds * clopper_pearson_upper(control, num, 0.1 * alpha)
         return low, clopper_pearson_upper(hits, num, 0.045) - clopper_pearson_lower(control, num, 0.005)
 
     def literal(name: str, found: np.ndarray, control: np.ndarray, explains: str) -> dict:
@@ -120,9 +118,7 @@ def copy_checks(
     ]  # fmt: skip
     if pasted is not None:
         tested = len(pasted[0])
-        explains = (
-            f"Synthetic series ({tested} tested) that are, for a tenth or more, pieces of training series."
-        )
+        explains = f"Synthetic series ({tested} tested) that are, for a tenth or more, pieces of training series."
         checks.append(literal("pasted stretches", *pasted, explains))
     num = len(flags.soft)
     soft, control = int(flags.soft.sum()), int(flags.soft_control.sum())
@@ -164,9 +160,7 @@ def _outlier_share(found: Membership, limits: Thresholds) -> tuple[float, np.nda
     return 1.0, np.ones(len(found.member_oddness), bool), np.ones(len(found.nonmember_oddness), bool)
 
 
-def membership_checks(
-    found: Membership, limits: Thresholds, rng: np.random.Generator
-) -> tuple[list[dict], dict]:
+def membership_checks(found: Membership, limits: Thresholds, rng: np.random.Generator) -> tuple[list[dict], dict]:
     """Judge A2: choose the strongest attack and its cut on half of the targets, report on the rest, both ways."""
     folds = [rng.permutation(len(x)) % 2 for x in (found.member_oddness, found.nonmember_oddness)]
     share, odd_members, odd_nonmembers = _outlier_share(found, limits)

@@ -162,9 +162,7 @@ class CopySearch:
         }
         return CopyDistances(train, found["peer"], found["holdout"], found["reference"])
 
-    def stretches(
-        self, synthetic: Judged, *, literal: float, hard: float
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    def stretches(self, synthetic: Judged, *, literal: float, hard: float) -> tuple[np.ndarray, np.ndarray] | None:
         """Find series pasted together from stretches of training series (a swap of weeks, for instance).
 
         Whole series of such a set are close to nobody. So every third day a window of 3 days, mean 0 and
@@ -196,9 +194,7 @@ class CopySearch:
         counts = np.zeros((3, len(synthetic)))
         for begin in begins:
             window, spread = _windows(synthetic, begin, width)
-            near = {
-                name: _closest(window, _windows(judged, begin, width)[0]) for name, judged in self._present()
-            }
+            near = {name: _closest(window, _windows(judged, begin, width)[0]) for name, judged in self._present()}
             train = np.minimum(near["peer"], near.get("rest", np.inf))
             beyond = (
                 np.minimum(near["holdout"], near["reference"]),

@@ -185,8 +185,7 @@ class Pool:
             "set:between": np.abs(between[0] - between[1]).mean(),
         }
         values = [
-            by_set[m.source] if m.source in by_set else per_column[self.slices[m.source]].mean()
-            for m in self.metrics
+            by_set[m.source] if m.source in by_set else per_column[self.slices[m.source]].mean() for m in self.metrics
         ]
         return np.minimum(values, CEILING)
 
@@ -198,9 +197,7 @@ class Sampler:
         self.num, self.rng = num, rng
         self.total = sum(len(part) for part in sets)
         first, second = len(sets[0]), len(sets[0]) + len(sets[1])
-        self.codes = np.concatenate(
-            [sets[0].codes, sets[1].codes + sets[0].codes.max() + 1, sets[2].codes + 10**9]
-        )
+        self.codes = np.concatenate([sets[0].codes, sets[1].codes + sets[0].codes.max() + 1, sets[2].codes + 10**9])
         self.real = np.arange(second)
         self.holdout = np.arange(first, second)
         self.synthetic = np.arange(second, self.total)
@@ -227,7 +224,5 @@ class Sampler:
         entities, codes = np.unique(self.codes[index], return_inverse=True)
         draws = max(2, round(len(entities) * min(1.0, self.num / len(index))))
         counts = np.zeros(self.total, int)
-        counts[index] = np.bincount(self.rng.integers(len(entities), size=draws), minlength=len(entities))[
-            codes
-        ]
+        counts[index] = np.bincount(self.rng.integers(len(entities), size=draws), minlength=len(entities))[codes]
         return counts

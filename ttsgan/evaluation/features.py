@@ -113,9 +113,7 @@ def extract(judged: Judged, edges: np.ndarray, smallest_scale: float) -> Feature
     def join(name: str) -> np.ndarray:
         return np.concatenate([part[name] for part in parts])
 
-    columns = {
-        family: np.concatenate([part["columns"][family] for part in parts]) for family in parts[0]["columns"]
-    }
+    columns = {family: np.concatenate([part["columns"][family] for part in parts]) for family in parts[0]["columns"]}
     rest = {name: join(name) for name in ("month_days", "histogram", "moments", "peaks")}
     return Features(columns=columns, values=values, **rest)
 
@@ -256,9 +254,7 @@ def _spectrum_columns(centred: np.ndarray, steps: int) -> dict[str, np.ndarray]:
     return columns
 
 
-def _day_columns(
-    judged: Judged, days: np.ndarray, by_month: np.ndarray, by_week: np.ndarray
-) -> dict[str, np.ndarray]:
+def _day_columns(judged: Judged, days: np.ndarray, by_month: np.ndarray, by_week: np.ndarray) -> dict[str, np.ndarray]:
     """Mean days, calendar contrasts and the spread of days inside a household, of scaled values."""
     energy = days.mean(-1)
     columns = {"daily energy spread": energy.std(-1)}

@@ -70,18 +70,14 @@ def _tell_apart(a: np.ndarray, a_codes: np.ndarray, b: np.ndarray, b_codes: np.n
                 early_stopping=False, random_state=repeat,
             )  # fmt: skip
             right = model.fit(x[train_rows], labels[train_rows]).predict(x[test_rows]) == labels[test_rows]
-            balanced = [
-                right[labels[test_rows] == c].mean() for c in (0, 1) if (labels[test_rows] == c).any()
-            ]
+            balanced = [right[labels[test_rows] == c].mean() for c in (0, 1) if (labels[test_rows] == c).any()]
             accuracies.append(float(np.mean(balanced)))
     return max(0.0, float(np.mean(accuracies)) - 0.5) if accuracies else 0.0
 
 
 def _extra_metrics(pool: Pool, sampler: Sampler, seed: int, bootstrap: int) -> list[dict]:
     """Neighbour metrics and the classifier: reported, but kept out of the headline (see `evaluate`)."""
-    width = np.concatenate(
-        [np.full(s.stop - s.start, (s.stop - s.start) ** -0.5) for s in pool.slices.values()]
-    )
+    width = np.concatenate([np.full(s.stop - s.start, (s.stop - s.start) ** -0.5) for s in pool.slices.values()])
     space = (np.clip(pool.scaled, -8, 8) * width).astype(np.float32)
     rng = sampler.rng
     draws = [
@@ -99,9 +95,7 @@ def _extra_metrics(pool: Pool, sampler: Sampler, seed: int, bootstrap: int) -> l
         # resampling within one draw: averaging over draws would hide the luck of the sample
         resampled = [rng.choice(scores[0][name], len(scores[0][name])).mean() for _ in range(bootstrap)]
         ends = np.quantile(resampled, [0.025, 0.975]) - np.mean(resampled) if resampled else np.zeros(2)
-        shortfall = [
-            abs(1 - v) if name == "density" else max(0.0, 1 - v) for v in (value, *(value + ends), floor)
-        ]
+        shortfall = [abs(1 - v) if name == "density" else max(0.0, 1 - v) for v in (value, *(value + ends), floor)]
         ratios = [(v + 0.05) / (shortfall[3] + 0.05) for v in shortfall[:3]]
         entries.append(
             {
@@ -118,8 +112,7 @@ def _extra_metrics(pool: Pool, sampler: Sampler, seed: int, bootstrap: int) -> l
     floor = _tell_apart(space[left], codes[left], space[right], codes[right], seed)
     error = 0.5 / np.sqrt(len(holdout) + len(synthetic)) * 1.96
     low, ratio, high = (
-        (max(0.0, d) + 0.02) / (floor + 0.02)
-        for d in (distance - error, distance, min(0.5, distance + error))
+        (max(0.0, d) + 0.02) / (floor + 0.02) for d in (distance - error, distance, min(0.5, distance + error))
     )
     entries.append(
         {
@@ -131,9 +124,7 @@ def _extra_metrics(pool: Pool, sampler: Sampler, seed: int, bootstrap: int) -> l
     return entries
 
 
-def _prepare(
-    sets: dict[str, Judged], max_series: int, rng: np.random.Generator
-) -> tuple[tuple[Judged, ...], dict]:
+def _prepare(sets: dict[str, Judged], max_series: int, rng: np.random.Generator) -> tuple[tuple[Judged, ...], dict]:
     """Set empty series aside, choose at most what is compared, and give synthetic series the gaps of real ones."""
     sizes: dict = {}
     kept = {}

@@ -92,9 +92,7 @@ class Judged:
 
     def take(self, index: np.ndarray) -> Judged:
         """Return the series at these positions (or under this mask)."""
-        return replace(
-            self, values=self.values[index], entities=self.entities[index], starts=self.starts[index]
-        )
+        return replace(self, values=self.values[index], entities=self.entities[index], starts=self.starts[index])
 
     def usable(self) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks of shape (n,): series with no reading at all, and series that never change."""
@@ -205,6 +203,4 @@ def check_comparable(**sets: Judged) -> None:
             ("unit", first.unit, other.unit),
         ):
             if a != b:
-                raise DataError(
-                    f"{name}: {what} is {b!r}, {first_name} has {a!r}; bring both to the same {what}"
-                )
+                raise DataError(f"{name}: {what} is {b!r}, {first_name} has {a!r}; bring both to the same {what}")

@@ -93,9 +93,7 @@ def _exact(rows: np.ndarray, base: np.ndarray, candidates: np.ndarray) -> np.nda
     return out
 
 
-def log_density(
-    queries: np.ndarray, base: np.ndarray, bandwidth: float, *, query_block: int = 512
-) -> np.ndarray:
+def log_density(queries: np.ndarray, base: np.ndarray, bandwidth: float, *, query_block: int = 512) -> np.ndarray:
     """Return the logarithm of a Gaussian kernel density, up to a constant that depends on D and bandwidth alone.
 
     Parameters

@@ -46,9 +46,7 @@ def _linkage_checks(
 ) -> list[dict]:
     """A3, where the series is at least three times as long as what is known."""
     checks = []
-    member_sample, control_sample = (
-        part.sample_entities(LINKAGE_TARGETS, rng) for part in (members, holdout)
-    )
+    member_sample, control_sample = (part.sample_entities(LINKAGE_TARGETS, rng) for part in (members, holdout))
     length, week = synthetic.values.shape[2], 7 * synthetic.steps_per_day
     for weeks in (1, 4):
         if not synthetic.has_clock or length < 3 * weeks * week:
@@ -116,8 +114,7 @@ def _split(judged: Judged, parts: int, rng: np.random.Generator) -> list[Judged]
 def _join(*parts: Judged) -> Judged:
     """Put sets one after the other."""
     columns = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("values", "entities", "starts")
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "entities", "starts")
     }
     return replace(parts[0], **columns)
 
@@ -212,9 +209,7 @@ def audit(
         rng,
         lambda d, text: report(0.85 * d, text),
     )
-    clean, failed = _self_test(
-        train, holdout, thresholds, rng, lambda d, text: report(0.85 + 0.15 * d, "self-test")
-    )
+    clean, failed = _self_test(train, holdout, thresholds, rng, lambda d, text: report(0.85 + 0.15 * d, "self-test"))
     if outcome.planted_found < thresholds.planted_found * len(planted):
         invalid.append(
             f"self-test: {outcome.planted_found} of {len(planted)} planted copies were found; "
@@ -239,13 +234,9 @@ def _overlap(train: Judged, holdout: Judged, kept: dict[str, Judged | None]) -> 
     reasons = []
     shared = np.intersect1d(train.entities, holdout.entities)
     if shared.size:
-        reasons.append(
-            f"train and holdout share {shared.size} entities, for instance {shared[0]!r}; split by entity"
-        )
+        reasons.append(f"train and holdout share {shared.size} entities, for instance {shared[0]!r}; split by entity")
     if kept["train"] and kept["holdout"]:
         same = kept["train"].fingerprints() & kept["holdout"].fingerprints()
         if same:
-            reasons.append(
-                f"{len(same)} series are identical in train and holdout; remove them from one side"
-            )
+            reasons.append(f"{len(same)} series are identical in train and holdout; remove them from one side")
     return reasons

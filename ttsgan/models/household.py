@@ -22,6 +22,8 @@ MAX_KEPT = 512
 """Points kept of the law of each number; more training series are thinned to these quantiles."""
 TAIL = 0.1
 """Share of the kept points from which the slope beyond the largest and the smallest is taken."""
+UNUSED = -1e30
+"""Log weight of a component that is not in use."""
 ITERATIONS = 40
 """Rounds of expectation and maximisation."""
 
@@ -43,7 +45,7 @@ class HouseholdModel(nn.Module):
         self.config, self.num_numbers = config, num_numbers
         k, d = config.mixtures, num_numbers + latent_dim
         self.register_buffer("law", torch.zeros(MAX_KEPT, num_numbers, dtype=torch.float64))
-        self.register_buffer("log_weight", torch.full((k,), -math.inf, dtype=torch.float64))
+        self.register_buffer("log_weight", torch.full((k,), UNUSED, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(k, d, dtype=torch.float64))
         self.register_buffer("covariance", torch.eye(d, dtype=torch.float64).repeat(k, 1, 1))
 
@@ -72,17 +74,22 @@ class HouseholdModel(nn.Module):
         for k in counts or [1]:
             tried[k] = _mixture(fitted, k, len(rows), shrinkage, seed)
         z = scores.shape[1]
-        known = {k: _conditional_log_density(rows[0, apart], z, *guess).mean() for k, guess in tried.items()}
-        best = max(known, key=known.get)
+        known = {k: _conditional_log_density(rows[0, apart], z, *guess) for k, guess in tried.items()}
+        best = min(known)
+        for k in sorted(known):
+            # More components only where they explain the households kept apart better by more than chance.
+            gain = known[k] - known[best]
+            if len(gain) > 1 and gain.mean() > gain.std() / math.sqrt(len(gain)):
+                best = k
         log_weight, mean, covariance = _mixture(rows.flatten(0, 1), best, len(rows), shrinkage, seed)
-        self.log_weight.fill_(-math.inf)
+        self.log_weight.fill_(UNUSED)
         self.log_weight[:best], self.mean[:best], self.covariance[:best] = log_weight, mean, covariance
         return self
 
     @property
     def components(self) -> int:
         """Components in use."""
-        return int(torch.isfinite(self.log_weight).sum())
+        return int((self.log_weight > UNUSED).sum())
 
     def sample(self, cond_BZ: Tensor, generator: torch.Generator) -> Tensor:
         """Draw household numbers (B, H), float32, for conditions (B, Z).
@@ -147,7 +154,8 @@ def _mixture(rows_MD: Tensor, k: int, repeats: int, shrinkage: float, seed: int)
         )
         pooled = spread.sum(0) / count
         level = pooled.diagonal().mean() * torch.eye(dims, dtype=pooled.dtype)
-        pooled = (1 - shrinkage) * pooled + shrinkage * level
+        # A direction without any spread (a number that all share) keeps a trace of it, or nothing could be inverted.
+        pooled = (1 - shrinkage) * pooled + shrinkage * level + 1e-6 * torch.eye(dims, dtype=pooled.dtype)
         prior = dims if k > 1 else 0
         households = size[:, None, None] / repeats
         covariance = (spread / repeats + prior * pooled) / (households + prior) if k > 1 else pooled[None]

@@ -100,7 +100,7 @@ def build_train_set(
     observed, numbers = torch.empty(count, dtype=torch.bool), torch.empty(len(values), shape.num_numbers)
     for first in range(0, len(values), SCALE_ROWS):
         rows = slice(first, first + SCALE_ROWS)
-        scaled = scaler.transform(values[rows], starts[rows], seed=first)
+        scaled = scaler.transform(values[rows], starts[rows])
         scores[rows] = patchify(torch.from_numpy(scaled.scores), patch_size)
         residual[rows] = patchify(torch.from_numpy(scaled.residual), patch_size)
         observed[rows] = patchify(torch.from_numpy(scaled.observed), patch_size)
@@ -120,7 +120,7 @@ def build_train_set(
         start_index=torch.from_numpy(start_index),
         starts=starts,
         entities=entities,
-        level=np.exp(scaler.log_level(numbers.numpy())),
+        level=scaler.level(numbers.numpy()),
         validation=torch.from_numpy(np.isin(entities, names[apart])),
     )
 
@@ -154,6 +154,10 @@ class StepRandom:
     def normal(self, *shape: int) -> Tensor:
         """Return standard normal numbers (B, *shape) for this worker's rows."""
         return torch.randn(self.batch_size, *shape, generator=self.generator)[self.rows].to(self.device)
+
+    def uniform(self) -> Tensor:
+        """Return numbers (B,) between 0 and 1 for this worker's rows."""
+        return torch.rand(self.batch_size, generator=self.generator)[self.rows].to(self.device)
 
     def integers(self, high: int) -> Tensor:
         """Return whole numbers (B,) below ``high`` for this worker's rows."""

@@ -64,11 +64,7 @@ class Trainer:
         self.config, self.data, self.scaler = config, data, scaler
         self.runtime, self.telemetry, self.score = runtime, telemetry, score
         self.dtype = precision_type(config.training.precision, runtime.device)
-        self.grad_scalers = {
-            phase: torch.amp.GradScaler(runtime.device.type, enabled=self.dtype == torch.float16)
-            for phase in ("encoder", "days", "discriminator", "generator")
-        }
-        self.state = TrainState(config, data.shape, runtime.device)
+        self.state = TrainState(config, data.shape, runtime.device, self.dtype == torch.float16)
         self.state.networks.fit_numbers(data.numbers)
         self.state.average.fit_numbers(data.numbers)
         self.fitted_rows = torch.nonzero(~data.validation)[:, 0]
@@ -108,13 +104,12 @@ class Trainer:
         total = stage_series(training, self._stage)
         step = {"encoder": self._encoder_step, "days": self._days_step, "adversarial": self._adversarial_step}
         take = step[self._stage]
-        diversity = 1.0
         while state.series_seen < total:
             figures = take()
             state.series_seen += training.batch_size
             if "diversity" in figures:
-                diversity += 0.1 * (figures["diversity"] - diversity)
-                self._watch_diversity(diversity, state.series_seen / total)
+                state.diversity += 0.1 * (figures["diversity"] - state.diversity)
+                self._watch_diversity(state.diversity, state.series_seen / total)
             last = state.series_seen >= total
             validate = self._stage == "days" and _crossed(state.series_seen, total / VALIDATIONS, training.batch_size)
             if validate:
@@ -148,28 +143,36 @@ class Trainer:
             with autocast(self.dtype, self.runtime.device):
                 return loss()
 
-        return take_step(self.state, phase, cast, self.runtime, self.grad_scalers[phase])
+        return take_step(self.state, phase, cast, self.runtime)
+
+    def _mean_over(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the mean of ``tensor`` over workers, without gradient."""
+        mean = tensor.detach().clone()
+        self.runtime.mean([mean])
+        return mean
 
     def _encoder_step(self) -> dict[str, float]:
         networks = self.state.networks.train()
         rows, rnd = self._begin("encoder", self.fitted_rows)
-        return self._take("encoder", lambda: phases.encoder_loss(networks, self.data, rows, rnd, self.config))
+        return self._take(
+            "encoder", lambda: phases.encoder_loss(networks, self.data, rows, rnd, self.config, self._mean_over)
+        )
 
     def _days_step(self) -> dict[str, float]:
         networks = self.state.networks.train()
         rows, rnd = self._begin("days", self.fitted_rows)
         cond = self.state.drawn["cond"][rnd.integers(between.GROUPINGS), rows]
         jitter = self.config.days.jitter * rnd.normal(self.data.shape.num_numbers)
-        return self._take("days", lambda: phases.days_loss(networks, self.data, rows, cond, jitter))
+        return self._take("days", lambda: phases.days_loss(networks, self.data, rows, cond, jitter, self._mean_over))
 
     def _adversarial_step(self) -> dict[str, float]:
         networks, loss = self.state.networks.train(), self.config.loss
         index = self.state.series_seen // self.config.training.batch_size
         penalise = index % loss.penalty_interval == 0
-        batch, rnd = self._adversarial_batch("discriminator")
+        batch, _ = self._adversarial_batch("discriminator")
         figures = self._take(
             "discriminator",
-            lambda: phases.discriminator_loss(networks, batch, penalise, self.config, rnd.generator),
+            lambda: phases.discriminator_loss(networks, batch, penalise, self.config, self._mean_over),
         )
         batch, rnd = self._adversarial_batch("generator")
         other = self._noise(rnd)
@@ -198,6 +201,7 @@ class Trainer:
             numbers=drawn["pool_numbers"][pool],
             calendar=self.data.calendar[drawn["pool_start_index"][pool]],
             noise=self._noise(rnd),
+            share=rnd.uniform(),
         )
         return batch, rnd
 

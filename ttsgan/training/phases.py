@@ -22,7 +22,12 @@ Figures = dict[str, Tensor]
 
 
 def encoder_loss(
-    networks: Networks, data: TrainSet, rows: Tensor, rnd: StepRandom, config: RunConfig
+    networks: Networks,
+    data: TrainSet,
+    rows: Tensor,
+    rnd: StepRandom,
+    config: RunConfig,
+    mean_over: losses.MeanOver = losses.alone,
 ) -> tuple[Tensor, Figures]:
     """Rebuild scores and household numbers from a drawn latent; keep the posterior near the standard normal law."""
     calendar, observed = data.calendar_of(rows), data.observed[rows]
@@ -31,15 +36,20 @@ def encoder_loss(
     noise = rnd.normal(config.encoder.latent_dim)
     latent = posterior.mu + torch.exp(0.5 * posterior.logvar) * noise
     days, guess = networks.decoder(latent, calendar)
-    error_days = losses.masked_square_error(days.float(), data.scores[rows], observed)
+    error_days = losses.masked_square_error(days.float(), data.scores[rows], observed, mean_over)
     error_numbers = F.mse_loss(guess.float(), numbers)
-    kl = losses.kl_divergence(posterior.mu, posterior.logvar, config.encoder.free_bits)
+    kl = losses.kl_divergence(posterior.mu, posterior.logvar, config.encoder.free_bits, mean_over)
     total = error_days + error_numbers + config.encoder.kl_weight * kl / config.encoder.latent_dim
     return total, {"encoder/days": error_days, "encoder/numbers": error_numbers, "encoder/kl_nats": kl}
 
 
 def days_loss(
-    networks: Networks, data: TrainSet, rows: Tensor, cond_BZ: Tensor, jitter_BH: Tensor | None
+    networks: Networks,
+    data: TrainSet,
+    rows: Tensor,
+    cond_BZ: Tensor,
+    jitter_BH: Tensor | None,
+    mean_over: losses.MeanOver = losses.alone,
 ) -> tuple[Tensor, Figures]:
     """Return the negative log likelihood of the days, in nats per value; days that are mostly missing do not count."""
     numbers = networks.standard_numbers(data.numbers[rows])
@@ -48,7 +58,7 @@ def days_loss(
     law = networks.days(data.residual[rows], data.calendar_of(rows), torch.cat([numbers, cond_BZ], dim=-1))
     weight = (data.observed[rows].float().mean(-1) >= 0.5).float()
     log_density = networks.days.log_likelihood(law, data.residual[rows])
-    return -(log_density * weight).sum() / weight.sum().clamp(min=1) / data.shape.points, {}
+    return -(log_density * weight).sum() / mean_over(weight.sum()).clamp(min=1) / data.shape.points, {}
 
 
 @dataclass(frozen=True)
@@ -64,12 +74,12 @@ class AdversarialBatch:
     numbers: Tensor
     calendar: Tensor
     noise: tuple[Tensor, Tensor]
+    share: Tensor
 
-    def fake(self, networks: Networks) -> Tensor:
-        """Return generated scores with the real ones' missing values left out, so that gaps tell nothing."""
+    def written(self, networks: Networks) -> Tensor:
+        """Return generated scores."""
         standard = networks.standard_numbers(self.numbers)
-        written = networks.generator(self.noise, self.cond, standard, self.calendar, self.base)
-        return written.float() * self.observed
+        return networks.generator(self.noise, self.cond, standard, self.calendar, self.base).float()
 
 
 def _judge(networks: Networks, scores: Tensor, calendar: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,12 +87,19 @@ def _judge(networks: Networks, scores: Tensor, calendar: Tensor, cond: Tensor) -
 
 
 def discriminator_loss(
-    networks: Networks, batch: AdversarialBatch, penalise: bool, config: RunConfig, penalty_random: torch.Generator
+    networks: Networks,
+    batch: AdversarialBatch,
+    penalise: bool,
+    config: RunConfig,
+    mean_over: losses.MeanOver = losses.alone,
 ) -> tuple[Tensor, Figures]:
     """Tell real from generated, for the year and for each day; every few steps with the gradient penalty."""
     loss, local_weight = config.loss, config.discriminator.local_weight
+    # In evaluation mode, or the generator's spectral norm would move while the discriminator learns.
+    networks.generator.eval()
     with torch.no_grad():
-        fake = batch.fake(networks)
+        fake = batch.written(networks) * batch.observed
+    networks.generator.train()
     real_year, real_days = _judge(networks, batch.real, batch.real_calendar, batch.real_cond)
     fake_year, fake_days = _judge(networks, fake, batch.calendar, batch.cond)
     total = losses.discriminator_loss(loss.name, real_year, fake_year)
@@ -91,27 +108,25 @@ def discriminator_loss(
         "discriminator/real": real_year.mean(),
         "discriminator/synthetic": fake_year.mean(),
         "discriminator/days_margin": real_days.mean() - fake_days.mean(),
-        "diversity": losses.diversity(fake, batch.real),
+        "diversity": losses.diversity(fake, batch.real, mean_over),
     }
     if loss.drift:
         total = total + loss.drift * (real_year.square().mean() + local_weight * real_days.square().mean())
     if penalise and loss.penalty_weight:
         with torch.autocast(fake.device.type, enabled=False):
-            penalty = _penalty(networks, batch, fake, config, penalty_random)
+            penalty = _penalty(networks, batch, fake, config)
         total = total + loss.penalty_interval * loss.penalty_weight * penalty
         figures["discriminator/penalty"] = penalty
     return total, figures
 
 
-def _penalty(
-    networks: Networks, batch: AdversarialBatch, fake: Tensor, config: RunConfig, generator: torch.Generator
-) -> Tensor:
+def _penalty(networks: Networks, batch: AdversarialBatch, fake: Tensor, config: RunConfig) -> Tensor:
     def judge(cond: Tensor, calendar: Tensor, scores: Tensor) -> Tensor:
         year, days = _judge(networks, scores, calendar, cond)
         return year + config.discriminator.local_weight * days.mean(1)
 
     if config.loss.name == "wgan-gp":
-        middle = losses.between(batch.real, fake, generator)
+        middle = losses.between(batch.real, fake, batch.share)
         return losses.gradient_penalty(lambda x: judge(batch.real_cond, batch.real_calendar, x), middle, centre=1.0)
     at_real = losses.gradient_penalty(lambda x: judge(batch.real_cond, batch.real_calendar, x), batch.real, 0.0)
     at_fake = losses.gradient_penalty(lambda x: judge(batch.cond, batch.calendar, x), fake, 0.0)
@@ -127,7 +142,9 @@ def generator_loss(
 ) -> tuple[Tensor, Figures]:
     """Pass for real; encode, on average, to the condition; let two noises differ."""
     loss = config.loss
-    fake = batch.fake(networks)
+    written = batch.written(networks)
+    # The real series' missing values are left out of the generated ones too, so that gaps tell nothing.
+    fake = written * batch.observed
     with torch.no_grad():
         real_year, real_days = _judge(networks, batch.real, batch.real_calendar, batch.real_cond)
     fake_year, fake_days = _judge(networks, fake, batch.calendar, batch.cond)
@@ -139,7 +156,7 @@ def generator_loss(
         figures["generator/correction"] = (fake - batch.base * batch.observed).square().mean().sqrt()
     if loss.cycle:
         seen = torch.ones_like(batch.observed)
-        posterior = average.encoder(fake, seen, batch.calendar, networks.standard_numbers(batch.numbers))
+        posterior = average.encoder(written, seen, batch.calendar, networks.standard_numbers(batch.numbers))
         latents = networks.standard_latents(posterior.mu).unflatten(0, (-1, SHARED))
         term = losses.cycle(latents, batch.cond[::SHARED])
         total = total + loss.cycle * term

@@ -107,7 +107,7 @@ class ProcessGroupRuntime(LocalRuntime):
 
     def mean(self, tensors: list[Tensor]) -> None:
         """Average over workers in one message per type."""
-        for dtype in {t.dtype for t in tensors}:
+        for dtype in dict.fromkeys(t.dtype for t in tensors):
             group = [t for t in tensors if t.dtype == dtype]
             flat = torch.cat([t.detach().reshape(-1) for t in group])
             dist.all_reduce(flat)

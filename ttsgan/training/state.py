@@ -7,16 +7,30 @@ A checkpoint folder holds ``networks.safetensors`` and ``average.safetensors`` (
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ttsgan import recipes
 from ttsgan.config import RunConfig, TrainingConfig
+from ttsgan.errors import ConfigError
 from ttsgan.models.networks import Networks, SeriesShape
 
 STAGES = ("encoder", "days", "adversarial")
 """Stages of training, in order; each has its own networks, and those before it are frozen."""
+
+
+CHECKED_SECTIONS = (
+    "seed", "patch", "encoder", "household", "days", "generator", "discriminator", "loss", "training", "cluster",
+)  # fmt: skip
+"""Parts of the configuration that a checkpoint cannot be gone on with when they change."""
+
+
+def total_series(config: TrainingConfig) -> int:
+    """Return the series seen over all stages, each a whole number of batches."""
+    return sum(stage_series(config, stage) for stage in STAGES)
 
 
 def stage_series(config: TrainingConfig, stage: str) -> int:
@@ -41,18 +55,23 @@ class TrainState:
         ``cond`` (G, M, Z): condition of each training series under G groupings; ``pool_*``: draws of the prior.
     best_loss : float
         Smallest validation loss of the temporal prior so far.
+    diversity : float
+        Running mean of the spread of generated series over that of real ones.
     """
 
-    def __init__(self, config: RunConfig, shape: SeriesShape, device: torch.device) -> None:
+    def __init__(self, config: RunConfig, shape: SeriesShape, device: torch.device, scale_gradients: bool) -> None:
         self.config = config
         torch.manual_seed(config.seed)
         self.networks = Networks(config, shape).to(device)
         self.average = copy.deepcopy(self.networks).eval().requires_grad_(False)
         self.networks.requires_grad_(False)
         self.optimizers = {name: self._optimizer(name) for name in self.trained_modules()}
+        self.grad_scalers = {
+            name: torch.amp.GradScaler(device.type, enabled=scale_gradients) for name in self.optimizers
+        }
         self.stage, self.series_seen = 0, 0
         self.drawn: dict[str, Tensor] = {}
-        self.best_loss = float("inf")
+        self.best_loss, self.diversity = float("inf"), 1.0
 
     def trained_modules(self) -> dict[str, list[nn.Module]]:
         """Return the modules that each phase trains."""
@@ -92,22 +111,51 @@ class TrainState:
         save_file(_contiguous(self.networks.state_dict()), folder / "networks.safetensors")
         save_file(_contiguous(self.average.state_dict()), folder / "average.safetensors")
         save_file(_contiguous(self.drawn), folder / "drawn.safetensors")
-        torch.save({name: o.state_dict() for name, o in self.optimizers.items()}, folder / "optimizers.pt")
-        progress = {"stage": self.stage, "series_seen": self.series_seen, "best_loss": repr(self.best_loss)}
+        states = {"optimizers": self.optimizers, "grad_scalers": self.grad_scalers}
+        kept = {kind: {name: o.state_dict() for name, o in group.items()} for kind, group in states.items()}
+        torch.save(kept, folder / "optimizers.pt")
+        progress = {
+            "stage": self.stage,
+            "series_seen": self.series_seen,
+            "best_loss": repr(self.best_loss),
+            "diversity": repr(self.diversity),
+        }
         (folder / "progress.json").write_text(json.dumps(progress))
+        (folder / "config.json").write_text(json.dumps(recipes.to_dict(self.config), indent=2))
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint that `save` wrote with the same configuration."""
+        """Go on from a checkpoint that `save` wrote.
+
+        Raises
+        ------
+        ConfigError
+            If it was written with another configuration of the networks or of training.
+        """
+        was, now = (_settings(c) for c in (json.loads((folder / "config.json").read_text()), self.config))
+        different = [name for name in now if was.get(name) != now[name]]
+        if different:
+            name = different[0]
+            raise ConfigError(
+                f"checkpoint {folder.name} was written with {name} = {was.get(name)!r}, now it is {now[name]!r}; "
+                "start over, or go back to the old setting"
+            )
         self.networks.load_state_dict(load_file(folder / "networks.safetensors"))
         self.average.load_state_dict(load_file(folder / "average.safetensors"))
         device = next(self.networks.parameters()).device
         self.drawn = {name: tensor.to(device) for name, tensor in load_file(folder / "drawn.safetensors").items()}
         states = torch.load(folder / "optimizers.pt", weights_only=True)
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(states[name])
+        for kind, group in (("optimizers", self.optimizers), ("grad_scalers", self.grad_scalers)):
+            for name, holder in group.items():
+                holder.load_state_dict(states[kind][name])
         progress = json.loads((folder / "progress.json").read_text())
         self.stage, self.series_seen = progress["stage"], progress["series_seen"]
-        self.best_loss = float(progress["best_loss"])
+        self.best_loss, self.diversity = float(progress["best_loss"]), float(progress["diversity"])
+
+
+def _settings(config: RunConfig | dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint depends on, by dotted name."""
+    whole = recipes.flat(recipes.from_dict(config) if isinstance(config, dict) else config)
+    return {name: value for name, value in whole.items() if name.split(".")[0] in CHECKED_SECTIONS}
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -50,9 +50,7 @@ def rate_factor(config: TrainingConfig, progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
 
 
-def take_step(
-    state: TrainState, phase: str, loss: Loss, runtime: Runtime, scaler: torch.amp.GradScaler
-) -> dict[str, float]:
+def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> dict[str, float]:
     """Zero, enable, differentiate, average over workers, clip, step, disable; return the figures of ``loss``.
 
     Collective. Networks of other phases are left without gradients.
@@ -60,9 +58,9 @@ def take_step(
     Raises
     ------
     DivergedError
-        If the loss is not finite on any worker.
+        If the loss, or a gradient that no scaler can make good, is not finite on any worker. Nothing has moved then.
     """
-    training = state.config.training
+    training, scaler = state.config.training, state.grad_scalers[phase]
     parameters, optimizer = state.parameters_of(phase), state.optimizers[phase]
     stage = STAGES[state.stage]
     progress = (state.series_seen + 0.5 * training.batch_size) / max(stage_series(training, stage), 1)
@@ -80,13 +78,15 @@ def take_step(
     named = {f"loss/{phase}": value.detach(), **figures}
     logged = torch.stack([v.detach().float().reshape(()) for v in named.values()])
     runtime.mean([p.grad for p in parameters] + [logged])
-    if not torch.isfinite(logged[0]):
-        raise DivergedError(
-            f"the loss of the {phase} is {logged[0].item()} after {state.total_series} series; "
-            f"lower training.{phase}_lr or raise loss.penalty_weight"
-        )
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.grad_clip)
+    for what, size in (("loss", logged[0]), ("gradient", norm)):
+        # A gradient scaler skips a step with a gradient too long for 16 bits, and lowers its scale.
+        if not torch.isfinite(size) and (what == "loss" or not scaler.is_enabled()):
+            raise DivergedError(
+                f"the {what} of the {phase} is {size.item()} after {state.total_series} series; "
+                f"lower training.{phase}_lr or raise loss.penalty_weight"
+            )
     scaler.step(optimizer)
     scaler.update()
     for parameter in parameters:

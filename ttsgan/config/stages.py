@@ -1,0 +1,129 @@
+"""Groups, generation, evaluation, the audit, and the machines."""
+
+from dataclasses import dataclass
+
+from ttsgan.config.checks import require
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterConfig:
+    """Groups of latents and the conditions made from them."""
+
+    min_group_size: int = 15
+    """Smallest number of distinct entities in a group, and the least number averaged into a condition; at least 10."""
+    groups: int = 0
+    """Groups to look for; 0: entities / (2 min_group_size), at least 2."""
+    iterations: int = 20
+    """Most Lloyd iterations."""
+    probes: int = 0
+    """Entities averaged into a condition; 0: all of the group."""
+    outlier_quantile: float = 0.99
+    """Latents farther from their centroid than this quantile take part in no condition."""
+    max_dominance: float = 0.15
+    """Largest share that one entity may have in the sum of levels of its group."""
+    shards: int = 2
+    """Actors that hold the latents; the result does not depend on it."""
+
+    def __post_init__(self) -> None:
+        require(self.min_group_size >= 10, "cluster.min_group_size", self.min_group_size, "10 or more")
+        require(self.groups == 0 or self.groups >= 2, "cluster.groups", self.groups, "0 (automatic) or 2 or more")
+        require(self.iterations >= 1, "cluster.iterations", self.iterations, "1 or more")
+        ok = self.probes == 0 or self.probes >= self.min_group_size
+        require(
+            ok,
+            "cluster.probes",
+            self.probes,
+            f"0 (all) or at least cluster.min_group_size ({self.min_group_size})",
+        )
+        require(
+            0.5 < self.outlier_quantile <= 1,
+            "cluster.outlier_quantile",
+            self.outlier_quantile,
+            "above 0.5, up to 1",
+        )
+        require(0 < self.max_dominance <= 1, "cluster.max_dominance", self.max_dominance, "above 0, up to 1")
+        require(self.shards >= 1, "cluster.shards", self.shards, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateConfig:
+    """How many series are written, and in what portions."""
+
+    series: int = 0
+    """Series to write; 0: as many as there are training entities."""
+    chunk: int = 256
+    """Series drawn together from one seed and written as one part; what is drawn depends on it, not on the workers."""
+
+    def __post_init__(self) -> None:
+        require(self.series >= 0, "generate.series", self.series, "0 (as many as training entities) or more")
+        require(self.chunk >= 1, "generate.chunk", self.chunk, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Size of the fidelity evaluation."""
+
+    max_series: int = 1_000
+    """Most series on each side of a distance."""
+    bootstrap: int = 200
+    """Resamples of entities behind each interval."""
+
+    def __post_init__(self) -> None:
+        require(self.max_series >= 10, "evaluate.max_series", self.max_series, "10 or more")
+        require(self.bootstrap >= 20, "evaluate.bootstrap", self.bootstrap, "20 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditConfig:
+    """Limits of the release gate; each is compared with a one-sided 95 % bound."""
+
+    max_targets: int = 5_000
+    """Most members, and most non-members, that are attacked."""
+    auc: float = 0.55
+    """Largest area under the membership ROC curve."""
+    tpr: float = 0.02
+    """Largest true positive rate at a false positive rate of 1 %."""
+    outlier_tpr: float = 0.05
+    """The same among the series farthest from all others."""
+    soft_copies: float = 0.001
+    """Largest share of synthetic series that are nearer to a training series than chance explains."""
+    linkage_risk: float = 0.09
+    """Largest residual risk that known weeks link a household to a synthetic series."""
+
+    def __post_init__(self) -> None:
+        require(self.max_targets >= 100, "audit.max_targets", self.max_targets, "100 or more")
+        require(0.5 < self.auc < 1, "audit.auc", self.auc, "between 0.5 and 1")
+        for name in ("tpr", "outlier_tpr"):
+            require(0.01 < getattr(self, name) < 1, f"audit.{name}", getattr(self, name), "between 0.01 and 1")
+        for name in ("soft_copies", "linkage_risk"):
+            require(0 < getattr(self, name) < 1, f"audit.{name}", getattr(self, name), "between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuntimeConfig:
+    """Machines: how many workers, and what each gets."""
+
+    num_workers: int = 2
+    """Training workers (processes); 0 trains in the driver without Ray."""
+    use_gpu: bool = False
+    """One GPU for each training and generation worker."""
+    cpus_per_worker: int = 1
+    """CPUs, and so compute threads, of each worker."""
+    max_failures: int = 2
+    """Lost training workers survived before the run gives up."""
+    scale_up_seconds: int = 0
+    """Seconds to wait for an autoscaler to bring the machines asked for; 0 refuses at once when they are not there."""
+    max_concurrent_trials: int = 1
+    """Trials of a search that run at the same time."""
+
+    def __post_init__(self) -> None:
+        require(self.num_workers >= 0, "runtime.num_workers", self.num_workers, "0 or more")
+        require(self.cpus_per_worker >= 1, "runtime.cpus_per_worker", self.cpus_per_worker, "1 or more")
+        require(self.scale_up_seconds >= 0, "runtime.scale_up_seconds", self.scale_up_seconds, "0 or more")
+        require(self.max_failures >= 0, "runtime.max_failures", self.max_failures, "0 or more")
+        require(
+            self.max_concurrent_trials >= 1,
+            "runtime.max_concurrent_trials",
+            self.max_concurrent_trials,
+            "1 or more",
+        )

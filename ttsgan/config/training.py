@@ -1,0 +1,90 @@
+"""The adversarial loss and the course of training."""
+
+from dataclasses import dataclass
+
+from ttsgan.config.checks import require
+
+LOSSES = ("standard", "hinge", "lsgan", "wgan-gp", "relativistic")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """The adversarial loss and its regularisers."""
+
+    name: str = "relativistic"
+    """``standard``, ``hinge``, ``lsgan``, ``wgan-gp`` or ``relativistic``."""
+    penalty_weight: float = 10.0
+    """Weight of the gradient penalty: zero-centred on real and synthetic, or one-centred between them for wgan-gp."""
+    penalty_interval: int = 4
+    """The penalty is computed every so many discriminator steps, with its weight multiplied by as much."""
+    drift: float = 0.0
+    """Weight of the squared logits of real series, which keeps a Wasserstein critic near zero."""
+    mode_seeking: float = 0.0
+    """Weight of the mode-seeking term, which asks that two noises give two series."""
+    cycle: float = 1.0
+    """Weight of the cycle term: series of one condition encode, on average, to that condition."""
+
+    def __post_init__(self) -> None:
+        require(self.name in LOSSES, "loss.name", self.name, ", ".join(LOSSES))
+        require(self.penalty_interval >= 1, "loss.penalty_interval", self.penalty_interval, "1 or more")
+        for name in ("penalty_weight", "drift", "mode_seeking", "cycle"):
+            require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """Length, batches, rates, precision and alarms of training."""
+
+    max_series: int = 8_000
+    """Series seen in all, over the three stages of training."""
+    encoder_share: float = 0.2
+    """Share of ``max_series`` spent on the encoder."""
+    days_share: float = 0.6
+    """Share of ``max_series`` spent on the temporal prior; the rest trains the generator and discriminator."""
+    batch_size: int = 32
+    """Series per optimizer step, over all workers."""
+    encoder_lr: float = 2e-3
+    """Peak learning rate of the encoder."""
+    days_lr: float = 2e-3
+    """Peak learning rate of the temporal prior."""
+    generator_lr: float = 5e-4
+    """Peak learning rate of the generator."""
+    discriminator_lr: float = 2e-4
+    """Peak learning rate of the discriminator."""
+    warmup: float = 0.05
+    """Share of each stage over which its rates rise from zero; they fall as a cosine afterwards."""
+    weight_decay: float = 0.01
+    """AdamW weight decay."""
+    grad_clip: float = 1.0
+    """Largest norm of a network's gradient; longer ones are shortened."""
+    ema_half_life: int = 500
+    """Series over which the weight of old parameters in the average falls by half."""
+    precision: str = "auto"
+    """``fp32``, ``bf16``, ``fp16`` (GPU only) or ``auto``: bf16 where the device has fast bf16 products."""
+    checkpoint_interval: int = 2_000
+    """Series between two checkpoints."""
+    log_interval: int = 320
+    """Series between two lines of progress."""
+    diversity_floor: float = 0.2
+    """Spread between generated series over spread between real ones below which training stops as collapsed."""
+    validation_share: float = 0.1
+    """Share of the training entities kept apart to choose the prior's best average and the household law's size."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_series", "batch_size", "ema_half_life", "checkpoint_interval", "log_interval"):
+            require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
+        for name in ("encoder_lr", "days_lr", "generator_lr", "discriminator_lr", "grad_clip"):
+            require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "above 0")
+        for name in ("encoder_share", "days_share", "warmup", "diversity_floor"):
+            require(0 <= getattr(self, name) < 1, f"training.{name}", getattr(self, name), "0 to below 1")
+        require(
+            0 < self.validation_share <= 0.5,
+            "training.validation_share",
+            self.validation_share,
+            "above 0, to 0.5",
+        )
+        shares = self.encoder_share + self.days_share
+        require(shares <= 1, "training.encoder_share + training.days_share", shares, "at most 1")
+        require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
+        require(self.precision in PRECISIONS, "training.precision", self.precision, ", ".join(PRECISIONS))
