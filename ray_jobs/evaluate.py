@@ -100,11 +100,11 @@ def report_page(folder: RunFolder, first_line: str, show_real: bool = True) -> s
     ]
     prepared = folder.summary("prepare")
     return render(
-        title=f"Synthetic series from {', '.join(config.data.source)}",
+        title=f"Synthetic series from {source_name(config)}",
         evaluation=_if_there(where / "evaluation.json"),
         audit=_if_there(where / "audit.json"),
         pictures=Pictures(*few),
-        facts=_facts(folder),
+        facts=_facts(folder, show_real),
         first_line=first_line,
         simulated=prepared["simulated"],
         show_real=show_real,
@@ -115,7 +115,14 @@ def _if_there(file: Location) -> dict[str, Any] | None:
     return file.read_json() if file.is_file() else None
 
 
-def _facts(folder: RunFolder) -> list[tuple[str, str]]:
+def source_name(config: RunConfig) -> str:
+    """Return what the series came from, without the folders that only its owner needs to know."""
+    if config.data.is_sample:
+        return "simulated households"
+    return ", ".join(text.rstrip("/").rpartition("/")[2] for text in config.data.source)
+
+
+def _facts(folder: RunFolder, show_paths: bool) -> list[tuple[str, str]]:
     prepared, groups = folder.summary("prepare"), folder.summary("cluster")
     return [
         ("Recipe", folder.config.recipe),
@@ -128,13 +135,15 @@ def _facts(folder: RunFolder) -> list[tuple[str, str]]:
         ("Series seen in training", str(folder.summary("train")["series_seen"])),
         ("Seed", str(folder.config.seed)),
         ("Versions", ", ".join(f"{name} {number}" for name, number in folder.manifest["versions"].items())),
-        ("Changed from the recipe", ", ".join(_changes(folder.config)) or "nothing"),
+        ("Changed from the recipe", ", ".join(_changes(folder.config, show_paths)) or "nothing"),
     ]
 
 
-def _changes(config: RunConfig) -> list[str]:
+def _changes(config: RunConfig, show_paths: bool) -> list[str]:
     usual = recipes.flat(recipes.by_name(config.recipe))
-    return [f"{name} = {value}" for name, value in recipes.flat(config).items() if usual[name] != value]
+    shown = {name: value for name, value in recipes.flat(config).items() if usual[name] != value}
+    paths = () if show_paths else ("data.source", "data.holdout")
+    return [f"{name} = {value}" for name, value in shown.items() if name not in paths]
 
 
 def judge_files(

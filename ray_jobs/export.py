@@ -35,8 +35,8 @@ that plain readers see as a list. The unit, the step and the number of channels 
 {%- endfor %}
 
 PASS means that the attacks of the audit, with their knowledge, did not succeed on this set beyond the stated limits
-with 95 % confidence each. It is not a proof against other attacks, and not a legal statement of anonymity. Every further
-release made from the same households adds to what can be learned about them.
+with 95 % confidence each. It is not a proof against other attacks, and not a legal statement of anonymity. Every
+further release made from the same households adds to what can be learned about them.
 
 ## How it was made
 Household numbers and the order of days were drawn by networks that saw {{ train_entities }} entities. Each series was

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
 import ray.data
@@ -45,18 +48,33 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False) -> 
     if address == "local":
         wanted = runtime.num_workers * runtime.cpus_per_worker
         slots = max(os.cpu_count() or 1, wanted) + SPARE_SLOTS
-        ray.init(
-            address="local",
-            num_cpus=slots,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=dashboard,
-            **quiet,
-        )
+        with _no_stderr():
+            ray.init(
+                address="local",
+                num_cpus=slots,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=dashboard,
+                **quiet,
+            )
         return
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"--address {address} cannot be joined: {' '.join(str(error).split())[:200]}") from error
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Keep what Ray's C++ part says while it starts off the screen; what goes wrong is raised all the same."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def check_resources(runtime: RuntimeConfig) -> None:

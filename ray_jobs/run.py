@@ -6,7 +6,7 @@ from typing import Any
 
 from ray_jobs.console import Console
 from ray_jobs.encode import run_encode
-from ray_jobs.evaluate import run_audit, run_evaluate, run_report
+from ray_jobs.evaluate import run_audit, run_evaluate, run_report, source_name
 from ray_jobs.export import run_export
 from ray_jobs.folder import STAGES, RunFolder
 from ray_jobs.generate import run_generate
@@ -73,6 +73,7 @@ def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: 
     except ReleaseRefused as error:
         refusal = str(error)
     show_result(folder, console)
+
     if refusal:
         console.say(f"no release: {refusal}")
         return NOT_PASSED
@@ -83,9 +84,8 @@ def show_result(folder: RunFolder, console: Console) -> None:
     """Print a short table and the paths of what was made."""
     prepared, generated = folder.summary("prepare"), folder.summary("generate")
     headline, audit = folder.summary("evaluate")["headline"], folder.summary("audit")
-    source = "simulated sample" if prepared["simulated"] else ", ".join(folder.config.data.source)
     rows = [
-        ("source", source),
+        ("source", source_name(folder.config)),
         ("entities: training, held out", f"{prepared['train_entities']}, {prepared['holdout_entities']}"),
         ("series set aside", str(len(prepared["set_aside"]))),
         ("points per series", f"{prepared['length']} of {prepared['step_seconds']} s"),
