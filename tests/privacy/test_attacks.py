@@ -206,6 +206,21 @@ def test_averages_of_few_members_are_traceable(views):
     assert best_auc(attacked(views, replace(homes(150, 5, "s"), values=mean_of_five))) > 0.65
 
 
+def test_members_are_traced_in_a_mean_that_every_synthetic_series_carries(views):
+    """Independent series, each with the members' mean course laid over it: no series is close, the mean tells all."""
+    members, nonmembers, reference = homes(200, 1, "t"), homes(200, 2, "h"), homes(400, 3, "r")
+    plain = homes(800, 4, "s")
+    logs = np.log(members.values) - np.log(homes(2000, 5, "x").values).mean(0)
+    carrying = replace(plain, values=(plain.values * np.exp(logs.mean(0))).astype(np.float32))
+
+    def traced(synthetic):
+        found = attacks.membership(views, members, nonmembers, reference, synthetic, lambda *_: None)
+        return auc_delong(found.members["mean"], found.nonmembers["mean"])[0]
+
+    assert traced(carrying) > 0.65
+    assert abs(traced(plain) - 0.5) < 0.1
+
+
 def test_linkage(views):
     train, other = homes(60, 1, "t", days=63), homes(60, 2, "h", days=63)
     linked = attacks.linkage(views, train, train, 1, np.random.default_rng(0))

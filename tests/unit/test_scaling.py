@@ -389,3 +389,25 @@ def test_real_households(real_data):
     peak = back.max(2) / np.nanmax(values, axis=2)
     assert abs(np.median(peak) - 1) < 0.02
     assert np.abs(peak - 1).max() < 0.15
+
+
+def test_common_course_of_new_series_keeps_the_spectrum_and_not_the_dates():
+    """What training series share is given back to them exactly; new series share another course of the same size."""
+    rng = np.random.default_rng(0)
+    shared = np.cumsum(rng.normal(size=2190)) * 0.02 + rng.normal(size=2190)
+    values = np.exp(shared + rng.normal(size=(60, 1, 2190))).astype(np.float32)
+    starts = np.full(60, np.datetime64("2013-01-01", "s"))
+    scaler = fitted(values, starts)
+    kept, anew = scaler.state["common_course"][0, 0], scaler.state["common_anew"][0, 0]
+    assert np.corrcoef(kept, shared - shared.mean())[0, 1] > 0.8
+    # All but the fastest wave, of which only one phase can be told.
+    sizes = [np.abs(np.fft.rfft(course))[:-1] for course in (anew, kept)]
+    np.testing.assert_allclose(*sizes, atol=1e-8)
+    np.testing.assert_allclose(np.fft.rfft(anew)[:6], np.fft.rfft(kept)[:6], atol=1e-8)
+    fast = np.fft.rfft(kept)
+    fast[:6] = 0
+    assert abs(np.corrcoef(np.fft.irfft(fast, 2190), anew)[0, 1]) < 0.1
+    scaled = scaler.transform(values, starts)
+    back, new = (scaler.decode_scores(scaled.residual, scaled.numbers, starts, anew=a) for a in (False, True))
+    np.testing.assert_allclose(back, scaled.scores, atol=1e-4)
+    assert np.corrcoef(new.mean(axis=(0, 1)), back.mean(axis=(0, 1)))[0, 1] < 0.5

@@ -7,7 +7,8 @@ The *household numbers* (level, quantile function, habit, loading, spread, persi
 series but the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn
 residual, and its level, peaks and load factor come out right by construction, because only the order of the scores is
 used on the way back. Everything is fitted on training series; the *common course* is what all training series of the
-same dates share (weather, holidays).
+same dates share (weather, holidays). It is a mean over training series, and its members could be traced in it; so new
+series share another course of the same spectrum, drawn once (`decode_scores` with ``anew``).
 
 Axis letters: B series, C channels, T time steps, S slots of a day, J basis functions of the habit, H household numbers,
 Q points of a quantile function.
@@ -29,6 +30,8 @@ DAY_LAGS = (1, 2, 7, 14)
 """Lags, in days, of the autocorrelations among the household numbers; one step comes before them."""
 DRIFT_DAYS = 28
 """Days of the means whose spread is the drift of a household."""
+KEPT_WAVES = 6
+"""Waves a year up to which the common course of new series is that of training; faster ones are drawn anew."""
 MIN_SHARED = 10
 """A common course is estimated only for dates that so many training series share."""
 HABIT_RIDGE = np.array([1.0, 1.0, 4.0, 4.0, 4.0, 4.0])
@@ -112,7 +115,7 @@ class SeriesScaler:
         habit_BF = self._habit_coefficients(scores, observed, starts)
         self._fit_components("habit", habit_BF, self.config.habit_components)
         rest = scores - self._habit(self._project("habit", habit_BF), starts)
-        self._fit_common(rest, observed, starts)
+        self._fit_common(rest, observed, starts, seed)
         rest -= self._loading(rest, observed, starts)[..., None] * self._common(starts)
         self._fit_components("spread", self._log_spread(rest, observed, starts), SPREAD_COMPONENTS)
         return self
@@ -123,7 +126,7 @@ class SeriesScaler:
         self.state[f"{name}_mean"] = pca.mean_
         self.state[f"{name}_axes"] = pca.components_
 
-    def _fit_common(self, rest: NDArray, observed: NDArray, starts: NDArray) -> None:
+    def _fit_common(self, rest: NDArray, observed: NDArray, starts: NDArray, seed: int) -> None:
         """Average what series of the same dates share beyond their habits, shrunk towards nothing."""
         dates, courses = [], []
         for start in np.unique(starts):
@@ -135,6 +138,7 @@ class SeriesScaler:
         channels, length = self.state["shape"]
         self.state["common_start"] = np.array(dates, dtype=np.int64)
         self.state["common_course"] = np.array(courses, dtype=np.float64).reshape(-1, channels, length)
+        self.state["common_anew"] = _redraw(self.state["common_course"], np.random.default_rng(seed), self._year_steps)
 
     # ---- there and back --------------------------------------------------------------------------------------------
 
@@ -186,11 +190,16 @@ class SeriesScaler:
         _bridge_gaps(residual, observed)
         return Scaled(scores.astype(np.float32), residual.astype(np.float32), observed, numbers.astype(np.float32))
 
-    def decode_scores(self, residual: NDArray, numbers: NDArray, starts: NDArray) -> NDArray[np.float32]:
-        """Return the scores (B, C, T) of residuals (B, C, T) of households with these numbers (B, H)."""
+    def decode_scores(
+        self, residual: NDArray, numbers: NDArray, starts: NDArray, anew: bool = False
+    ) -> NDArray[np.float32]:
+        """Return the scores (B, C, T) of residuals (B, C, T) of households with these numbers (B, H).
+
+        With ``anew`` the common course is the one drawn for new series, else the one that training series shared.
+        """
         layout, numbers = self.layout, np.asarray(numbers, dtype=np.float64)
         scores = residual * self._spread(numbers[:, layout["spread"]], starts)
-        scores += numbers[:, layout["loading"], None] * self._common(starts)
+        scores += numbers[:, layout["loading"], None] * self._common(starts, "common_anew" if anew else "common_course")
         return (scores + self._habit(numbers[:, layout["habit"]], starts)).astype(np.float32)
 
     def inverse(self, scores: NDArray, numbers: NDArray) -> NDArray[np.float32]:
@@ -286,10 +295,14 @@ class SeriesScaler:
                 out[np.ix_(rows, range(channels), at)] = table[rows, :, s] @ basis_TJ[at].T
         return out
 
-    def _common(self, starts: NDArray) -> NDArray:
+    @property
+    def _year_steps(self) -> float:
+        return calendar.YEAR_DAYS * calendar.DAY_SECONDS / self.step_seconds
+
+    def _common(self, starts: NDArray, which: str = "common_course") -> NDArray:
         """Return the common course (B, C, T) of the dates of each series; zero where training knew too few."""
         seconds = starts.astype("datetime64[s]").astype(np.int64)
-        known, course = self.state["common_start"], self.state["common_course"]
+        known, course = self.state["common_start"], self.state[which]
         out = np.zeros((len(starts), *self.state["shape"]))
         for index, first in enumerate(known):
             out[seconds == first] = course[index]
@@ -320,6 +333,19 @@ class SeriesScaler:
             rows = starts == start
             out[rows] = table[rows][:, :, self._basis(start)[0]]
         return out
+
+
+def _redraw(courses_KCT: NDArray, rng: np.random.Generator, year_steps: float) -> NDArray:
+    """Return courses of the same spectrum with phases drawn anew; waves of `KEPT_WAVES` or fewer a year stay.
+
+    What is left of the training series' mean is a handful of slow waves and the size of the others (Theiler 1992).
+    """
+    waves = np.fft.rfft(courses_KCT, axis=2)
+    per_year = np.arange(waves.shape[2]) * year_steps / courses_KCT.shape[2]
+    # One phase for all channels, so that they stay in step.
+    turn = np.exp(2j * np.pi * rng.random((len(courses_KCT), 1, waves.shape[2])))
+    turn[..., per_year <= KEPT_WAVES] = 1
+    return np.fft.irfft(waves * turn, n=courses_KCT.shape[2], axis=2)
 
 
 def _fill(scores: NDArray, missing: NDArray) -> NDArray:

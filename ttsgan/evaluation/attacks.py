@@ -73,6 +73,13 @@ class Views:
         z /= np.maximum(np.sqrt((z**2).mean(-1, keepdims=True)), 1e-6)
         return z.reshape(len(judged), -1)
 
+    def course(self, judged: Judged) -> np.ndarray:
+        """Return the shape without the series' own mean day, (n, C * days * S): what belongs to dates, not to habit."""
+        scale = np.maximum(np.abs(judged.values).mean(-1, keepdims=True), 1e-6 * self.unit_scale)
+        days = judged.days(self._log(judged.values / scale))
+        apart = (days - days.mean(-2, keepdims=True)).reshape(len(judged), -1)
+        return apart / np.maximum(np.sqrt((apart**2).mean(-1, keepdims=True)), 1e-6)
+
     def daily(self, judged: Judged) -> np.ndarray:
         """Return logarithms of daily means, shape (n, C * days)."""
         means = judged.days(judged.values).mean(-1)
@@ -128,8 +135,8 @@ def membership(
     Returns
     -------
     Membership
-        Attacks "raw k=1" ... "profile k=5" and "density" (16 principal components of daily means and
-        profile).
+        Attacks "raw k=1" ... "profile k=5", "mean" (what a series has in common with the mean of all synthetic
+        ones) and "density" (16 principal components of daily means and profile).
     """
     scores: dict[str, np.ndarray] = {}
     low_dimensional = []
@@ -149,6 +156,8 @@ def membership(
         if name == "daily":
             k = min(5, len(targets) - 1)
             oddness = nearest(targets, targets, k, exclude=np.arange(len(targets)))[0][:, -1]
+    course = [views.course(judged) for judged in (members, nonmembers, synthetic, reference)]
+    scores["mean"] = _traces_of(np.concatenate(course[:2]), *course[2:])
     report(4 / 5, "membership, density")
     joined = [np.concatenate(part, axis=1) for part in zip(*low_dimensional, strict=True)]
     base, control, targets = _principal(*joined)
@@ -160,6 +169,18 @@ def membership(
         _per_entity(oddness[:num], members.codes),
         _per_entity(oddness[num:], nonmembers.codes),
     )
+
+
+def _traces_of(targets: np.ndarray, base: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """Score how far each target lies towards the mean of the synthetic series from that of unseen real ones.
+
+    A course that a generator averaged over its training series and gave to every synthetic one is a mean that its
+    members can be traced in, however many they are (Homer 2008; Dwork 2015).
+    """
+    centre = control.mean(0, dtype=np.float64)
+    direction = base.mean(0, dtype=np.float64) - centre
+    apart = targets - centre
+    return apart @ direction / np.maximum(np.linalg.norm(apart, axis=1) * np.linalg.norm(direction), 1e-12)
 
 
 def _per_entity(value: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -81,9 +81,8 @@ def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: 
         if state.config.generator.noise == "prior":
             residual = state.average.draw_residual(cond, numbers, calendar, generator)
             channels, length = data.shape.channels, data.shape.length
-            scores = scaler.decode_scores(
-                unpatchify(residual, channels, length).cpu().numpy(), numbers.cpu().numpy(), data.starts[anchors.cpu()]
-            )
+            drawn = unpatchify(residual, channels, length).cpu().numpy()
+            scores = scaler.decode_scores(drawn, numbers.cpu().numpy(), data.starts[anchors.cpu()], anew=True)
             parts["base"].append(patchify(torch.from_numpy(scores).to(cond.device), data.shape.patch_size))
     for name, tensors in parts.items():
         if tensors:
