@@ -133,7 +133,8 @@ def _describe(judged: Judged, x: np.ndarray, edges: np.ndarray, smallest_scale: 
     rank99 = int(0.99 * (ramp.shape[-1] - 1))
     columns: dict[str, np.ndarray] = {
         "level": np.log(scale),
-        "sign": y.mean(-1),
+        # By its own size, however small, and rounded: without negative values it is 1, and the metric says nothing.
+        "sign": (x.mean(-1) / np.maximum(magnitude.mean(-1), 1e-12)).round(5),
         "peak": np.log(peak),
         "high quantile": np.log(scale * np.maximum(_quantiles(ordered_magnitude, [0.999])[..., 0], 1e-6)),
         "load factor": scale / peak,
