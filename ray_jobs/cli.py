@@ -73,37 +73,37 @@ class StageOptions:
     """Ray cluster to join ('auto' inside a job), or 'local' to start one for this command."""
 
 
-def _settings(options: RunOptions, data: DataOptions) -> RunConfig | None:
+def _settings(general: RunOptions, data: DataOptions) -> RunConfig | None:
     """Return the configuration that the options ask for, or None when they ask for nothing but a folder."""
     from ttsgan.data.storage import Location
 
     asked = {name: value for name, value in vars(data).items() if value}
-    if options.data:
-        asked["source"] = options.data
-    if options.holdout:
-        asked["holdout"] = options.holdout
-    if not (asked or options.recipe or options.config or options.set or options.series or options.seed >= 0):
+    if general.data:
+        asked["source"] = general.data
+    if general.holdout:
+        asked["holdout"] = general.holdout
+    if not (asked or general.recipe or general.config or general.set or general.series or general.seed >= 0):
         return None
-    if options.recipe and options.config:
+    if general.recipe and general.config:
         raise ConfigError("--recipe and --config are both given; allowed: one of them")
-    if options.config:
-        config = recipes.from_dict(Location.parse(options.config).read_json())
+    if general.config:
+        config = recipes.from_dict(Location.parse(general.config).read_json())
     else:
-        config = recipes.by_name(options.recipe or "quick")
+        config = recipes.by_name(general.recipe or "quick")
     config = replace(config, data=replace(config.data, **asked))
-    if options.series:
-        config = replace(config, generate=replace(config.generate, series=options.series))
-    if options.seed >= 0:
-        config = replace(config, seed=options.seed)
-    return recipes.override(config, options.set)
+    if general.series:
+        config = replace(config, generate=replace(config.generate, series=general.series))
+    if general.seed >= 0:
+        config = replace(config, seed=general.seed)
+    return recipes.override(config, general.set)
 
 
-def run(options: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], accept_unproven: bool = False) -> int:
+def run(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], accept_unproven: bool = False) -> int:
     """Make a synthetic set: every stage in order, going on where an earlier call stopped.
 
     Parameters
     ----------
-    options : RunOptions
+    general : RunOptions
     data : DataOptions
     accept_unproven : bool
         Release although too few entities prove the privacy limits; the release says so. FAIL is never accepted.
@@ -112,51 +112,51 @@ def run(options: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions]
     from ray_jobs.run import run_all
 
     console = Console()
-    folder = _open(options, data, console)
-    return run_all(folder, console, options.address, accept_unproven)
+    folder = _open(general, data, console)
+    return run_all(folder, console, general.address, accept_unproven)
 
 
-def train(options: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions]) -> int:
+def train(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions]) -> int:
     """Train in a run folder; with --data, prepare it first."""
     from ray_jobs.console import Console
     from ray_jobs.run import run_stage
 
     console = Console()
-    folder = _open(options, data, console)
+    folder = _open(general, data, console)
     if not folder.done("prepare"):
-        run_stage(folder, "prepare", console, options.address)
-    run_stage(folder, "train", console, options.address)
+        run_stage(folder, "prepare", console, general.address)
+    run_stage(folder, "train", console, general.address)
     return 0
 
 
-def _open(options: RunOptions, data: DataOptions, console):
+def _open(general: RunOptions, data: DataOptions, console):
     """Open or make the run folder, and show its configuration."""
     from ray_jobs.folder import RunFolder
     from ttsgan.data.storage import Location
 
-    where = Location.parse(options.out)
-    config = _settings(options, data)
-    if config is None and not options.fresh and (where / "manifest.json").is_file():
+    where = Location.parse(general.out)
+    config = _settings(general, data)
+    if config is None and not general.fresh and (where / "manifest.json").is_file():
         folder = RunFolder.load(where)
     else:
         if config is None:
             raise ConfigError(f"--data is missing and {where} is not a run folder; give files, or --data sample")
-        folder = RunFolder.create(where, config, options.fresh)
+        folder = RunFolder.create(where, config, general.fresh)
     usual = recipes.flat(recipes.by_name(folder.config.recipe))
     changed = [f"{k} = {v}" for k, v in recipes.flat(folder.config).items() if v != usual[k]]
     console.say(f"run {where}: recipe {folder.config.recipe}" + "".join(f"\n    {line}" for line in changed))
     return folder
 
 
-def _stage(name: str, options: StageOptions) -> int:
+def _stage(name: str, general: StageOptions) -> int:
     from ray_jobs.console import Console
     from ray_jobs.folder import RunFolder
     from ray_jobs.run import run_stage
     from ttsgan.data.storage import Location
 
     console = Console()
-    folder = RunFolder.load(Location.parse(options.out))
-    run_stage(folder, name, console, options.address)
+    folder = RunFolder.load(Location.parse(general.out))
+    run_stage(folder, name, console, general.address)
     if name == "audit":
         verdict = folder.summary("audit")
         console.table("Audit", [("verdict", verdict["verdict"]), *(("", reason) for reason in verdict["reasons"])])
@@ -164,22 +164,22 @@ def _stage(name: str, options: StageOptions) -> int:
     return 0
 
 
-def encode(options: OmitArgPrefixes[StageOptions]) -> int:
+def encode(general: OmitArgPrefixes[StageOptions]) -> int:
     """Encode the training series to latents."""
-    return _stage("encode", options)
+    return _stage("encode", general)
 
 
-def cluster(options: OmitArgPrefixes[StageOptions]) -> int:
+def cluster(general: OmitArgPrefixes[StageOptions]) -> int:
     """Group the latents and make the conditions."""
-    return _stage("cluster", options)
+    return _stage("cluster", general)
 
 
-def generate(options: OmitArgPrefixes[StageOptions], series: int = 0) -> int:
+def generate(general: OmitArgPrefixes[StageOptions], series: int = 0) -> int:
     """Draw synthetic series.
 
     Parameters
     ----------
-    options : StageOptions
+    general : StageOptions
     series : int
         Series to write; by default what the run folder's configuration says.
     """
@@ -187,33 +187,33 @@ def generate(options: OmitArgPrefixes[StageOptions], series: int = 0) -> int:
     from ttsgan.data.storage import Location
 
     if series:
-        folder = RunFolder.load(Location.parse(options.out))
+        folder = RunFolder.load(Location.parse(general.out))
         config = replace(folder.config, generate=replace(folder.config.generate, series=series))
         (folder.where / "config.json").write_json(recipes.to_dict(config))
-    return _stage("generate", options)
+    return _stage("generate", general)
 
 
-def evaluate(options: OmitArgPrefixes[StageOptions]) -> int:
+def evaluate(general: OmitArgPrefixes[StageOptions]) -> int:
     """Measure fidelity against the holdout."""
-    return _stage("evaluate", options)
+    return _stage("evaluate", general)
 
 
-def audit(options: OmitArgPrefixes[StageOptions]) -> int:
+def audit(general: OmitArgPrefixes[StageOptions]) -> int:
     """Attack the synthetic series and give the verdict; exit status 3 unless it is PASS."""
-    return _stage("audit", options)
+    return _stage("audit", general)
 
 
-def report(options: OmitArgPrefixes[StageOptions]) -> int:
+def report(general: OmitArgPrefixes[StageOptions]) -> int:
     """Rebuild report.html."""
-    return _stage("report", options)
+    return _stage("report", general)
 
 
-def export(options: OmitArgPrefixes[StageOptions], accept_unproven: bool = False) -> int:
+def export(general: OmitArgPrefixes[StageOptions], accept_unproven: bool = False) -> int:
     """Write the release folder, if the audit allows it; exit status 3 if not.
 
     Parameters
     ----------
-    options : StageOptions
+    general : StageOptions
     accept_unproven : bool
         Release although too few entities prove the privacy limits; the release says so.
     """
@@ -222,8 +222,8 @@ def export(options: OmitArgPrefixes[StageOptions], accept_unproven: bool = False
     from ray_jobs.run import run_stage
     from ttsgan.data.storage import Location
 
-    folder = RunFolder.load(Location.parse(options.out))
-    run_stage(folder, "export", Console(), options.address, accept_unproven)
+    folder = RunFolder.load(Location.parse(general.out))
+    run_stage(folder, "export", Console(), general.address, accept_unproven)
     return 0
 
 
@@ -305,12 +305,12 @@ def judge(
     return 0 if privacy["verdict"] == "PASS" else NOT_PASSED
 
 
-def tune(options: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], trials: int = 8) -> int:
+def tune(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], trials: int = 8) -> int:
     """Search patch size, depth and latent dimension with Ray Tune; writes trials.parquet and best.json.
 
     Parameters
     ----------
-    options : RunOptions
+    general : RunOptions
     data : DataOptions
     trials : int
         Configurations to try; bad ones are stopped early.
@@ -320,10 +320,10 @@ def tune(options: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions
     from ray_jobs.tune import run_tune
 
     console = Console()
-    folder = _open(options, data, console)
+    folder = _open(general, data, console)
     if not folder.done("prepare"):
-        run_stage(folder, "prepare", console, options.address)
-    run_tune(folder, console, options.address, trials)
+        run_stage(folder, "prepare", console, general.address)
+    run_tune(folder, console, general.address, trials)
     return 0
 
 

@@ -40,7 +40,7 @@ further release made from the same households adds to what can be learned about 
 
 ## How it was made
 Household numbers and the order of days were drawn by networks that saw {{ train_entities }} entities. Each series was
-drawn under the mean latent of at least {{ k }} distinct entities. No row is a changed copy of a real one. The numbers
+drawn under the mean latent of at least {{ k }} distinct entities. No row was made by changing a real one. The numbers
 behind this page are in `datasheet.json`, the pictures in `report.html`.
 """
 
