@@ -124,8 +124,8 @@ def test_the_job_asks_for_what_its_workers_have(monkeypatch):
     taken = []
 
     @functools.wraps(cli.run)
-    def take(options, data, accept_unproven=False):
-        taken.append(options)
+    def take(general, data, accept_unproven=False):
+        taken.append(general)
         return 0
 
     monkeypatch.setitem(cli.COMMANDS, "run", take)
