@@ -148,14 +148,19 @@ def _open(general: RunOptions, data: DataOptions, console):
     return folder
 
 
-def _stage(name: str, general: StageOptions) -> int:
-    from ray_jobs.console import Console
+def _load(general: StageOptions):
+    """Open an existing run folder."""
     from ray_jobs.folder import RunFolder
-    from ray_jobs.run import run_stage
     from ttsgan.data.storage import Location
 
-    console = Console()
-    folder = RunFolder.load(Location.parse(general.out))
+    return RunFolder.load(Location.parse(general.out))
+
+
+def _stage(name: str, general: StageOptions) -> int:
+    from ray_jobs.console import Console
+    from ray_jobs.run import run_stage
+
+    console, folder = Console(), _load(general)
     run_stage(folder, name, console, general.address)
     if name == "audit":
         verdict = folder.summary("audit")
@@ -183,11 +188,8 @@ def generate(general: OmitArgPrefixes[StageOptions], series: int = 0) -> int:
     series : int
         Series to write; by default what the run folder's configuration says.
     """
-    from ray_jobs.folder import RunFolder
-    from ttsgan.data.storage import Location
-
     if series:
-        folder = RunFolder.load(Location.parse(general.out))
+        folder = _load(general)
         config = replace(folder.config, generate=replace(folder.config.generate, series=series))
         (folder.where / "config.json").write_json(recipes.to_dict(config))
     return _stage("generate", general)
@@ -218,12 +220,9 @@ def export(general: OmitArgPrefixes[StageOptions], accept_unproven: bool = False
         Release although too few entities prove the privacy limits; the release says so.
     """
     from ray_jobs.console import Console
-    from ray_jobs.folder import RunFolder
     from ray_jobs.run import run_stage
-    from ttsgan.data.storage import Location
 
-    folder = RunFolder.load(Location.parse(general.out))
-    run_stage(folder, "export", Console(), general.address, accept_unproven)
+    run_stage(_load(general), "export", Console(), general.address, accept_unproven)
     return 0
 
 
