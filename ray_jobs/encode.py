@@ -50,11 +50,9 @@ def run_encode(folder: RunFolder, console: Console) -> dict[str, Any]:
     where, runtime = folder.where, folder.config.runtime
     store = where / "store"
     workers = max(runtime.num_workers, 1)
-    data = ray.data.read_parquet(
-        [part.path for part in store.list(".parquet")],
-        filesystem=store.filesystem,
-        columns=["id", "entity", "start", "values"],
-    ).map_batches(
+    parts_of_store = [part.path for part in store.list(".parquet")]
+    read = ray.data.read_parquet(parts_of_store, filesystem=store.filesystem)
+    data = read.select_columns(["id", "entity", "start", "values"]).map_batches(
         EncodeBatch,
         fn_constructor_args=(where.uri, runtime.cpus_per_worker),
         batch_size=BATCH,

@@ -79,7 +79,8 @@ def test_again_does_only_what_is_missing(finished, capsys):
     before = json.loads((out / "manifest.json").read_text())["stages"]["train"]["finished"]
     assert main(["run", "--out", str(out)]) == 3
     assert json.loads((out / "manifest.json").read_text())["stages"]["train"]["finished"] == before
-    assert "train" not in capsys.readouterr().out.split("Result")[0]
+    worked_on = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert worked_on == ["[9/9] export"]
 
 
 def test_accepting_what_is_unproven(finished, capsys):
