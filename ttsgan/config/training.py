@@ -36,7 +36,7 @@ class LossConfig:
 class TrainingConfig:
     """Length, batches, rates, precision and alarms of training."""
 
-    max_series: int = 6_400
+    max_series: int = 8_000
     """Series seen in all, over the three stages of training."""
     encoder_share: float = 0.2
     """Share of ``max_series`` spent on the encoder."""
