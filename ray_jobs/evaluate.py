@@ -61,20 +61,17 @@ def run_evaluate(folder: RunFolder, console: Console) -> dict[str, Any]:
 def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Write ``audit.json`` and log the attempt in the manifest; return the summary."""
     config = folder.config
-    train, holdout, synthetic = read_three(folder.where)
+    train, synthetic = read_half(folder.where, holdout=False), read_store(folder.where / "synthetic")
     result = audit(
-        train,
-        holdout,
-        synthetic,
+        judged(train),
+        judged(read_half(folder.where, holdout=True)),
+        judged(synthetic),
         thresholds=thresholds(config.audit),
         seed=config.seed,
         max_targets=config.audit.max_targets,
         progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
     )
-    fingerprints = {
-        "train": read_half(folder.where, holdout=False).fingerprint(),
-        "synthetic": read_store(folder.where / "synthetic").fingerprint(),
-    }
+    fingerprints = {"train": train.fingerprint(), "synthetic": synthetic.fingerprint()}
     folder.manifest["audit_attempts"].append({"verdict": result["verdict"], **fingerprints})
     folder.save()
     result |= {"fingerprints": fingerprints, "attempts": folder.manifest["audit_attempts"]}
