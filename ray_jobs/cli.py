@@ -4,6 +4,7 @@ Exit status: 0 done; 1 refused or failed, with one line that says why; 2 bad usa
 """
 
 import logging
+import os
 import sys
 import warnings
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction
 
 from ttsgan import recipes
-from ttsgan.config import RunConfig
 from ttsgan.errors import ConfigError, ReleaseRefused, TtsganError
 
 FAILED, BAD_USAGE, NOT_PASSED, INTERRUPTED = 1, 2, 3, 130
@@ -73,31 +73,6 @@ class StageOptions:
     """Ray cluster to join ('auto' inside a job), or 'local' to start one for this command."""
 
 
-def _settings(general: RunOptions, data: DataOptions) -> RunConfig | None:
-    """Return the configuration that the options ask for, or None when they ask for nothing but a folder."""
-    from ttsgan.data.storage import Location
-
-    asked = {name: value for name, value in vars(data).items() if value}
-    if general.data:
-        asked["source"] = general.data
-    if general.holdout:
-        asked["holdout"] = general.holdout
-    if not (asked or general.recipe or general.config or general.set or general.series or general.seed >= 0):
-        return None
-    if general.recipe and general.config:
-        raise ConfigError("--recipe and --config are both given; allowed: one of them")
-    if general.config:
-        config = recipes.from_dict(Location.parse(general.config).read_json())
-    else:
-        config = recipes.by_name(general.recipe or "quick")
-    config = replace(config, data=replace(config.data, **asked))
-    if general.series:
-        config = replace(config, generate=replace(config.generate, series=general.series))
-    if general.seed >= 0:
-        config = replace(config, seed=general.seed)
-    return recipes.override(config, general.set)
-
-
 def run(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], accept_unproven: bool = False) -> int:
     """Make a synthetic set: every stage in order, going on where an earlier call stopped.
 
@@ -110,9 +85,10 @@ def run(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions]
     """
     from ray_jobs.console import Console
     from ray_jobs.run import run_all
+    from ray_jobs.settings import open_run
 
     console = Console()
-    folder = _open(general, data, console)
+    folder = open_run(general, data, console)
     return run_all(folder, console, general.address, accept_unproven)
 
 
@@ -120,32 +96,14 @@ def train(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOption
     """Train in a run folder; with --data, prepare it first."""
     from ray_jobs.console import Console
     from ray_jobs.run import run_stage
+    from ray_jobs.settings import open_run
 
     console = Console()
-    folder = _open(general, data, console)
+    folder = open_run(general, data, console)
     if not folder.done("prepare"):
         run_stage(folder, "prepare", console, general.address)
     run_stage(folder, "train", console, general.address)
     return 0
-
-
-def _open(general: RunOptions, data: DataOptions, console):
-    """Open or make the run folder, and show its configuration."""
-    from ray_jobs.folder import RunFolder
-    from ttsgan.data.storage import Location
-
-    where = Location.parse(general.out)
-    config = _settings(general, data)
-    if config is None and not general.fresh and (where / "manifest.json").is_file():
-        folder = RunFolder.load(where)
-    else:
-        if config is None:
-            raise ConfigError(f"--data is missing and {where} is not a run folder; give files, or --data sample")
-        folder = RunFolder.create(where, config, general.fresh)
-    usual = recipes.flat(recipes.by_name(folder.config.recipe))
-    changed = [f"{k} = {v}" for k, v in recipes.flat(folder.config).items() if v != usual[k]]
-    console.say(f"run {where}: recipe {folder.config.recipe}" + "".join(f"\n    {line}" for line in changed))
-    return folder
 
 
 def _load(general: StageOptions):
@@ -264,6 +222,7 @@ def judge(
     out: str = "",
     set: Annotated[tuple[str, ...], UseAppendAction] = (),
     seed: int = 0,
+    address: str = "local",
 ) -> int:
     """Judge anybody's synthetic series: fidelity and privacy against real training and held-out series.
 
@@ -278,9 +237,11 @@ def judge(
         Overrides such as evaluate.bootstrap=500 or audit.auc=0.6.
     seed : int
         Seed of all random choices.
+    address : str
+        Ray cluster to join for large sets, or 'local' to start one.
     """
     from ray_jobs.console import Console
-    from ray_jobs.evaluate import judge_files
+    from ray_jobs.judge import judge_files
     from ttsgan.config import DataConfig
     from ttsgan.data.storage import Location
 
@@ -291,7 +252,7 @@ def judge(
     if where is not None:
         where.check_writable()
     with console.working("judging"):
-        fidelity, privacy = judge_files(train, holdout, synthetic, options, config, where, console)
+        fidelity, privacy = judge_files(train, holdout, synthetic, options, config, where, address, console)
     headline = fidelity["headline"]
     rows = [
         ("fidelity, 1 = real sample", f"{headline['value']:.2f} ({headline['low']:.2f} to {headline['high']:.2f})"),
@@ -316,10 +277,11 @@ def tune(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions
     """
     from ray_jobs.console import Console
     from ray_jobs.run import run_stage
+    from ray_jobs.settings import open_run
     from ray_jobs.tune import run_tune
 
     console = Console()
-    folder = _open(general, data, console)
+    folder = open_run(general, data, console)
     if not folder.done("prepare"):
         run_stage(folder, "prepare", console, general.address)
     run_tune(folder, console, general.address, trials)
@@ -392,6 +354,8 @@ def main(words: list[str] | None = None) -> int:
     """Run the command that ``words`` (by default, those of the process) say; return the exit status."""
     words = sys.argv[1:] if words is None else words
     own = words[: words.index("--")] if "--" in words else words
+    # Threads that wait for each other by spinning waste most of a busy machine; torch and scikit-learn read this.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:

@@ -1,18 +1,20 @@
-"""Stages evaluate, audit and report, and ``ttsgan judge``: files in, the library's judges, files out."""
+"""Stages evaluate, audit and report: files in, the library's judges, files out."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 
+from ray_jobs.blocks import RayBlockMap, parquet_loaders
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
+from ray_jobs.inside import read_inside
 from ray_jobs.prepare import read_half
 from ttsgan import recipes
-from ttsgan.config import AuditConfig, DataConfig, PatchConfig, RunConfig
-from ttsgan.data.prepare import prepare
+from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, read_store
+from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.privacy import Thresholds, audit
@@ -39,43 +41,46 @@ def read_three(where: Location) -> tuple[Judged, Judged, Judged]:
     return *halves, judged(read_store(where / "synthetic"))
 
 
-def thresholds(config: AuditConfig) -> Thresholds:
+def thresholds(config: AuditConfig, cluster: ClusterConfig) -> Thresholds:
     """Return the limits of the gate that a configuration asks for."""
     limits = dataclasses.asdict(config)
     limits.pop("max_targets")
-    return Thresholds(**limits)
+    return Thresholds(**limits, min_group_size=cluster.min_group_size, max_dominance=cluster.max_dominance)
+
+
+def fidelity(train: Judged, holdout: Judged, synthetic: Judged, config: RunConfig) -> dict[str, Any]:
+    """Return the evaluation that a configuration asks for."""
+    return evaluate(train, holdout, synthetic, seed=config.seed, **dataclasses.asdict(config.evaluate))
 
 
 def run_evaluate(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Write ``evaluation.json``; return the summary."""
-    config = folder.config
     console.progress("measuring distances to the holdout")
-    limits = config.evaluate
-    result = evaluate(
-        *read_three(folder.where), seed=config.seed, max_series=limits.max_series, bootstrap=limits.bootstrap
-    )
+    result = fidelity(*read_three(folder.where), folder.config)
     (folder.where / "evaluation.json").write_json(result)
     return {"headline": result["headline"]}
 
 
 def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Write ``audit.json`` and log the attempt in the manifest; return the summary."""
-    config = folder.config
-    train, synthetic = read_half(folder.where, holdout=False), read_store(folder.where / "synthetic")
+    config, where = folder.config, folder.where
+    train = read_half(where, holdout=False)
+    fingerprints = {"train": train.fingerprint(), "synthetic": read_store(where / "synthetic").fingerprint()}
     result = audit(
         judged(train),
-        judged(read_half(folder.where, holdout=True)),
-        judged(synthetic),
-        thresholds=thresholds(config.audit),
+        judged(read_half(where, holdout=True)),
+        Blocks(parquet_loaders(where / "synthetic", BLOCK_SERIES)),
+        thresholds=thresholds(config.audit, config.cluster),
         seed=config.seed,
         max_targets=config.audit.max_targets,
+        inside=read_inside(where),
+        spread=RayBlockMap(),
         progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
     )
-    fingerprints = {"train": train.fingerprint(), "synthetic": synthetic.fingerprint()}
     folder.manifest["audit_attempts"].append({"verdict": result["verdict"], **fingerprints})
     folder.save()
     result |= {"fingerprints": fingerprints, "attempts": folder.manifest["audit_attempts"]}
-    (folder.where / "audit.json").write_json(result)
+    (where / "audit.json").write_json(result)
     return {"verdict": result["verdict"], "reasons": result["reasons"]}
 
 
@@ -141,49 +146,3 @@ def _changes(config: RunConfig, show_paths: bool) -> list[str]:
     shown = {name: value for name, value in recipes.flat(config).items() if usual[name] != value}
     paths = () if show_paths else ("data.source", "data.holdout")
     return [f"{name} = {value}" for name, value in shown.items() if name not in paths]
-
-
-def judge_files(
-    train: str,
-    holdout: str,
-    synthetic: str,
-    data: DataConfig,
-    config: RunConfig,
-    out: Location | None,
-    console: Console,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Judge anybody's synthetic series; write ``evaluation.json``, ``audit.json`` and ``report.html`` into ``out``.
-
-    Returns
-    -------
-    evaluation, audit : dict
-    """
-    sets = []
-    for name, path in (("train", train), ("holdout", holdout), ("synthetic", synthetic)):
-        console.progress(f"reading {name}")
-        options = data if name != "synthetic" else dataclasses.replace(data, entity="entity")
-        series, report = prepare(options, [Location.parse(path)], PatchConfig())
-        if report.set_aside:
-            console.say(f"    {name}: {len(report.set_aside)} series set aside")
-        sets.append(judged(series))
-    console.progress("measuring distances to the holdout")
-    limits = config.evaluate
-    evaluation = evaluate(*sets, seed=config.seed, max_series=limits.max_series, bootstrap=limits.bootstrap)
-    verdict = audit(
-        *sets,
-        thresholds=thresholds(config.audit),
-        seed=config.seed,
-        max_targets=config.audit.max_targets,
-        progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
-    )
-    if out is not None:
-        few = [part.take(np.arange(min(PICTURED, len(part)))) for part in sets]
-        facts = [("Training", train), ("Holdout", holdout), ("Synthetic", synthetic), ("Seed", str(config.seed))]
-        page = render(
-            title="Judgement of synthetic series", evaluation=evaluation, audit=verdict,
-            pictures=Pictures(*few), facts=facts,
-        )  # fmt: skip
-        (out / "evaluation.json").write_json(evaluation)
-        (out / "audit.json").write_json(verdict)
-        (out / "report.html").write_bytes(page.encode())
-    return evaluation, verdict

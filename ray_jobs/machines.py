@@ -17,7 +17,7 @@ from ttsgan.errors import ConfigError
 
 SPARE_SLOTS = 2
 """CPU slots of a local Ray beyond the cores, for tasks that only read and hand on."""
-OBJECT_STORE_BYTES = 500_000_000
+OBJECT_STORE_BYTES = 1_500_000_000
 POLL_SECONDS = 5.0
 
 

@@ -26,7 +26,7 @@ STAGE_FUNCTIONS: dict[str, Callable[[RunFolder, Console], dict[str, Any]]] = {
     "audit": run_audit,
     "report": run_report,
 }
-ON_RAY = ("train", "encode", "cluster", "generate")
+ON_RAY = ("train", "encode", "cluster", "generate", "audit")
 DONE, NOT_PASSED = 0, 3
 """Exit statuses."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 import safetensors.torch
+import torch
 from numpy.typing import NDArray
 
 from ttsgan import recipes
@@ -48,11 +49,25 @@ class Model:
 
     def encode(self, values: NDArray[np.float32], starts: NDArray) -> NDArray[np.float32]:
         """Return the latents (B, Z), means of the posterior, of series (B, C, L) in physical units."""
+        return encode_all(self.networks, self._scaled(values, starts), LocalRuntime()).numpy()
+
+    @torch.no_grad()
+    def discriminate(
+        self, values: NDArray[np.float32], starts: NDArray, cond: NDArray[np.float32], chunk: int = 64
+    ) -> NDArray[np.float32]:
+        """Return the discriminator's logits of whole series (B, C, L) under conditions (B, Z)."""
+        data = self._scaled(values, starts)
+        cond_BZ = self.networks.standard_latents(torch.from_numpy(cond).float())
+        parts = [
+            self.networks.discriminator(data.scores[rows], data.calendar_of(rows), cond_BZ[rows])[0]
+            for rows in torch.arange(len(data)).split(chunk)
+        ]
+        return torch.cat(parts).numpy()
+
+    def _scaled(self, values: NDArray[np.float32], starts: NDArray) -> TrainSet:
         share, seed = self.config.training.validation_share, self.config.seed
-        patch = self.networks.shape.patch_size
         nobody = np.zeros(len(values), dtype=str)
-        data = build_train_set(values, starts, nobody, self.scaler, patch, share, seed)
-        return encode_all(self.networks, data, LocalRuntime()).numpy()
+        return build_train_set(values, starts, nobody, self.scaler, self.networks.shape.patch_size, share, seed)
 
     def synthesizer(self, device: str = "cpu") -> Synthesizer:
         """Return the drawer of new series."""

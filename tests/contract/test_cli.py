@@ -22,7 +22,7 @@ OPTIONS = {
     "audit": "out address",
     "export": "out address accept-unproven",
     "report": "out address",
-    "judge": f"train holdout synthetic out set seed {READING}",
+    "judge": f"train holdout synthetic out set seed address {READING}",
     "tune": f"{RUNNING} trials",
     "submit": "address no-follow working-dir env",
 }

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import cdist
 
-from ttsgan.evaluation import attacks, copying
-from ttsgan.evaluation.judged import Judged
-from ttsgan.evaluation.neighbours import log_density, nearest
+from ttsgan.evaluation import copying, fragments
+from ttsgan.evaluation.gate import Thresholds
+from ttsgan.evaluation.judged import Judged, joined
+from ttsgan.evaluation.linkage import LinkageSearch, attributes, linkage_checks
+from ttsgan.evaluation.membership import MembershipSearch
 from ttsgan.evaluation.stats import auc_delong
+from ttsgan.evaluation.views import Views, align_weekday
 
 STEPS = 6
 DAY = STEPS
@@ -32,7 +34,7 @@ def homes(num, seed, prefix, days=56, start="2013-01-01"):
 
 @pytest.fixture(scope="module")
 def views():
-    return attacks.Views(np.array([0.5]))
+    return Views(np.array([0.5]))
 
 
 @pytest.fixture(scope="module")
@@ -47,69 +49,8 @@ SETTINGS = {"literal": 0.05, "soft": 0.9, "hard": 0.5}
 
 def flags(search, synthetic, num_null=200):
     """Flag a set beside independent series, which say what chance does."""
-    found = search.measure(copying_join(homes(num_null, 9, "s"), synthetic))
-    lowest = copying.null_minimum(found.part(slice(0, num_null)), 0.05)
-    return copying.copy_flags(found.part(slice(num_null, None)), lowest, **SETTINGS)
-
-
-def copying_join(first, second):
-    return replace(
-        first,
-        values=np.concatenate([first.values, second.values]),
-        entities=np.concatenate([first.entities, second.entities]),
-        starts=np.concatenate([first.starts, second.starts]),
-    )
-
-
-def test_nearest_is_exact():
-    rng = np.random.default_rng(0)
-    queries, base = (
-        rng.normal(size=(70, 30)).astype(np.float32),
-        rng.normal(size=(150, 30)).astype(np.float32),
-    )
-    distances, indices = nearest(queries, base, 3)
-    full = cdist(queries, base)
-    assert indices.tolist() == np.argsort(full, 1)[:, :3].tolist()
-    assert distances == pytest.approx(np.sort(full, 1)[:, :3], rel=1e-5)
-
-
-def test_nearest_does_not_depend_on_blocks():
-    rng = np.random.default_rng(1)
-    queries, base = (
-        rng.normal(size=(90, 40)).astype(np.float32),
-        rng.normal(size=(300, 40)).astype(np.float32),
-    )
-    base[200:] = base[:100]
-    whole = nearest(queries, base, 4)
-    for query_block, base_block in ((7, 13), (90, 64), (1, 299)):
-        blocked = nearest(queries, base, 4, query_block=query_block, base_block=base_block)
-        assert np.array_equal(whole[0], blocked[0])
-        assert np.array_equal(whole[1], blocked[1])
-
-
-def test_nearest_survives_cancellation_near_zero():
-    """With |x| = 1e4 the product formula alone is wrong by more than the distances themselves."""
-    rng = np.random.default_rng(2)
-    base = (1e4 + rng.normal(size=(50, 100))).astype(np.float32)
-    queries = base + np.float32(1e-2)
-    distances, indices = nearest(queries, base, 1)
-    assert indices[:, 0].tolist() == list(range(50))
-    assert distances[:, 0] == pytest.approx(0.1, rel=0.1)
-    assert nearest(base, base, 1)[0].max() == 0
-
-
-def test_nearest_excludes_and_pads():
-    base = np.arange(3, dtype=np.float32)[:, None]
-    distances, indices = nearest(base, base, 3, exclude=np.arange(3))
-    assert indices.tolist() == [[1, 2, -1], [0, 2, -1], [1, 0, -1]]
-    assert np.isinf(distances[:, 2]).all()
-
-
-def test_log_density_does_not_underflow():
-    base = np.random.default_rng(0).normal(size=(200, 16))
-    far = log_density(np.array([np.full(16, 100.0), np.full(16, 200.0)]), base, 0.5)
-    assert np.isfinite(far).all()
-    assert far[0] > far[1]
+    lowest = copying.null_minimum(search.search(homes(num_null, 9, "s")), 0.05)
+    return copying.copy_flags(search.search(synthetic), lowest, **SETTINGS)
 
 
 @pytest.mark.parametrize("kind", ["literal", "shift days", "shift hours", "scaled", "noisy", "mixed"])
@@ -164,18 +105,56 @@ def test_a_copy_is_found_at_its_exact_shift(search):
     assert distance == pytest.approx(np.zeros(4), abs=5e-3)
 
 
-def test_pasted_weeks_are_found_and_independent_series_are_not(search):
+def pasted_weeks(num, moved=0, factor=1.0, seed=0):
+    """Paste weeks of training homes together, each rolled by some steps and rescaled."""
     train = homes(200, 1, "t").values
-    rng, week = np.random.default_rng(0), 7 * DAY
-    values = np.empty((50, 1, train.shape[2]), np.float32)
+    rng, week = np.random.default_rng(seed), 7 * DAY
+    values = np.empty((num, 1, train.shape[2]), np.float32)
     for begin in range(0, train.shape[2], week):
-        values[:, :, begin : begin + week] = train[rng.permutation(200)[:50], :, begin : begin + week] * 1.1
-    pasted, control = search.stretches(replace(homes(50, 8, "s"), values=values), literal=0.05, hard=0.5)
-    assert pasted.all()
-    assert not control.any()
-    pasted, control = search.stretches(homes(50, 8, "s"), literal=0.05, hard=0.5)
-    assert not pasted.any()
-    assert not control.any()
+        chosen = np.roll(train[rng.permutation(200)[:num]], moved, -1)
+        values[:, :, begin : begin + week] = factor * chosen[:, :, begin : begin + week]
+    return replace(homes(num, 8, "s"), values=values)
+
+
+def sides(synthetic):
+    halves = homes(100, 2, "h"), homes(100, 3, "r")
+    return synthetic, homes(200, 1, "t"), halves
+
+
+def test_pasted_weeks_are_found_at_their_dates(search):
+    rng = np.random.default_rng(0)
+    found = fragments.same_dates(*sides(pasted_weeks(50, factor=1.1)), Thresholds(), rng)
+    assert found.train.all()
+    assert not found.control.any()
+    assert fragments.same_dates_check(found)["passed"] is False
+    found = fragments.same_dates(*sides(homes(50, 8, "s")), Thresholds(), rng)
+    assert not found.train.any()
+    assert fragments.same_dates_check(found)["passed"] is True
+
+
+@pytest.mark.parametrize("days", [3, 7])
+@pytest.mark.parametrize("moved", [0, 5, 15 * DAY + 2])
+def test_weeks_are_found_wherever_they_were_moved_to(moved, days):
+    synthetic, train, halves = sides(pasted_weeks(60, moved, 0.7))
+    found = fragments.anywhere(synthetic, train, joined(*halves), days, Thresholds(), np.random.default_rng(1))
+    assert found.train.mean() > (0.8 if days == 3 else 0.2)
+    assert not found.control.any()
+    assert fragments.anywhere_check(found, days, Thresholds())["passed"] is False
+
+
+def test_independent_series_hold_no_fragments():
+    synthetic, train, halves = sides(homes(400, 8, "s"))
+    for days in fragments.windows_of(synthetic):
+        found = fragments.anywhere(synthetic, train, joined(*halves), days, Thresholds(), np.random.default_rng(1))
+        assert found.train.sum() <= 1
+        assert fragments.anywhere_check(found, days, Thresholds())["passed"] is not False
+
+
+def test_fragments_on_both_sides_are_no_proof():
+    found = fragments.Found(np.arange(400) < 30, np.arange(400) < 26)
+    assert fragments.anywhere_check(found, 3, Thresholds())["passed"] is None
+    alone = fragments.Found(np.arange(400) < 12, np.zeros(400, bool))
+    assert fragments.anywhere_check(alone, 3, Thresholds())["passed"] is False
 
 
 def best_auc(found):
@@ -183,8 +162,24 @@ def best_auc(found):
 
 
 def attacked(views, synthetic):
-    holdout, reference = homes(100, 2, "h"), homes(50, 3, "r")
-    return attacks.membership(views, homes(150, 1, "t"), holdout, reference, synthetic, lambda *_: None)
+    return membership(views, homes(150, 1, "t"), homes(100, 2, "h"), homes(50, 3, "r"), synthetic)
+
+
+def membership(views, members, nonmembers, reference, synthetic, blocks=2):
+    found = MembershipSearch(views, members, nonmembers, reference, synthetic, len(synthetic), 0)
+    return found.join(
+        [found.search(synthetic.take(rows)) for rows in np.array_split(np.arange(len(synthetic)), blocks)]
+    )
+
+
+def test_blocks_do_not_change_membership(views):
+    one, many = (attacked_in(views, blocks) for blocks in (1, 7))
+    for name in one.members:
+        assert many.members[name] == pytest.approx(one.members[name], rel=1e-6, abs=1e-6), name
+
+
+def attacked_in(views, blocks):
+    return membership(views, homes(60, 1, "t"), homes(60, 2, "h"), homes(50, 3, "r"), homes(90, 5, "s"), blocks)
 
 
 def test_membership_of_copies_is_certain(views):
@@ -214,23 +209,51 @@ def test_members_are_traced_in_a_mean_that_every_synthetic_series_carries(views)
     carrying = replace(plain, values=(plain.values * np.exp(logs.mean(0))).astype(np.float32))
 
     def traced(synthetic):
-        found = attacks.membership(views, members, nonmembers, reference, synthetic, lambda *_: None)
+        found = membership(views, members, nonmembers, reference, synthetic)
         return auc_delong(found.members["mean"], found.nonmembers["mean"])[0]
 
     assert traced(carrying) > 0.65
     assert abs(traced(plain) - 0.5) < 0.1
 
 
-def test_linkage(views):
+def linked(views, members, controls, synthetic):
+    search = LinkageSearch(views, members, controls, 0)
+    parts = [search.search(synthetic.take(rows)) for rows in np.array_split(np.arange(len(synthetic)), 3)]
+    return search.join(parts)
+
+
+def test_copies_are_linked_and_tell_every_attribute(views):
     train, other = homes(60, 1, "t", days=63), homes(60, 2, "h", days=63)
-    linked = attacks.linkage(views, train, train, 1, np.random.default_rng(0))
-    assert linked.mean() > 0.9
-    assert attacks.linkage(views, other, train, 1, np.random.default_rng(0)).mean() < 0.6
+    found = linked(views, train, other, train)
+    for name, hits in found.hits.items():
+        assert hits[found.sides == 0].mean() > 0.9, name
+        assert hits[found.sides == 1].mean() < 0.6, name
+    checks = linkage_checks(found, Thresholds())
+    assert {check["attack"] for check in checks} == {"linkage", "inference"}
+    assert all(check["passed"] is False for check in checks)
+
+
+def test_independent_series_link_nobody(views):
+    found = linked(views, homes(150, 1, "t", days=63), homes(150, 2, "h", days=63), homes(200, 3, "s", days=63))
+    assert set(found.hits) == {"1", "4", "level", "peak", "absence"}
+    assert not any(check["passed"] is False for check in linkage_checks(found, Thresholds()))
+
+
+def test_attributes_of_a_series_worked_out_by_hand():
+    """Three weeks from Monday, 1 kWh a step; the second week empty; one peak on the last Wednesday's third slot."""
+    values = np.ones((1, 1, 21 * DAY), np.float32)
+    values[0, 0, 7 * DAY : 14 * DAY] = 0
+    values[0, 0, 16 * DAY + 2] = 5
+    judged = replace(homes(1, 0, "a", days=21, start="2013-01-07"), values=values)
+    told = attributes(judged, np.ones(21, bool))
+    assert told["level"] == pytest.approx([(14 * DAY + 4) / (21 * DAY)])
+    assert told["peak"].tolist() == [2 * DAY + 2]
+    assert told["absence"].tolist() == [1]
 
 
 def test_series_of_another_year_are_moved_to_the_same_weekday():
     judged = homes(3, 0, "a", start="2013-01-01")
     later = replace(judged, starts=np.full(3, np.datetime64("2013-01-03T04:00", "s")))
-    moved = attacks.align_weekday(later, judged.starts[0])
+    moved = align_weekday(later, judged.starts[0])
     assert np.array_equal(moved.values, np.roll(judged.values, 2 * DAY + 1, axis=2))
     assert moved.starts.tolist() == judged.starts.tolist()

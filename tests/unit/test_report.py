@@ -1,6 +1,7 @@
 """The report page as text: what it must say, what must not be in it, and that it can be drawn for any series."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,7 +12,10 @@ from ttsgan.errors import DataError
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.report import Pictures, render
 
-SECTIONS = ("summary", "weeks", "days", "time", "sizes", "years", "map", "roc", "metrics", "audit", "facts", "limits")
+SECTIONS = (
+    "summary", "weeks", "days", "time", "years", "sizes", "map", "metrics", "classifiers", "tasks", "audit", "roc",
+    "facts", "sources", "limits",
+)  # fmt: skip
 
 
 def judged(values, step_seconds=14_400, unit="kWh/h", start="2013-01-01", entity="e"):
@@ -48,17 +52,24 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def evaluation():
-    def metric(name, ratio, low=0.9, high=1.5):
+    def metric(name, ratio, low=0.9, high=1.5, family="size", **more):
         return {
-            "family": "size", "name": name, "distance": 0.1 * ratio, "floor": 0.1, "ratio": ratio, "low": low,
+            "family": family, "name": name, "distance": 0.1 * ratio, "floor": 0.1, "ratio": ratio, "low": low,
             "high": high, "unit": "real spread", "sees": f"sees {name}", "blind_to": f"blind {name}",
-            "in_headline": True,
+            "in_headline": family == "size", **more,
         }  # fmt: skip
 
     sizes = {"series": 30, "entities": 30, "set_aside_empty": 1, "constant": 2, "missing_share": 0.25}
     return {
         "headline": {"value": 1.234, "low": 1.1, "high": 1.4, "metrics": 3},
-        "metrics": [metric("middling", 1.5), metric("best", 0.02), metric("worst", 40.0, None, None)],
+        "metrics": [
+            metric("middling", 1.5),
+            metric("best", 0.02),
+            metric("worst", 40.0, None, None),
+            metric("boosting on features", 2.0, family="classifier", auc=0.75, auc_floor=0.5),
+            metric("day ahead, ridge", 1.1, family="utility", naive=0.4, beats_naive=True, ratio_noise=0.05),
+            metric("day ahead, network", 1.2, family="utility", naive=0.05, beats_naive=False, ratio_noise=0.05),
+        ],
         "sizes": {"train": sizes, "holdout": sizes, "synthetic": sizes, "compared": 30},
         "seed": 7,
     }
@@ -75,6 +86,7 @@ def audit():
             check("near-copies", 0.0, 0.01, 0.001, None, attack="copying", needed=3102),
             check("AUC", 0.46, 0.51, 0.55, True),
             check("true positive rate", 0.3, 0.4, 0.02, False, stratum="the oddest 5 % of targets"),
+            check("lower bound of epsilon", 2.5, 2.5, 1.0, False, attack="canaries") | {"informs": True},
         ],
         "self_test": {"planted": 20, "found": 19, "holdout_as_synthetic": "clean"},
         "sizes": {"train": sizes, "holdout": sizes, "synthetic": sizes},
@@ -147,7 +159,7 @@ def test_every_section_is_there_and_is_named_by_its_heading(page):
 
 def test_every_picture_has_a_caption_and_a_text_in_its_place(page):
     labels = [attributes["aria-label"] for tag, attributes in Reader(page).tags if tag == "svg"]
-    assert len(labels) == page.count("<figcaption>") == 8 + 6 + 3 + 3 + 6 + 3 + 2
+    assert len(labels) == page.count("<figcaption>") == 4 + 6 + 3 + 3 + 6 + 3 + 2
     assert all(len(label) > 40 and re.search(r"\d", label) for label in labels)
     assert page.count('<svg viewBox="0 0 ') == page.count('role="img" aria-label="') - page.count('<span class="bar ')
 
@@ -177,46 +189,84 @@ def test_the_page_is_small_and_the_same_again(page, arguments):
 
 def test_verdict_first_line_and_label_stand_at_the_top(page):
     text = Reader(page[page.index("<body>") : page.index("</html>")]).text
-    words = ("Accepted without", "Trial <b>", "simulated data", "UNPROVEN", "first reason", "1.23", "Literal copies")
+    words = (
+        "Accepted without",
+        "Trial <b>",
+        "simulated data",
+        "UNPROVEN",
+        "first reason",
+        "1.23",
+        "Membership",
+        "weeks",
+    )
     order = [text.index(word) for word in words]
     assert order == sorted(order)
     assert 'class="card verdict unproven"' in page
+    assert "Audit number 2 of this run" in text
+    assert "About 3,102 synthetic series would settle what is open." in text
 
 
 def test_checks_are_written_with_value_bound_limit_and_result(page):
     text = Reader(page).text
-    assert "Explains near-copies. About 3,102 entities would settle it." in text
+    assert "Explains near-copies. About 3,102 synthetic series would settle it." in text
     assert "19 of 20 copies of training series that were planted on purpose were found." in text
-    rows = re.findall(r"<tr><th scope=\"row\">(?:Literal|Near|Area|True).*?</tr>", page, flags=re.DOTALL)
+    table = page[page.index('id="audit"') : page.index('id="roc"')]
+    rows = re.findall(r"<tr><th scope=\"row\">(?:Literal|Near|AUC|True|Lower).*?</tr>", table, flags=re.DOTALL)
+    # worst attack first, worst check first; what informs only comes last
     assert [re.search(r'class="result (\w+)">(.*?)<', row).groups() for row in rows] == [
-        ("pass", "✓ none found"),
-        ("unproven", "? not proven"),
-        ("pass", "✓ below limit"),
         ("fail", "✕ leak proven"),
+        ("pass", "✓ below limit"),
+        ("unproven", "? not proven"),
+        ("pass", "✓ none found"),
+        ("absent", "i for information"),
     ]
-    assert "measured 0.460, upper bound 0.510, limit 0.550" in rows[2]
-    # this axis runs from 0.5 to 0.5 + 1.6 times 0.05, the limit's distance: the bound lies at 1/8, the limit at 5/8
-    assert re.findall(r'class="(?:span|mark)" style="left:([\d.]+)%(?:;width:([\d.]+))?', rows[2]) == [
-        ("0.0", "12.5"),
-        ("62.5", ""),
-    ]
-    assert "40\u202f%" in rows[3]
-    assert "the oddest 5 % of targets" in rows[3]
+    assert "measured 0.460, upper bound 0.510, limit 0.550" in rows[1]
+    assert "40\u202f%" in rows[0]
+    assert "True positive rate, the oddest 5 % of targets" in rows[0]
+    assert "measured 2.5, upper bound 2.5, limit 1" in rows[4]
+    assert re.findall(r'<details class="group (\w+)"( open)?>', table) == [
+        ("fail", " open"), ("unproven", ""), ("absent", ""),
+    ]  # fmt: skip
+    assert "2 checks: 1 not proven, 1 none found" in text
 
 
-def test_metrics_come_worst_first_and_bars_stay_inside(page):
-    order = [page.index(f"sees {name}") for name in ("worst", "middling", "best")]
-    assert order == sorted(order)
-    assert "no interval" in page
+def test_metrics_come_by_family_worst_first_and_bars_stay_inside(page):
+    section = page[page.index('id="metrics"') : page.index('id="classifiers"')]
+    names = re.findall(r'<th scope="row"><span(?: class="out")?>(.*?)</span>', section)
+    assert names == ["worst", "middling", "best", "boosting on features", "day ahead, network", "day ahead, ridge"]
+    assert re.findall(r"<h3>(\w+)", section) == ["Size", "Classifier", "Utility"]
+    assert section.count('class="out"') == 3
+    assert section.count('class="dot beyond"') == 1
+    assert "no interval" in section
     places = [float(place) for place in re.findall(r"left:([-\d.]+)%", page)]
     assert min(places) >= 0
     assert max(places) <= 100
 
 
+def test_classifiers_and_learned_models_have_tables(page):
+    table = page[page.index('id="classifiers"') : page.index('id="tasks"')]
+    assert '<span class="mark" style="left:0.0%"></span><span class="dot" style="left:50.0%">' in table
+    table = page[page.index('id="tasks"') : page.index('id="audit"')]
+    assert re.findall(r'<th scope="row">(.*?)<', table) == ["day ahead, network", "day ahead, ridge"]
+
+
 def test_attempts_make_a_table_with_every_key(page):
-    table = page[page.index('id="attempts"') : page.index('id="facts"')]
-    assert re.findall(r'<th scope="col">(.*?)</th>', table) == ["seed", "verdict", "by"]
+    table = page[page.index('id="attempts"') : page.index('id="roc"')]
+    assert re.findall(r'<th scope="col">(.*?)</th>', table) == ["Audit", "Seed", "Verdict", "By"]
     assert re.findall(r"<td>(.*?)</td>", table) == ["0", "FAIL", "", "1", "", "&lt;i&gt;me&lt;/i&gt;"]
+    assert "is itself a leak" in page
+
+
+def test_the_map_is_drawn_from_the_evaluation_where_it_has_one(arguments, evaluation):
+    rng = np.random.default_rng(0)
+    embedding = {name: rng.normal(size=(400, 2)).tolist() for name in ("train", "holdout", "synthetic")}
+    embedding["explained"] = [0.5, 0.123]
+    page = render(**arguments | {"evaluation": evaluation | {"embedding": embedding}})
+    section = page[page.index('id="map"') : page.index('id="metrics"')]
+    assert "axis 2 (12 % of the spread)" in section
+    assert "Map of 300 held out and 300 synthetic series" in section
+    # 300 marks of each of two sets in three maps
+    assert 1800 <= section.count("<use ") < 1900
 
 
 def test_parts_that_were_not_run_say_so_and_single_real_series_can_be_left_out(pictures):
@@ -228,10 +278,35 @@ def test_parts_that_were_not_run_say_so_and_single_real_series_can_be_left_out(p
     assert "simulated data" not in text
     assert 'class="first-line"' not in page
     assert "Real, held out" not in page
-    assert "Synthetic, week of" in text
+    assert "Synthetic weeks" in text
+    assert page.count("Synthetic, week of") == 4
     assert 'id="map"' not in page
     assert 'id="sizes"' in page
     assert "as confidential as they are" not in text
+
+
+def test_nothing_of_a_single_real_series_is_in_a_page_to_be_given_away(pictures):
+    odd = pictures.holdout.values.copy()
+    odd[0] *= 1000
+    holdout = replace(pictures.holdout, values=odd)
+    given = [
+        render(
+            title="t",
+            evaluation=None,
+            audit=None,
+            pictures=replace(pictures, holdout=part),
+            facts=[],
+            show_real=show_real,
+        )
+        for part, show_real in ((holdout, False), (pictures.holdout, False), (holdout, True))
+    ]
+    drawn = [re.findall(r'aria-label="([^"]*)"', page) for page in given]
+    weeks = [[text for text in texts if ", week of" in text or "as an image" in text] for texts in drawn]
+    assert weeks[0] == weeks[1]
+    assert all("Real" not in text for text in weeks[0])
+    assert any("Real" in text for text in weeks[2])
+    assert "real steps of fewer than 5 series are left out" in Reader(given[0]).text
+    assert "axis 1" not in given[0]
 
 
 def test_a_proven_leak_without_evaluation(audit):
@@ -242,6 +317,7 @@ def test_a_proven_leak_without_evaluation(audit):
     assert "privacy audit has not" not in text
     assert "comparison with real series has not been run" in text
     assert 'id="attempts"' not in page
+    assert 'id="classifiers"' not in page
     assert "as confidential as they are" in text
 
 
@@ -261,7 +337,7 @@ def test_a_pass_beside_a_headline_without_interval_and_below_one(audit, evaluati
     assert 'class="card verdict pass"' in page
     assert "none gains more than its limit" in text
     assert "more reason" not in text
-    assert "(no interval computed)" in text
+    assert "no interval computed" in text
     assert "look for copies" in text
 
 

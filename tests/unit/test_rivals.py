@@ -1,4 +1,4 @@
-"""The rivals of the benchmark: what each must get right by construction."""
+"""The rivals and the traps of the benchmarks: what each must get right, or wrong, by construction."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ from sklearn.covariance import ledoit_wolf
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import bench_traps
 import rivals
 
 from ttsgan.data.simulate import simulate
@@ -16,6 +17,7 @@ from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.privacy import audit
 
 STEP = 14_400
+TRAPS = {**bench_traps.LEAKS, **bench_traps.BROKEN, **bench_traps.GENERATORS}
 GENERATORS = [name for name in rivals.RIVALS if name != "training set itself"]
 COPULAS = ["hierarchical copula", "hierarchical copula in groups"]
 
@@ -132,17 +134,17 @@ def test_audit_catches_swapped_weeks_and_copies_but_not_the_copula(drawn, popula
 
     train, holdout = judged(values[:60], "t", slice(60)), judged(values[60:], "h", slice(60, None))
 
-    def verdict(name):
+    def found(name):
         report = audit(train, holdout, judged(drawn[name], "s", slice(60)))
-        return report["verdict"], {c["name"]: c["passed"] for c in report["checks"] if c["attack"] == "copying"}
+        return report["verdict"], {check["attack"] for check in report["checks"] if check["passed"] is False}
 
-    result, checks = verdict("weeks swapped")
-    assert (result, checks["pasted stretches"]) == ("FAIL", False)
-    result, checks = verdict("training set itself")
-    assert (result, checks["literal copies"]) == ("FAIL", False)
-    result, checks = verdict("hierarchical copula")
-    assert checks["literal copies"]
-    assert checks["pasted stretches"]
+    result, attacks = found("weeks swapped")
+    assert result == "FAIL"
+    assert attacks & {"copying", "fragments"}
+    result, attacks = found("training set itself")
+    assert result == "FAIL"
+    assert "copying" in attacks
+    assert found("hierarchical copula")[1].isdisjoint({"copying", "fragments"})
 
 
 def test_gaps_are_filled_with_the_typical_day():
@@ -179,3 +181,77 @@ def test_small_groups_join_the_nearest():
     labels = rivals.group_by_kmeans(features, 3, 10, 0)
     assert sorted(np.bincount(labels)) == [20, 23]
     assert len(np.unique(labels[20:])) == 1
+
+
+# ---- traps ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_traps_take_gaps_negative_channels_and_more_draws_than_series(name):
+    rng = np.random.default_rng(0)
+    values = rng.gamma(2.0, 1.0, (23, 2, 155)).astype(np.float32)
+    values[:, 1] -= 2
+    values[0, 0, 3], values[1, 1] = np.nan, np.nan
+    starts = np.full(23, np.datetime64("2013-01-01", "s"))
+    out = TRAPS[name](values, starts, STEP, 30, 0)
+    assert out.shape == (30, 2, 155)
+    assert out.dtype == np.float32
+    assert np.isfinite(out).all()
+    assert out[:, 0].min() >= 0
+    np.testing.assert_array_equal(out, TRAPS[name](values, starts, STEP, 30, 0))
+
+
+def test_noise_of_a_noisy_copy_is_a_share_of_each_series_own_spread(training):
+    real = rivals.fill_gaps(training[0], STEP)
+    added = bench_traps.noisy_copy(*training, STEP, 60, 0) - real
+    # where it is not cut at zero
+    share = np.array([a[r > r.std()].std() / r.std() for a, r in zip(added[:, 0], real[:, 0], strict=True)])
+    assert share == pytest.approx(np.full(60, 0.05), rel=0.25)
+
+
+def test_broken_sets_keep_the_means_and_lose_the_homes(training):
+    real = rivals.fill_gaps(training[0], STEP).astype(np.float32)
+    mean = bench_traps.collapsed_mean(*training, STEP, 60, 0)
+    np.testing.assert_allclose(mean, np.repeat(real.mean(axis=0, keepdims=True), 60, axis=0), rtol=1e-5)
+    shuffled = bench_traps.shuffled_hours(*training, STEP, 60, 0)
+    np.testing.assert_array_equal(np.sort(shuffled, axis=0), np.sort(real, axis=0))
+    assert shuffled.mean(axis=2).std() < 0.2 * real.mean(axis=2).std()
+
+
+def test_every_mean_of_five_has_at_least_five_members(training):
+    real = rivals.fill_gaps(training[0], STEP)
+    means = bench_traps.small_centroids(*training, STEP, 60, 0)
+    _, labels, sizes = np.unique(means, axis=0, return_inverse=True, return_counts=True)
+    assert sizes.min() >= 5
+    assert sizes.max() < 10
+    for group in range(len(sizes)):
+        members = labels.ravel() == group
+        np.testing.assert_allclose(means[members][0], real[members].mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def trap_table(real=1.0, copula=1.4, broken=5.0, verdict="FAIL"):
+    """Make the table that a run would give."""
+    headlines = {bench_traps.REAL: real, **dict.fromkeys(TRAPS, 2.0), "hierarchical copula": copula}
+    headlines |= dict.fromkeys(bench_traps.BROKEN, broken) | dict.fromkeys(bench_traps.LEAKS, 0.9)
+    return [
+        {"system": name, "kind": bench_traps.KINDS[name], "headline": value, "verdicts": [verdict]}
+        for name, value in headlines.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "set_name", "broken_claims"),
+    [
+        ({}, "sample-4h", 0),
+        ({"copula": 0.9}, "sample-4h", 1),
+        ({"broken": 2.9}, "sample-4h", 2),
+        ({"verdict": "UNPROVEN"}, "sample-4h", 3),
+        ({"verdict": "UNPROVEN"}, "london-4h", 0),
+        ({"verdict": "PASS"}, "london-4h", 3),
+    ],
+)
+def test_claims_hold_only_where_they_should(options, set_name, broken_claims):
+    found = bench_traps.claims(trap_table(**options), {"set": set_name})
+    assert len(found) == 1 + len(bench_traps.BROKEN) + len(bench_traps.LEAKS)
+    assert sum(not claim["ok"] for claim in found) == broken_claims
+    assert all(set(claim) == {"name", "value", "limit", "ok"} for claim in found)

@@ -87,15 +87,17 @@ class AuditConfig:
     """The same among the series farthest from all others."""
     soft_copies: float = 0.001
     """Largest share of synthetic series that are nearer to a training series than chance explains."""
+    fragments: float = 0.01
+    """Largest share of synthetic series with days or weeks of training series, beyond the control."""
     linkage_risk: float = 0.09
-    """Largest residual risk that known weeks link a household to a synthetic series."""
+    """Largest residual risk that known weeks link a household to a synthetic series, or tell an attribute of it."""
 
     def __post_init__(self) -> None:
         require(self.max_targets >= 100, "audit.max_targets", self.max_targets, "100 or more")
         require(0.5 < self.auc < 1, "audit.auc", self.auc, "between 0.5 and 1")
         for name in ("tpr", "outlier_tpr"):
             require(0.01 < getattr(self, name) < 1, f"audit.{name}", getattr(self, name), "between 0.01 and 1")
-        for name in ("soft_copies", "linkage_risk"):
+        for name in ("soft_copies", "fragments", "linkage_risk"):
             require(0 < getattr(self, name) < 1, f"audit.{name}", getattr(self, name), "between 0 and 1")
 
 

@@ -10,17 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import fft
 
-from ttsgan.evaluation.attacks import Views
+from ttsgan.evaluation.gate import FAIL_ERROR, Thresholds, line
 from ttsgan.evaluation.judged import Judged
-from ttsgan.evaluation.neighbours import BASE_BLOCK, nearest
+from ttsgan.evaluation.neighbours import nearest
+from ttsgan.evaluation.stats import clopper_pearson_lower, clopper_pearson_upper, trials_to_bound
+from ttsgan.evaluation.views import Views
 
 NUM_CANDIDATES = 50
 SPECTRUM_WIDTH = 512
 SHIFT_DAYS = 7
-STRETCH_DAYS = 3
-STRETCH_SHARE = 0.1
-MAX_STRETCHES = 60
-STRETCH_SERIES = 1000
 _TINY = 1e-9
 
 
@@ -45,10 +43,10 @@ class CopyDistances:
     holdout: dict[str, np.ndarray]
     reference: dict[str, np.ndarray]
 
-    def part(self, rows: slice) -> CopyDistances:
-        """Return the distances of some synthetic series."""
-        sides = (self.train, self.peer, self.holdout, self.reference)
-        return CopyDistances(*({key: value[rows] for key, value in side.items()} for side in sides))
+    @property
+    def sides(self) -> tuple[dict[str, np.ndarray], ...]:
+        """The four dictionaries, in the order of the fields."""
+        return self.train, self.peer, self.holdout, self.reference
 
 
 @dataclass(frozen=True)
@@ -139,8 +137,8 @@ class CopySearch:
             best[row] = ((overlap - 2 * cross) / np.maximum(overlap / 2, whole / 2)).min()
         return np.sqrt(np.maximum(best, 0))
 
-    def measure(self, synthetic: Judged) -> CopyDistances:
-        """Search the neighbours of synthetic series (aligned and gap-free) in all four real sets."""
+    def search(self, synthetic: Judged) -> CopyDistances:
+        """Search the neighbours of a block of synthetic series (aligned and gap-free) in all four real sets."""
         found: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.sets}
         raw = self.views.raw(synthetic)
         own = np.maximum(raw.std(1), 1e-6) * np.sqrt(raw.shape[1])
@@ -162,72 +160,16 @@ class CopySearch:
         }
         return CopyDistances(train, found["peer"], found["holdout"], found["reference"])
 
-    def stretches(self, synthetic: Judged, *, literal: float, hard: float) -> tuple[np.ndarray, np.ndarray] | None:
-        """Find series pasted together from stretches of training series (a swap of weeks, for instance).
-
-        Whole series of such a set are close to nobody. So every third day a window of 3 days, mean 0 and
-        variance 1 by itself (a stretch may be rescaled), is compared with the same dates of all real series.
-        Windows without movement (single spikes, or a spread below a quarter of the series' own) are passed
-        over. Stretches moved to other dates are not found.
-
-        Parameters
-        ----------
-        synthetic : Judged
-            Aligned and gap-free series.
-        literal, hard : float
-            A window is copied if its relative distance to a training window is below `literal`, and below
-            `hard` times that to any holdout window.
-
-        Returns
-        -------
-        tuple of two bool arrays of shape (n,), or None
-            Series with at least 3 windows, and at least 10 % of those that move, copied from training series,
-            beyond three times what the control shows for that series; and the same against the holdout. None
-            where there are fewer than 6 windows.
-        """
-        width = STRETCH_DAYS * synthetic.steps_per_day
-        begins = np.arange(0, synthetic.values.shape[2] - width + 1, width)
-        if len(begins) < 6:
-            return None
-        begins = begins[np.unique(np.linspace(0, len(begins) - 1, MAX_STRETCHES).astype(int))]
-        least = 0.25 * np.maximum(synthetic.values.std((1, 2)), _TINY)
-        counts = np.zeros((3, len(synthetic)))
-        for begin in begins:
-            window, spread = _windows(synthetic, begin, width)
-            near = {name: _closest(window, _windows(judged, begin, width)[0]) for name, judged in self._present()}
-            train = np.minimum(near["peer"], near.get("rest", np.inf))
-            beyond = (
-                np.minimum(near["holdout"], near["reference"]),
-                np.minimum(near["peer"], near["reference"]),
-            )
-            # a lone spike equals any other lone spike, once standardised: at least 3 steps must carry the movement
-            moves = (spread >= least) & (window.shape[1] / np.maximum((window**4).mean(1), _TINY) >= 3)
-            counts[0] += moves
-            for row, (own, other) in enumerate(((train, beyond[0]), (near["holdout"], beyond[1])), 1):
-                counts[row] += moves & (own < literal) & (ratio(own, other) < hard)
-        windows, by_train, by_holdout = counts
-        enough = np.maximum(3, STRETCH_SHARE * windows)
-        own = (by_train >= enough) & (by_train > 3 * self.folds * by_holdout)
-        return own, by_holdout >= enough
+    @staticmethod
+    def join(parts: list[CopyDistances]) -> CopyDistances:
+        """Put the distances of the blocks one after the other."""
+        sides = zip(*(part.sides for part in parts), strict=True)
+        return CopyDistances(
+            *({key: np.concatenate([part[key] for part in side]) for key in side[0]} for side in sides)
+        )
 
     def _present(self) -> list[tuple[str, Judged]]:
         return [(name, judged) for name, judged in self.sets.items() if judged is not None]
-
-
-def _windows(judged: Judged, begin: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return windows standardised one by one, shape (n, C * width), and their spread, shape (n,)."""
-    x = judged.values[:, :, begin : begin + width].reshape(len(judged), -1)
-    x = x - x.mean(1, keepdims=True)
-    spread = x.std(1)
-    return x / np.maximum(spread, _TINY)[:, None], spread
-
-
-def _closest(windows: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """Return the smallest relative distance; rows have norm sqrt(D): the product alone is good to 0.001."""
-    best = np.full(len(windows), -np.inf, np.float32)
-    for start in range(0, len(base), BASE_BLOCK):
-        np.maximum(best, (windows @ base[start : start + BASE_BLOCK].T).max(1), out=best)
-    return np.sqrt(np.maximum(2 - 2 * best / windows.shape[1], 0))
 
 
 def _edge_energy(x: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -312,3 +254,34 @@ def plant(train: Judged, count: int, rng: np.random.Generator) -> Judged:
             spread = values[row].std(-1, keepdims=True)
             values[row] += (0.05 * spread * rng.standard_normal(values[row].shape)).astype(np.float32)
     return replace(chosen, values=values)
+
+
+def copy_checks(flags: CopyFlags, folds: float, limits: Thresholds) -> list[dict]:
+    """Judge A1. The control searches one subset, training is `folds` of them: the control's bound is multiplied."""
+    num = len(flags.soft)
+
+    def excess(hits: int, control: int) -> tuple[float, float]:
+        low = clopper_pearson_lower(hits, num, 0.9 * FAIL_ERROR)
+        low -= folds * clopper_pearson_upper(control, num, 0.1 * FAIL_ERROR)
+        return low, clopper_pearson_upper(hits, num, 0.045) - clopper_pearson_lower(control, num, 0.005)
+
+    hard, control = int(flags.hard.sum()), int(flags.hard_control.sum())
+    low, high = excess(hard, control)
+    literal = line(
+        "copying", "literal copies", "all",
+        "Synthetic series that are training series, perhaps shifted by up to 7 days or rescaled. "
+        "One is proof, unless the same happens against holdout series.",
+        value=hard / num, low=max(0.0, low), high=high, threshold=0.0, needed=None,
+    )  # fmt: skip
+    proven = hard > 0 and (control == 0 or low > 0)
+    literal |= {"passed": True if hard == 0 else False if proven else None}
+    soft, control = int(flags.soft.sum()), int(flags.soft_control.sum())
+    low, high = excess(soft, control)
+    near = line(
+        "copying", "near-copies beyond the control", "all",
+        "Share of synthetic series much closer to a training series than chance explains, minus the same "
+        "against holdout series.",
+        value=(soft - control) / num, low=low, high=high, threshold=limits.soft_copies,
+        needed=trials_to_bound(0.0, limits.soft_copies, 0.045),
+    )  # fmt: skip
+    return [literal, near]

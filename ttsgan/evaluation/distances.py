@@ -20,7 +20,13 @@ COINCIDENCE_SIZES = (2, 5, 10, 20, 50)
 
 @dataclass(frozen=True)
 class Metric:
-    """Name and meaning of one distance; `source` is a feature family or the name of a distance between sets."""
+    """Name and meaning of one distance.
+
+    `source` names feature families, joined by " + " where they say nearly the same and shall count once. Their columns
+    are compared one by one as distributions over series; after "mean:" the sets' means are compared (mean absolute
+    difference), after "share:" the shares of ones among ones and zeros (total variation, mean over families). "set:"
+    and a name stands for a distance between sets of its own.
+    """
 
     family: str
     name: str
@@ -31,6 +37,9 @@ class Metric:
 
 
 SPREAD = "real spread"
+DAYS_BACK = "autocorrelation 1 day + autocorrelation 2 days"
+WEEKS_BACK = "autocorrelation 1 week + autocorrelation 2 weeks"
+PEAK_TIMES = "share:peak hour + peak weekday + peak month"
 METRICS = (
     Metric("marginal", "all values, raw", "set:marginal", "share of the mean", "range, zeros, tails", "order"),
     Metric("marginal", "values over their mean", "shape marginal", SPREAD, "distribution inside a home", "order, size"),
@@ -38,6 +47,8 @@ METRICS = (
     Metric("day", "quantile bands by hour", "set:bands", "share of the mean", "spread by hour", "dependence"),
     Metric("day", "mean day by month", "set:months", "share of the mean", "mean day and season", "collapse"),
     Metric("day", "weekday and weekend day", "weekday and weekend day", SPREAD, "typical days", "single days"),
+    Metric("day", "mean week", "mean:week", "share of the mean", "mean day of each weekday", "collapse"),
+    Metric("day", "coverage of the 5-95 % band", "set:coverage", "share of readings", "too narrow bands", "dependence"),
     Metric("size", "log annual level", "level", SPREAD, "size of homes", "everything in time"),
     Metric("size", "mean over mean absolute value", "sign", SPREAD, "share of negative load", "everything in time"),
     Metric("size", "log peak", "peak", SPREAD, "largest reading", "when it happens"),
@@ -50,16 +61,17 @@ METRICS = (
     Metric("dynamics", "mean ramp", "ramp mean", SPREAD, "smoothness", "timing"),
     Metric("dynamics", "99 % ramp", "ramp p99", SPREAD, "sudden switching", "timing"),
     Metric("dynamics", "autocorrelation at 1 step", "autocorrelation 1 step", SPREAD, "short memory", "long memory"),
-    Metric("dynamics", "autocorrelation at 1 day", "autocorrelation 1 day", SPREAD, "daily habit", "weeks"),
-    Metric("dynamics", "autocorrelation at 2 days", "autocorrelation 2 days", SPREAD, "memory of days", "weeks"),
-    Metric("dynamics", "autocorrelation at 1 week", "autocorrelation 1 week", SPREAD, "weekly habit", "season"),
-    Metric("dynamics", "autocorrelation at 2 weeks", "autocorrelation 2 weeks", SPREAD, "slow drift", "season"),
+    Metric("dynamics", "autocorrelation at 1 and 2 days", DAYS_BACK, SPREAD, "daily habit, memory of days", "weeks"),
+    Metric("dynamics", "autocorrelation at 1 and 2 weeks", WEEKS_BACK, SPREAD, "weekly habit, slow drift", "season"),
+    Metric("dynamics", "autocorrelation at 52 weeks", "autocorrelation 52 weeks", SPREAD, "the year's return", "weeks"),
     Metric("dynamics", "log-periodogram", "spectrum", SPREAD, "variance at every time scale", "phase"),
     Metric("dynamics", "daily line", "daily line", SPREAD, "strength of the daily cycle", "its shape"),
     Metric("dynamics", "weekly line", "weekly line", SPREAD, "strength of the weekly cycle", "its shape"),
+    Metric("dynamics", "yearly line", "yearly line", SPREAD, "strength of the yearly cycle", "its shape"),
     Metric("calendar", "weekend minus weekday", "weekend contrast", SPREAD, "weekly habit", "single days"),
     Metric("calendar", "month shares", "month shares", SPREAD, "season home by home", "days"),
     Metric("calendar", "winter minus summer", "winter contrast", SPREAD, "heating and cooling", "days"),
+    Metric("calendar", "time of the peak", PEAK_TIMES, "total variation", "hour, weekday, month of peaks", "how high"),
     Metric("diversity", "spread of daily energy", "daily energy spread", SPREAD, "days too alike", "order of days"),
     Metric("diversity", "spread of day shapes", "day shape spread", SPREAD, "days too alike", "order of days"),
     Metric("diversity", "coincidence factor", "set:coincidence", SPREAD, "homes that peak together, collapse", "size"),
@@ -77,14 +89,23 @@ class Pool:
         real = self.sizes[0] + self.sizes[1]
         self.metrics: list[Metric] = []
         self.slices: dict[str, slice] = {}
+        self.averaged: dict[str, tuple[np.ndarray, float]] = {}
         blocks, at = [], 0
         for metric in METRICS:
-            if metric.source.startswith("set:"):
+            kind, _, names = metric.source.rpartition(":")
+            if kind == "set":
                 self.metrics.append(metric)
                 continue
-            if metric.source not in parts[0].columns:
+            families = [name for name in names.split(" + ") if name in parts[0].columns]
+            if not families:
                 continue
-            block = np.concatenate([part.columns[metric.source] for part in parts])
+            block = np.concatenate([np.concatenate([part.columns[f] for f in families], axis=1) for part in parts])
+            if kind:
+                # total variation is half the sum of the differences of one family and channel
+                weight = 1 / block.shape[1] if kind == "mean" else 0.5 / len(families) / parts[0].peaks.shape[1]
+                self.metrics.append(metric)
+                self.averaged[metric.source] = block.astype(np.float32), weight
+                continue
             block = block[:, np.ptp(block, axis=0) > 1e-5]
             if block.shape[1]:
                 self.metrics.append(metric)
@@ -155,12 +176,17 @@ class Pool:
         a, b = first / first.sum(), second / second.sum()
         signed = (a - b).astype(np.float32)
         per_column = np.minimum(wasserstein_columns(self.order, self.gaps, signed), CEILING)
-        used = np.flatnonzero(signed)
+        used = np.flatnonzero(a + b)
         delta = signed[used]
-        mass = np.tensordot(delta, self.histogram[used], 1)
+        share = np.tensordot(np.stack([a, b])[:, used].astype(np.float32), self.histogram[used], 1)
+        below = np.pad(np.cumsum(share, -1), ((0, 0), (0, 0), (0, 0), (1, 0)))
+        # readings are taken to be spread evenly inside their bin: by its right edge alone, one above all real ones
+        # but inside the bin beyond would count nothing
+        ahead = below[0] - below[1]
+        ahead = (ahead[..., 1:] + ahead[..., :-1]) / 2
         mean_load = np.maximum(self.mean_load, 1e-12)
-        bands = (np.abs(np.cumsum(mass, -1)) * self.bin_widths[:, None]).sum(-1) / mean_load[:, None]
-        marginal = (np.abs(np.cumsum(mass.mean(1), -1)) * self.bin_widths).sum(-1) / mean_load
+        bands = (np.abs(ahead) * self.bin_widths[:, None]).sum(-1) / mean_load[:, None]
+        marginal = (np.abs(ahead.mean(1)) * self.bin_widths).sum(-1) / mean_load
         month = (delta @ self.month_days[used]).reshape(len(mean_load), -1)
         coincidence = [
             abs(float(x.mean() - y.mean())) / spread
@@ -180,14 +206,27 @@ class Pool:
             "set:marginal": marginal.mean(),
             "set:bands": bands.mean(),
             "set:months": (np.sqrt((month**2).mean(-1)) / mean_load).mean(),
+            "set:coverage": _coverage_error(*below),
             "set:duration": np.abs(delta @ self.duration[used]) @ self.duration_weights,
             "set:coincidence": np.mean(coincidence) if coincidence else 0.0,
             "set:between": np.abs(between[0] - between[1]).mean(),
         }
+        for source, (columns, weight) in self.averaged.items():
+            by_set[source] = weight * np.abs(delta @ columns[used]).sum()
         values = [
             by_set[m.source] if m.source in by_set else per_column[self.slices[m.source]].mean() for m in self.metrics
         ]
         return np.minimum(values, CEILING)
+
+
+def _coverage_error(first: np.ndarray, second: np.ndarray) -> float:
+    """Return mean |c - 0.9|, c the share of the second sample in the 5 % to 95 % band of the first, slot by slot.
+
+    Both are shares of the readings below each bin edge, shape (C, S, B + 1).
+    """
+    curves = (below.reshape(-1, below.shape[-1]) for below in (first, second))
+    covered = [np.diff(np.interp([0.05, 0.95], a, b))[0] for a, b in zip(*curves, strict=True)]
+    return float(np.abs(np.array(covered) - 0.9).mean())
 
 
 class Sampler:

@@ -1,6 +1,7 @@
-"""The pictures of the report, drawn from samples of series, each with a text for those who do not see it.
+"""The pictures of the report that are drawn from samples of series, each with a text for those who do not see it.
 
-The first channel is drawn where there are more. How a panel is drawn is in `panels`.
+The first channel is drawn where there are more. How a panel is drawn is in `panels`; pictures that need no series are
+in `charts`.
 
 Axes: n series, L time steps, D days, S slots of a day, K feature columns.
 """
@@ -19,8 +20,10 @@ from ttsgan.evaluation.features import BAND, PROBABILITIES, Features, copy_gaps,
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.panels import (
     COLOURS,
+    INK,
     LINES,
     MONTHS,
+    SETS,
     Panel,
     draw_panel,
     label_axes,
@@ -32,10 +35,11 @@ from ttsgan.evaluation.panels import (
 MAX_SERIES = 200
 NUM_WEEKS = 4
 NUM_YEARS = 3
-SETS = ("train", "holdout", "synthetic")
+FEWEST = 5
 KINDS = {"holdout": "Real, held out", "synthetic": "Synthetic"}
 DAY_GROUPS = {"weekday": "Monday to Friday", "weekend": "Saturday and Sunday", "all": "All days"}
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+RANKS = ("Small series", "Below the middle", "Above the middle", "Large series")
 PERIODS = {1 / 365: "year", 12 / 365: "month", 1 / 7: "week", 1.0: "day", 2.0: "12 h", 12.0: "2 h"}
 
 
@@ -64,8 +68,8 @@ class Gallery:
     pictures : Pictures
         What is drawn.
     show_real : bool
-        Whether single real series may be drawn. Without them weeks and years show synthetic ones alone and the map of
-        series is left out; what remains are statistics of whole sets.
+        Whether single real series may be drawn. Without them weeks and years show synthetic ones alone, and
+        distributions leave out real bins of fewer than `FEWEST` series; what remains are statistics of whole sets.
 
     Raises
     ------
@@ -95,11 +99,10 @@ class Gallery:
         self.curves = {name: curves(part, self.features[name]) for name, part in sets.items()}
 
     def panels(self) -> dict[str, list[Panel]]:
-        """Return all figures in the order of the page: weeks, days, time, sizes, years, map."""
+        """Return all figures in the order of the page: weeks, days, time, years, sizes."""
         figures = {"weeks": self.weeks(), "days": self.day_profiles()}
         figures["time"] = [self._duration(), self._memory(), self._spectrum()]
-        figures |= {"sizes": self.distributions(), "years": self.years()}
-        return {**figures, "map": self.map_of_series()} if self.show_real else figures
+        return {**figures, "years": self.years(), "sizes": self.distributions()}
 
     def _pairs(self, count: int) -> Iterator[tuple[int, str, Judged, str]]:
         """Yield (pair, set, one series, its level in words) at equal steps through the order of levels of each set."""
@@ -130,31 +133,38 @@ class Gallery:
         return x[begin + first * steps :][: len(days) * steps], days, f"{date.day} {MONTHS[date.month - 1]}"
 
     def weeks(self) -> list[Panel]:
-        """Draw single weeks of real and synthetic series of the same rank in size, in pairs that share their scale."""
+        """Draw single weeks: in one panel, on one scale, a real and a synthetic series of the same rank in size."""
         chosen = [(*item, *self._week(item[2], (item[0] + 0.5) / NUM_WEEKS)) for item in self._pairs(NUM_WEEKS)]
         panels = []
-        for pair, name, _, level, x, days, date in chosen:
-            known = np.concatenate([item[4] for item in chosen if item[0] == pair])
+        for pair, title in enumerate(RANKS):
+            shown = [item[1:] for item in chosen if item[0] == pair]
+            known = np.concatenate([x for _, _, _, x, _, _ in shown])
             known = known[np.isfinite(known)] if np.isfinite(known).any() else np.zeros(1)
             low, high = min(0.0, float(known.min())), float(known.max())
 
-            def draw(
-                ax: Axes, x: np.ndarray = x, days: list = days, low: float = low, high: float = high, name: str = name
-            ) -> None:
-                at = np.arange(len(x) + 1) / self.steps
-                y = np.append(x, x[-1:])
-                ax.fill_between(at, y, step="post", color=COLOURS[name], alpha=0.18, lw=0)
-                ax.step(at, y, where="post", color=COLOURS[name], lw=1.0)
-                ax.set(xlim=(0, at[-1]), ylim=(low, high + 0.06 * max(high - low, 1e-9)))
-                ax.set_xticks(np.arange(len(days) + 1), labels=[])
-                ax.set_xticks(np.arange(len(days)) + 0.5, labels=days, minor=True)
-                label_axes(ax, "" if self.clock else f"block of {self.steps} steps", self.unit, 3)
+            def draw(*axes: Axes, shown: list = shown, low: float = low, high: float = high) -> None:
+                for ax, (name, _, level, x, days, date) in zip(axes, shown, strict=True):
+                    at = np.arange(len(x) + 1) / self.steps
+                    y = np.append(x, x[-1:])
+                    ax.fill_between(at, y, step="post", color=COLOURS[name], alpha=0.18, lw=0)
+                    ax.step(at, y, where="post", color=COLOURS[name], lw=1.0)
+                    ax.set(xlim=(0, at[-1]), ylim=(low, high + 0.06 * max(high - low, 1e-9)))
+                    ax.set_xticks(np.arange(len(days) + 1), labels=[])
+                    ax.set_xticks(np.arange(len(days)) + 0.5, labels=days, minor=True)
+                    label_axes(ax, "", self.unit, 3)
+                    text = f"{KINDS[name]}{', ' + date if date else ''}, mean {level}"
+                    ax.set_title(text, loc="left", fontsize=8, color=COLOURS[name], pad=3, parse_math=False)
+                if not self.clock:
+                    axes[-1].set_xlabel(f"block of {self.steps} steps")
 
-            seen = x[np.isfinite(x)]
-            extent = f"from {seen.min():.3g} to {seen.max():.3g} {self.unit}" if seen.size else "without a reading"
-            title = f"{KINDS[name]}{', week of ' + date if date else ''}"
-            alt = f"{title}: readings {extent}; mean of the whole series {level}."
-            panels.append(draw_panel(f"week{pair}-{name}", title, alt, draw, shows=name, width=284, height=142))
+            texts = []
+            for name, _, level, x, _, date in shown:
+                seen = x[np.isfinite(x)]
+                extent = f"from {seen.min():.3g} to {seen.max():.3g} {self.unit}" if seen.size else "without a reading"
+                when = f", week of {date}" if date else ""
+                texts.append(f"{KINDS[name]}{when}: readings {extent}; mean of the whole series {level}.")
+            size = {"width": 284, "height": 64 * len(shown) + 14}
+            panels.append(draw_panel(f"week{pair}", title, " ".join(texts), draw, rows=len(shown), **size))
         return panels
 
     def _day_bands(self, name: str) -> dict[str, np.ndarray]:
@@ -253,10 +263,13 @@ class Gallery:
         curve = {name: part["periodogram"] for name, part in self.curves.items()}
         frequency = curve["holdout"]["cycles_per_day"]
         marks = {f: word for f, word in PERIODS.items() if 0.9 * frequency[0] <= f <= 1.05 * frequency[-1]}
+        lines = {word: f for f, word in marks.items() if self.clock and word in ("year", "week", "day")}
 
         def finish(ax: Axes) -> None:
-            ax.set_xlim(frequency[0], max(frequency[-1], 1.001 * frequency[0]))
+            ax.set_xlim(0.93 * frequency[0], 1.001 * frequency[-1])
             if self.clock:
+                for line in lines.values():
+                    ax.axvline(line, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=1)
                 ax.xaxis.set_major_locator(FixedLocator(list(marks)))
                 ax.xaxis.set_major_formatter(FixedFormatter(list(marks.values())))
             else:
@@ -269,7 +282,8 @@ class Gallery:
         power = {name: float(np.interp(at, *xy)) for name, xy in points.items()}
         alt = (
             f"Spectrum: power at {'one cycle a day' if self.clock else 'middle frequencies'}, white noise being 1, is "
-            f"{power['holdout']:.3g} held out and {power['synthetic']:.3g} synthetic."
+            f"{power['holdout']:.3g} held out and {power['synthetic']:.3g} synthetic"
+            f"{'; dotted lines mark ' + ', '.join(lines) if lines else ''}."
         )
         return self._lines("spectrum", "Spectrum", alt, points.__getitem__, finish, "xy")
 
@@ -286,7 +300,10 @@ class Gallery:
             margin = max(0.2 * (high - low), 0.02)
             low, high = low - margin if log else max(0.0, low - margin), high + margin
             edges = np.linspace(low, high, 19)
-            share = {n: 100 * np.histogram(np.clip(v, low, high), edges)[0] / len(v) for n, v in values.items()}
+            count = {n: np.histogram(np.clip(v, low, high), edges)[0] for n, v in values.items()}
+            if not self.show_real:
+                count |= {n: np.where(count[n] < FEWEST, 0, count[n]) for n in ("train", "holdout")}
+            share = {n: 100 * part / len(values[n]) for n, part in count.items()}
             at = np.exp(edges) if log else edges
 
             def draw(ax: Axes, at: np.ndarray = at, share: dict = share, log: bool = log, unit: str = unit) -> None:
@@ -342,50 +359,4 @@ class Gallery:
             )
             title = f"{KINDS[name]}, mean {level}"
             panels.append(draw_panel(f"year{pair}-{name}", title, alt, draw, shows=name, height=196))
-        return panels
-
-    def map_of_series(self) -> list[Panel]:
-        """Draw principal components of the features that describe a series, fitted on real series."""
-        counts = [len(self.features[name].values) for name in SETS]
-        real = counts[0] + counts[1]
-        blocks = []
-        for family in self.features["train"].columns:
-            x = np.concatenate([self.features[name].columns[family] for name in SETS])
-            low, middle, high = np.quantile(x[:real], [0.05, 0.5, 0.95], axis=0)
-            spread = np.maximum((high - low) / 3.29, 1e-3 * np.maximum(np.abs(middle), 1))
-            blocks.append(np.clip((x - middle) / spread, -4, 4) / np.sqrt(x.shape[1]))
-        table = np.concatenate(blocks, axis=1)
-        table = table - table[:real].mean(0)
-        _, singular, axes = np.linalg.svd(table[:real], full_matrices=False)
-        share = 100 * singular**2 / max(float((singular**2).sum()), 1e-12)
-        axes = axes[:6]
-        axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
-        points = dict(zip(SETS, np.split(table @ axes.T, np.cumsum(counts)[:2]), strict=True))
-        marks = {"train": ("o", 3.0, 0.6), "holdout": ("s", 3.6, 0.75), "synthetic": ("^", 4.4, 0.75)}
-        panels = []
-        for first in range(0, len(axes) - 1, 2):
-            pair = [first, first + 1]
-            ends = np.quantile(np.concatenate([points[name][:, pair] for name in SETS]), [0.005, 0.995], axis=0)
-            margin = 0.1 * np.maximum(ends[1] - ends[0], 1e-6)
-            low, high = ends[0] - margin, ends[1] + margin
-
-            def draw(
-                ax: Axes, pair: list = pair, low: np.ndarray = ends[0] - margin, high: np.ndarray = ends[1] + margin
-            ):
-                for name, (marker, size, alpha) in marks.items():
-                    face = {"mew": 0} if name == "train" else {"mfc": "none", "mew": 0.9}
-                    x, y = np.clip(points[name][:, pair], low, high).T
-                    ax.plot(x, y, marker, ms=size, color=COLOURS[name], alpha=alpha, clip_on=False, **face)
-                ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-                label_axes(ax, *(f"component {k + 1} ({share[k]:.0f} % of real variance)" for k in pair))
-                ax.xaxis.set_major_locator(MaxNLocator(5))
-
-            low, high = np.quantile(points["holdout"][:, pair], [0.05, 0.95], axis=0)
-            inside = ((points["synthetic"][:, pair] >= low) & (points["synthetic"][:, pair] <= high)).mean()
-            alt = (
-                f"Map of {counts[0]} training, {counts[1]} held-out and {counts[2]} synthetic series; "
-                f"{100 * inside:.0f} % of synthetic coordinates lie in the middle 90 % of held-out ones."
-            )
-            title = f"Components {first + 1} and {first + 2}"
-            panels.append(draw_panel(f"map{first}", title, alt, draw, height=280))
         return panels

@@ -186,6 +186,22 @@ class Judged:
         return {hashlib.sha256(row.tobytes()).hexdigest() for row in self.values}
 
 
+def joined(*parts: Judged) -> Judged:
+    """Put sets of the same channels, length, step and unit one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "entities", "starts")
+    }
+    return replace(parts[0], **columns)
+
+
+def split_by_entity(judged: Judged, parts: int, rng: np.random.Generator) -> list[Judged]:
+    """Split in parts of about equal numbers of entities."""
+    part = (rng.permutation(judged.codes.max() + 1) % parts)[judged.codes]
+    return [judged.take(part == index) for index in range(parts)]
+
+
 def check_comparable(**sets: Judged) -> None:
     """Refuse sets that cannot be compared number by number.
 

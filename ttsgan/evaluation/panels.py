@@ -1,4 +1,4 @@
-"""How one panel of the report is drawn: colours, axes, SVG; and the curve of an attack, which needs no series.
+"""How one panel of the report is drawn: colours, axes, SVG.
 
 A panel is drawn at about the size at which a page shows it, so that its letters stay readable on a telephone; wide
 figures are several panels that the page lays out. Colours are written as CSS variables, so that one picture serves
@@ -24,19 +24,20 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from ttsgan.evaluation.judged import Judged
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+SETS = ("train", "holdout", "synthetic")
 COLOURS = {"train": "#7b7f87", "holdout": "#0072b2", "synthetic": "#d55e01"}
 LINES = {
     "train": {"color": COLOURS["train"], "lw": 1.3, "ls": (0, (1, 1.2))},
     "holdout": {"color": COLOURS["holdout"], "lw": 1.8, "ls": "-"},
     "synthetic": {"color": COLOURS["synthetic"], "lw": 1.6, "ls": (0, (4, 1.3))},
 }
-_INK, _GRID = "#1d2433", "#d6dbe3"
-_VARIABLES = {**{colour: name for name, colour in COLOURS.items()}, _INK: "ink", _GRID: "grid"}
+INK, GRID = "#1d2433", "#d6dbe3"
+_VARIABLES = {**{colour: name for name, colour in COLOURS.items()}, INK: "ink", GRID: "grid"}
 _STYLE = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8.5,
-    "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8, "text.color": _INK, "axes.labelcolor": _INK,
-    "axes.edgecolor": _GRID, "xtick.color": _GRID, "ytick.color": _GRID, "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK, "axes.grid": True, "grid.color": _GRID, "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8, "text.color": INK, "axes.labelcolor": INK,
+    "axes.edgecolor": GRID, "xtick.color": GRID, "ytick.color": GRID, "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.xmargin": 0,
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "xtick.major.size": 3,
     "ytick.major.size": 0, "xtick.minor.size": 0, "ytick.minor.size": 0, "axes.formatter.use_mathtext": False,
@@ -69,8 +70,9 @@ def draw_panel(
     name: str,
     title: str,
     alt: str,
-    draw: Callable[[Axes], None],
+    draw: Callable[..., None],
     *,
+    rows: int = 1,
     shows: str = "",
     width: int = 372,
     height: int = 250,
@@ -83,8 +85,10 @@ def draw_panel(
         Unique on the page; letters, digits and hyphens.
     title, alt, shows : str
         See `Panel`.
-    draw : callable (Axes) -> None
-        Draws on fresh axes.
+    draw : callable (Axes, ...) -> None
+        Draws on fresh axes, as many as `rows`.
+    rows : int
+        Axes one below the other; they share the horizontal axis.
     width, height : int
         CSS pixels.
 
@@ -94,7 +98,7 @@ def draw_panel(
     """
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(width / 96, height / 96), layout="constrained")
-        draw(figure.add_subplot())
+        draw(*figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
         text = StringIO()
         # straight to the back end: `savefig` would draw everything once more before
         FigureCanvasSVG(figure).print_svg(text, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -145,46 +149,3 @@ def label_dates(ax: Axes, series: Judged, num_days: int) -> None:
         return
     begins = begins[:: max(1, round(len(begins) / 6))]
     ax.set_xticks(begins, labels=[MONTHS[month[day]] for day in begins])
-
-
-def roc(audit: dict) -> list[Panel]:
-    """Draw the membership attack's ROC curve, once with the low false positive rates wide open.
-
-    Parameters
-    ----------
-    audit : dict
-        Output of `privacy.audit`.
-
-    Returns
-    -------
-    list of Panel
-        Empty where the audit ended before it had a curve.
-    """
-    curve, limits = audit["curves"]["roc"], audit["thresholds"]
-    if not curve["fpr"]:
-        return []
-    fpr, tpr = np.array(curve["fpr"], float), np.array(curve["tpr"], float)
-    one_alarm = 1 / max(1, audit["sizes"]["holdout"]["audited_entities"])
-
-    def draw(ax: Axes, low: float) -> None:
-        ax.plot([low, 1], [low, 1], color=_INK, lw=1, ls=(0, (2, 2)))
-        ax.plot(np.maximum(fpr, low), np.maximum(tpr, low), color=COLOURS["synthetic"], lw=1.8, clip_on=False)
-        ax.plot(limits["fpr"], limits["tpr"], "D", ms=5.5, mfc="none", color=_INK, mew=1.4, zorder=5)
-        if low:
-            ax.set(xscale="log", yscale="log")
-            ax.axvspan(low, min(1.0, max(low, one_alarm)), color=_GRID, alpha=0.55, lw=0)
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(LogLocator() if low else MaxNLocator(5))
-            axis.set_minor_locator(NullLocator())
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
-        ax.set(xlim=(low, 1), ylim=(low, 1), xlabel="non-members taken for members, %", ylabel="members recognised, %")
-
-    at = float(np.interp(limits["fpr"], fpr, tpr))
-    panels = []
-    for name, title, low in (("low", "Few false alarms (log scales)", 1e-3), ("all", "All false positive rates", 0.0)):
-        alt = (
-            f"Membership attack: {100 * at:.3g} % of members are recognised at {100 * limits['fpr']:g} % false alarms; "
-            f"the limit is {100 * limits['tpr']:g} %."
-        )
-        panels.append(draw_panel(f"roc-{name}", title, alt, lambda ax, low=low: draw(ax, low), height=270))
-    return panels

@@ -2,62 +2,108 @@
 
 Verdicts, the worst wins:
 
-- FAIL: a leak is proven, whatever the size of the data. A statistical check fails where its *lower* bound
-  exceeds the threshold; the bounds share an error of 5 % between all checks (Bonferroni), so that an honest
-  set fails in at most 5 of 100 audits.
+- FAIL: a leak is proven, whatever the size of the data. A statistical check fails where its *lower* bound exceeds the
+  threshold; the bounds share an error of 2 % between all checks (Bonferroni), so that at most 2 of 100 honest
+  sets fail.
 - INVALID: a control or the self-test did not work, or train and holdout overlap. Nothing is known.
 - UNPROVEN: no leak found, but with this few entities a leak above a threshold cannot be ruled out.
-- PASS: the *upper* one-sided 95 % bound of every check is at most its threshold. All must hold at once, so
-  these need no correction for their number.
+- PASS: the *upper* one-sided 95 % bound of every check is at most its threshold. All must hold at once, so these need
+  no correction for their number.
 
-PASS means: these attacks, with this knowledge, on this data set. It is neither a proof nor legal anonymity.
-Auditing again and again until it passes spoils the error rates.
+PASS means: these attacks, with this knowledge, on this data set. It is neither a proof nor legal anonymity. Auditing
+again and again until it passes spoils the error rates.
+
+The synthetic set may come in blocks (`blocks.Blocks`) that are searched anywhere; the result depends on neither the
+size of the blocks nor on who searched them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from ttsgan.evaluation import attacks, copying
-from ttsgan.evaluation.attacks import Progress, Views
-from ttsgan.evaluation.checks import Thresholds, copy_checks, linkage_check, membership_checks, verdict
-from ttsgan.evaluation.judged import Judged, check_comparable
+from ttsgan.evaluation import copying, fragments
+from ttsgan.evaluation.blocks import BlockMap, Blocks, Loader, gather, in_turn
+from ttsgan.evaluation.gate import Thresholds, verdict
+from ttsgan.evaluation.inside import Inside, canary_check, structure_checks, tracing_check
+from ttsgan.evaluation.judged import Judged, check_comparable, joined, split_by_entity
+from ttsgan.evaluation.linkage import LinkageSearch, linkage_checks
+from ttsgan.evaluation.membership import Membership, MembershipSearch, density_scores, membership_checks
+from ttsgan.evaluation.neighbours import nearest
 from ttsgan.evaluation.stats import jsonable
+from ttsgan.evaluation.views import Views, align_weekday, per_entity
 
-__all__ = ["Thresholds", "audit"]
+__all__ = ["Canaries", "Inside", "Thresholds", "audit"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DEFAULT_THRESHOLDS = Thresholds()
 MIN_ENTITIES = 12
 SELF_TEST_SERIES = 1000
-LINKAGE_TARGETS = 2000
+SKETCH_SERIES = 5000
+Progress = Callable[[float, str], None]
 
 
-def _linkage_checks(
-    views: Views,
-    members: Judged,
-    holdout: Judged,
-    synthetic: Judged,
-    rng: np.random.Generator,
-    limits: Thresholds,
-) -> list[dict]:
-    """A3, where the series is at least three times as long as what is known."""
-    checks = []
-    member_sample, control_sample = (part.sample_entities(LINKAGE_TARGETS, rng) for part in (members, holdout))
-    length, week = synthetic.values.shape[2], 7 * synthetic.steps_per_day
-    for weeks in (1, 4):
-        if not synthetic.has_clock or length < 3 * weeks * week:
-            continue
-        seed = int(rng.integers(2**31))
-        hits, control = (
-            attacks.linkage(views, part, synthetic, weeks, np.random.default_rng(seed))
-            for part in (member_sample, control_sample)
-        )
-        checks.append(linkage_check(weeks, hits, control, limits))
-    return checks
+@dataclass(frozen=True)
+class Canaries:
+    """Implausible series planted in training (a fair coin decided on each) and those left out."""
+
+    included: Judged
+    excluded: Judged
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What a first look at a block of synthetic series tells."""
+
+    empty: np.ndarray
+    constant: np.ndarray
+    like: Judged
+
+
+def _survey(_: Any, loader: Loader) -> _Survey:
+    block = loader()
+    empty, constant = block.usable()
+    return _Survey(empty, constant, block.take(slice(0, 1)))
+
+
+@dataclass(frozen=True)
+class _Search:
+    """All attacks on whole sets, sent to whoever searches a block."""
+
+    attacks: tuple[Any, ...]
+    first: np.datetime64
+
+    def __call__(self, loader: Loader) -> list[Any] | None:
+        block = loader()
+        empty, constant = block.usable()
+        usable = ~(empty | constant)
+        if not usable.any():
+            return None
+        aligned = align_weekday(block.take(usable), self.first)
+        return [attack.search(aligned) for attack in self.attacks]
+
+
+def _search(shared: _Search, loader: Loader) -> list[Any] | None:
+    return shared(loader)
+
+
+@dataclass(frozen=True)
+class _Real:
+    """Real series, aligned and gap-free, and the parts that the attacks are measured with."""
+
+    train: Judged
+    holdout: Judged
+    first: np.datetime64
+    views: Views
+
+    @classmethod
+    def of(cls, train: Judged, holdout: Judged) -> _Real:
+        scale = np.concatenate([np.abs(part.values).mean(-1) for part in (train, holdout)])
+        return cls(train, holdout, train.starts[0], Views(np.median(scale, axis=0)))
 
 
 @dataclass(frozen=True)
@@ -70,93 +116,159 @@ class _Attacked:
 
 
 def _attack(
-    train: Judged, holdout: Judged, synthetic: Judged, planted: Judged | None, limits: Thresholds, max_targets: int,
-    rng: np.random.Generator, report: Progress,
+    real: _Real, blocks: Blocks, sketch: Judged, num_synthetic: int, planted: Judged | None, inside: Inside | None,
+    limits: Thresholds, max_targets: int, rng: np.random.Generator, spread: BlockMap, report: Progress,
 ) -> _Attacked:  # fmt: skip
-    """Run every attack; `planted` copies are searched beside the synthetic series, without influence on the checks."""
-    halves = _split(holdout, 2, rng)
-    real = np.concatenate([np.abs(part.values).mean(-1) for part in (train, holdout)])
-    views = Views(np.median(real, axis=0))
-    report(0.0, "searching for copies")
-    search = copying.CopySearch(views, train, *halves, rng)
-    found = search.measure(synthetic if planted is None else _join(synthetic, planted))
-    num = len(synthetic)
-    own = found.part(slice(0, num))
-    cutoffs = copying.null_minimum(own, limits.literal_distance)
-    settings = {"literal": limits.literal_distance, "soft": limits.soft_ratio, "hard": limits.hard_ratio}
-    flags = copying.copy_flags(own, cutoffs, **settings)
-    planted_found = int(copying.copy_flags(found.part(slice(num, None)), cutoffs, **settings).soft.sum())
-    some = synthetic.sample_entities(copying.STRETCH_SERIES, rng)
-    pasted = search.stretches(some, literal=limits.literal_distance, hard=limits.hard_ratio)
-    checks = copy_checks(flags, pasted, search.folds, limits)
+    """Run every attack; `planted` copies are searched too, without influence on the checks."""
+    views, train, holdout = real.views, real.train, real.holdout
+    halves = split_by_entity(holdout, 2, rng)
+    copies = copying.CopySearch(views, train, *halves, rng)
     members = train.sample_entities(max_targets, rng)
-    reference, *others = _split(holdout, 4, rng)
-    scores = attacks.membership(
-        views,
-        members,
-        _join(*others),
-        reference,
-        synthetic,
-        lambda done, text: report(0.4 + 0.5 * done, text),
+    reference, *others = split_by_entity(holdout, 4, rng)
+    nonmembers = joined(*others)
+    report(0.0, "describing targets")
+    of_membership = MembershipSearch(
+        views, members, nonmembers, reference, sketch, num_synthetic, int(rng.integers(2**31))
     )
-    more, roc = membership_checks(scores, limits, rng)
-    report(0.9, "linkage")
-    checks += more + _linkage_checks(views, members, holdout, synthetic, rng, limits)
+    of_linkage = LinkageSearch(views, members, holdout, int(rng.integers(2**31)))
+    attacks = (copies, of_membership, of_linkage)
+    parts = []
+    for found in spread(_search, _Search(attacks, real.first), blocks.loaders):
+        if found is not None:
+            parts.append(found)
+        report(0.1 + 0.6 * len(parts) / len(blocks.loaders), f"block {len(parts)} of {len(blocks.loaders)}")
+    own, membership, linked = (attack.join([part[i] for part in parts]) for i, attack in enumerate(attacks))
+    settings = {"literal": limits.literal_distance, "soft": limits.soft_ratio, "hard": limits.hard_ratio}
+    cutoffs = copying.null_minimum(own, limits.literal_distance)
+    checks = copying.copy_checks(copying.copy_flags(own, cutoffs, **settings), copies.folds, limits)
+    planted_found = 0
+    if planted is not None:
+        planted_found = int(copying.copy_flags(copies.search(planted), cutoffs, **settings).soft.sum())
+    report(0.7, "looking for fragments")
+    checks += _fragment_checks(real, halves, sketch, limits, rng)
+    if inside is not None:
+        report(0.85, "asking the networks")
+        _add_inside_scores(membership, inside, members, nonmembers, reference, sketch)
+    more, roc = membership_checks(membership, limits, rng)
+    checks += more + linkage_checks(linked, limits)
+    if inside is not None:
+        checks += [*structure_checks(inside, limits), tracing_check(inside, members, holdout, limits)]
     return _Attacked(checks, roc, planted_found)
 
 
-def _split(judged: Judged, parts: int, rng: np.random.Generator) -> list[Judged]:
-    """Split by entity in parts of about equal numbers of entities."""
-    part = (rng.permutation(judged.codes.max() + 1) % parts)[judged.codes]
-    return [judged.take(part == index) for index in range(parts)]
+def _fragment_checks(
+    real: _Real, halves: list[Judged], sketch: Judged, limits: Thresholds, rng: np.random.Generator
+) -> list[dict]:
+    checks = []
+    some = sketch.sample_entities(fragments.STRETCH_SERIES, rng)
+    pasted = fragments.same_dates(some, real.train, tuple(halves), limits, rng)
+    if pasted is not None:
+        checks.append(fragments.same_dates_check(pasted))
+    for days in fragments.windows_of(sketch):
+        found = fragments.anywhere(some, real.train, real.holdout, days, limits, rng)
+        if found is not None:
+            checks.append(fragments.anywhere_check(found, days, limits))
+    return checks
 
 
-def _join(*parts: Judged) -> Judged:
-    """Put sets one after the other."""
-    columns = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "entities", "starts")
+def _add_inside_scores(
+    found: Membership, inside: Inside, members: Judged, nonmembers: Judged, reference: Judged, sketch: Judged
+) -> None:
+    """Add the attacks on latents and through the discriminator to those on series."""
+    latents = [inside.encode(part) for part in (members, nonmembers)]
+    scores = {
+        "latent": density_scores(np.concatenate(latents), inside.encode(sketch), inside.encode(reference)),
     }
-    return replace(parts[0], **columns)
+    if inside.discriminate is not None:
+        scores["discriminator"] = np.concatenate([inside.discriminate(part) for part in (members, nonmembers)])
+    num = len(members)
+    for name, value in scores.items():
+        found.members[name] = per_entity(value[:num], members.codes)
+        found.nonmembers[name] = per_entity(value[num:], nonmembers.codes)
 
 
-def _self_test(
-    train: Judged, holdout: Judged, limits: Thresholds, rng: np.random.Generator, report: Progress
-) -> tuple[str, list[str]]:
-    """Audit a third of the holdout as if it were synthetic, against the other two thirds: it must not FAIL."""
-    stand_in, *rest = _split(holdout, 3, rng)
-    control = _join(*rest).sample_entities(2 * SELF_TEST_SERIES, rng)
+def _self_test(real: _Real, limits: Thresholds, rng: np.random.Generator, report: Progress) -> list[str]:
+    """Audit a third of the holdout as if it were synthetic, against the other two thirds; return what FAILs."""
+    stand_in, *rest = split_by_entity(real.holdout, 3, rng)
+    control = joined(*rest).sample_entities(2 * SELF_TEST_SERIES, rng)
     stand_in = stand_in.sample_entities(SELF_TEST_SERIES, rng)
-    few = train.sample_entities(2 * SELF_TEST_SERIES, rng)
-    outcome = _attack(few, control, stand_in, None, limits, 2 * SELF_TEST_SERIES, rng, report)
-    failed = [check["name"] for check in outcome.checks if check["passed"] is False]
-    return ("fails" if failed else "clean"), failed
+    few = _Real.of(real.train.sample_entities(2 * SELF_TEST_SERIES, rng), control)
+    outcome = _attack(
+        few,
+        Blocks.of(stand_in),
+        stand_in,
+        len(stand_in),
+        None,
+        None,
+        limits,
+        2 * SELF_TEST_SERIES,
+        rng,
+        in_turn,
+        report,
+    )
+    return [check["name"] for check in outcome.checks if check["passed"] is False]
+
+
+def _canary_line(canaries: Canaries, real: _Real, sketch: Judged) -> dict:
+    """Score canaries by how near the synthetic set comes to them, beside how near unseen real series do."""
+    reference = real.views.shape(real.holdout)
+    base = real.views.shape(sketch)
+    scores = []
+    for part in (canaries.included, canaries.excluded):
+        rows = real.views.shape(align_weekday(part, real.first))
+        scores.append(
+            np.log(nearest(rows, reference, 1)[0][:, 0] + 1e-9) - np.log(nearest(rows, base, 1)[0][:, 0] + 1e-9)
+        )
+    return canary_check(*scores)
+
+
+def _sizes(judged: Judged) -> tuple[dict, np.ndarray]:
+    """Count a set, and tell which of its series are audited: those with readings that change."""
+    empty, constant = judged.usable()
+    usable = ~(empty | constant)
+    counts = {
+        "series": len(judged), "entities": int(judged.codes.max() + 1), "set_aside_empty": int(empty.sum()),
+        "set_aside_constant": int(constant.sum()), "audited_entities": len(np.unique(judged.entities[usable])),
+    }  # fmt: skip
+    return counts, usable
 
 
 def audit(
-    train: Judged, holdout: Judged, synthetic: Judged, *, thresholds: Thresholds = DEFAULT_THRESHOLDS,
-    seed: int = 0, max_targets: int = 5000, progress: Progress | None = None,
+    train: Judged, holdout: Judged, synthetic: Judged | Blocks, *, thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    seed: int = 0, max_targets: int = 5000, inside: Inside | None = None, canaries: Canaries | None = None,
+    spread: BlockMap = in_turn, progress: Progress | None = None,
 ) -> dict:  # fmt: skip
     """Attack a synthetic set and give a verdict.
 
     Parameters
     ----------
-    train, holdout, synthetic : Judged
-        What the generator saw, what it never saw (by entity), and what it made. Same channels, length, step
-        and unit.
+    train, holdout : Judged
+        What the generator saw, and what it never saw (by entity). Same channels, length, step and unit.
+    synthetic : Judged or Blocks
+        What it made; each series counts by itself.
     thresholds : Thresholds
         Limits of the gate.
     seed : int
         All random choices.
     max_targets : int
-        Most training and holdout series that are attacked; copying always searches every synthetic and
-        training series.
+        Most training and holdout entities that are attacked; copying always searches every synthetic and training
+        series.
+    inside : Inside, optional
+        Conditions and networks, where the run folder is at hand: attacks with the owner's knowledge.
+    canaries : Canaries, optional
+        Planted series, where training had some.
+    spread : BlockMap
+        Who searches the blocks; by default this process.
     progress : callable (float, str) -> None, optional
         Told the share done and what is under way.
 
     Returns
     -------
     dict
-        JSON-able: `verdict`, `reasons`, `checks`, `self_test`, `sizes`, `thresholds`, `curves`, `seed`.
+        JSON-able, schema version 2: `verdict` (see above), `reasons` (sentences), `checks` (lines as of
+        `gate.line`), `self_test` (`planted`, `found`: counts; `holdout_as_synthetic`: "clean", "fails" or "not run"),
+        `sizes` (per set: `series`, `entities`, `set_aside_empty`, `set_aside_constant`, `audited_entities`),
+        `thresholds`, `seed`, `curves.roc` (`fpr`, `tpr`: lists of equal length, `attacks`: names of the strongest).
         Series without readings or without any change are set aside and counted.
 
     Raises
@@ -166,22 +278,23 @@ def audit(
 
     Notes
     -----
-    Cost about 55 CPU-seconds and 0.9 GB for 5,000 series of 2,190 steps in each set; it grows with the
-    product of set sizes.
+    About 110 CPU-seconds and 1.2 GB for 5,000 series of 2,190 steps in each set; grows with the product of set sizes.
     """
-    check_comparable(train=train, holdout=holdout, synthetic=synthetic)
     report = progress or (lambda done, text: None)
+    blocks = synthetic if isinstance(synthetic, Blocks) else Blocks.of(synthetic)
+    surveys = list(spread(_survey, None, blocks.loaders))
+    check_comparable(train=train, holdout=holdout, synthetic=surveys[0].like)
     rng = np.random.default_rng(seed)
     sizes, kept = {}, {}
-    for name, judged in (("train", train), ("holdout", holdout), ("synthetic", synthetic)):
-        empty, constant = judged.usable()
-        usable = ~(empty | constant)
+    for name, judged in (("train", train), ("holdout", holdout)):
+        sizes[name], usable = _sizes(judged)
         kept[name] = judged.take(usable) if usable.any() else None
-        sizes[name] = {
-            "series": len(judged), "entities": int(judged.codes.max() + 1), "set_aside_empty": int(empty.sum()),
-            "set_aside_constant": int(constant.sum()),
-            "audited_entities": len(np.unique(judged.entities[usable])),
-        }  # fmt: skip
+    empty, constant = (np.concatenate([getattr(part, what) for part in surveys]) for what in ("empty", "constant"))
+    num_synthetic = int((~(empty | constant)).sum())
+    sizes["synthetic"] = {
+        "series": len(empty), "entities": len(empty), "set_aside_empty": int(empty.sum()),
+        "set_aside_constant": int(constant.sum()), "audited_entities": num_synthetic,
+    }  # fmt: skip
     result = {
         "schema_version": SCHEMA_VERSION, "verdict": None, "reasons": [], "checks": [],
         "self_test": {"planted": 0, "found": 0, "holdout_as_synthetic": "not run"},
@@ -195,21 +308,18 @@ def audit(
         result["verdict"], result["reasons"] = "INVALID", invalid + few
         return jsonable(result)
     first = kept["train"].starts[0]
-    train, holdout, synthetic = (attacks.align_weekday(part, first) for part in kept.values())
-    del kept
-    holdout = holdout.sample_entities(max_targets, rng)
-    planted = copying.plant(train, max(20, math.ceil(0.01 * len(synthetic))), rng)
-    outcome = _attack(
-        train,
-        holdout,
-        synthetic,
-        planted,
-        thresholds,
-        max_targets,
-        rng,
-        lambda d, text: report(0.85 * d, text),
+    real = _Real.of(
+        align_weekday(kept["train"], first), align_weekday(kept["holdout"], first).sample_entities(max_targets, rng)
     )
-    clean, failed = _self_test(train, holdout, thresholds, rng, lambda d, text: report(0.85 + 0.15 * d, "self-test"))
+    usable = np.flatnonzero(~(empty | constant))
+    chosen = np.sort(rng.permutation(usable)[:SKETCH_SERIES])
+    sketch = align_weekday(gather(blocks, [len(part.empty) for part in surveys], chosen), first)
+    planted = copying.plant(real.train, max(20, math.ceil(0.01 * min(num_synthetic, SKETCH_SERIES))), rng)
+    outcome = _attack(
+        real, blocks, sketch, num_synthetic, planted, inside, thresholds, max_targets, rng, spread,
+        lambda d, text: report(0.85 * d, text),
+    )  # fmt: skip
+    failed = _self_test(real, thresholds, rng, lambda d, text: report(0.85 + 0.15 * d, "self-test"))
     if outcome.planted_found < thresholds.planted_found * len(planted):
         invalid.append(
             f"self-test: {outcome.planted_found} of {len(planted)} planted copies were found; "
@@ -218,13 +328,15 @@ def audit(
     if failed:
         invalid.append(f"self-test: holdout series in the place of synthetic ones fail ({', '.join(failed)})")
     result["checks"] = outcome.checks
+    if canaries is not None:
+        result["checks"] = [*outcome.checks, _canary_line(canaries, real, sketch)]
     result["self_test"] = {
         "planted": len(planted),
         "found": outcome.planted_found,
-        "holdout_as_synthetic": clean,
+        "holdout_as_synthetic": "fails" if failed else "clean",
     }
     result["curves"] = {"roc": outcome.roc}
-    result["verdict"], result["reasons"] = verdict(outcome.checks, invalid)
+    result["verdict"], result["reasons"] = verdict(result["checks"], invalid)
     report(1.0, result["verdict"])
     return jsonable(result)
 

@@ -1,0 +1,87 @@
+"""``ttsgan judge``: fidelity and privacy of anybody's synthetic series, from plain files; no run folder is needed."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray
+
+from ray_jobs.blocks import RayBlockMap
+from ray_jobs.console import Console
+from ray_jobs.evaluate import PICTURED, fidelity, judged, thresholds
+from ray_jobs.machines import start_ray
+from ttsgan.config import DataConfig, PatchConfig, RunConfig
+from ttsgan.data.prepare import prepare
+from ttsgan.data.storage import Location
+from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks
+from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.privacy import audit
+from ttsgan.evaluation.report import Pictures, render
+
+RAY_SERIES = 4_000
+"""Synthetic series from which on the audit is spread over Ray; fewer are searched before Ray has started."""
+
+
+def judge_files(
+    train: str, holdout: str, synthetic: str, data: DataConfig, config: RunConfig, out: Location | None, address: str,
+    console: Console,
+) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """Judge synthetic series; write ``evaluation.json``, ``audit.json`` and ``report.html`` into ``out``.
+
+    Every judgement into a folder is added to ``attempts`` in its ``audit.json``: to judge until it passes is a leak.
+
+    Returns
+    -------
+    evaluation, audit : dict
+    """
+    sets = []
+    for name, path in (("train", train), ("holdout", holdout), ("synthetic", synthetic)):
+        console.progress(f"reading {name}")
+        options = data if name != "synthetic" else dataclasses.replace(data, entity="entity")
+        series, report = prepare(options, [Location.parse(path)], PatchConfig())
+        if report.set_aside:
+            console.say(f"    {name}: {len(report.set_aside)} series set aside")
+        sets.append(series)
+    fingerprints = {"train": sets[0].fingerprint(), "synthetic": sets[2].fingerprint()}
+    sets = [judged(series) for series in sets]
+    # whoever made it: a synthetic series belongs to nobody
+    sets[2] = dataclasses.replace(sets[2], entities=np.arange(len(sets[2])).astype(str))
+    console.progress("measuring distances to the holdout")
+    evaluation = fidelity(*sets, config)
+    pictures = Pictures(*(part.take(np.arange(min(PICTURED, len(part)))) for part in sets))
+    blocks, spread = sets.pop(), {}
+    if len(blocks) > RAY_SERIES:
+        start_ray(config.runtime, address)
+        blocks, spread = _shared(blocks), {"spread": RayBlockMap()}
+    verdict = audit(
+        *sets,
+        blocks,
+        thresholds=thresholds(config.audit, config.cluster),
+        seed=config.seed,
+        max_targets=config.audit.max_targets,
+        progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
+        **spread,
+    )
+    earlier = (out / "audit.json").read_json() if out is not None and (out / "audit.json").is_file() else {}
+    attempts = [*earlier.get("attempts", []), {"verdict": verdict["verdict"], **fingerprints}]
+    verdict |= {"fingerprints": fingerprints, "attempts": attempts}
+    if out is not None:
+        facts = [("Training", train), ("Holdout", holdout), ("Synthetic", synthetic), ("Seed", str(config.seed))]
+        page = render(
+            title="Judgement of synthetic series", evaluation=evaluation, audit=verdict, pictures=pictures, facts=facts
+        )
+        (out / "evaluation.json").write_json(evaluation)
+        (out / "audit.json").write_json(verdict)
+        (out / "report.html").write_bytes(page.encode())
+    return evaluation, verdict
+
+
+def _shared(series: Judged) -> Blocks:
+    """Hand a set to Ray's object store, block by block."""
+    starts = range(0, len(series), BLOCK_SERIES)
+    return Blocks(tuple(partial(_get, [ray.put(series.take(slice(i, i + BLOCK_SERIES)))]) for i in starts))
+
+
+def _get(reference: list[ray.ObjectRef]) -> Judged:
+    return ray.get(reference[0])

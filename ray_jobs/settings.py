@@ -1,0 +1,53 @@
+"""The run folder and the configuration that the options of a command ask for."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ray_jobs.console import Console
+from ray_jobs.folder import RunFolder
+from ttsgan import recipes
+from ttsgan.config import RunConfig
+from ttsgan.data.storage import Location
+from ttsgan.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ray_jobs.cli import DataOptions, RunOptions
+
+
+def settings(general: "RunOptions", data: "DataOptions") -> RunConfig | None:
+    """Return the configuration that the options ask for, or None when they ask for nothing but a folder."""
+    asked = {name: value for name, value in vars(data).items() if value}
+    if general.data:
+        asked["source"] = general.data
+    if general.holdout:
+        asked["holdout"] = general.holdout
+    if not (asked or general.recipe or general.config or general.set or general.series or general.seed >= 0):
+        return None
+    if general.recipe and general.config:
+        raise ConfigError("--recipe and --config are both given; allowed: one of them")
+    if general.config:
+        config = recipes.from_dict(Location.parse(general.config).read_json())
+    else:
+        config = recipes.by_name(general.recipe or "quick")
+    config = replace(config, data=replace(config.data, **asked))
+    if general.series:
+        config = replace(config, generate=replace(config.generate, series=general.series))
+    if general.seed >= 0:
+        config = replace(config, seed=general.seed)
+    return recipes.override(config, general.set)
+
+
+def open_run(general: "RunOptions", data: "DataOptions", console: Console) -> RunFolder:
+    """Open or make the run folder, and show its configuration."""
+    where = Location.parse(general.out)
+    config = settings(general, data)
+    if config is None and not general.fresh and (where / "manifest.json").is_file():
+        folder = RunFolder.load(where)
+    else:
+        if config is None:
+            raise ConfigError(f"--data is missing and {where} is not a run folder; give files, or --data sample")
+        folder = RunFolder.create(where, config, general.fresh)
+    usual = recipes.flat(recipes.by_name(folder.config.recipe))
+    changed = [f"{k} = {v}" for k, v in recipes.flat(folder.config).items() if v != usual[k]]
+    console.say(f"run {where}: recipe {folder.config.recipe}" + "".join(f"\n    {line}" for line in changed))
+    return folder

@@ -1,0 +1,121 @@
+"""The release gate: its thresholds, one line per check, and the verdict that the lines lead to.
+
+A check *passes* where its upper one-sided 95 % bound is at most the threshold. It *fails* where its lower bound exceeds
+the threshold; these lower bounds share an error of `FAMILY_ERROR` between all checks of an audit (Bonferroni). In
+between nothing is proven. Lines that *inform* take no part in the verdict.
+
+`needed_entities` says how many entities in train and in holdout (for copying and fragments: how many synthetic series)
+let a set without the leak pass with a chance of about 95 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from ttsgan.errors import ConfigError
+
+NUM_CHECKS = 20
+"""At least as many statistical checks as an audit has."""
+FAMILY_ERROR = 0.02
+"""Largest chance that any check of an audit of an honest set fails."""
+FAIL_ERROR = FAMILY_ERROR / NUM_CHECKS
+"""Error of the lower bound of one check."""
+VERDICTS = ("FAIL", "INVALID", "UNPROVEN", "PASS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Limits of the gate. Defaults without another source are this project's own; override them knowingly.
+
+    Raises
+    ------
+    ConfigError
+        If a limit is outside its range.
+    """
+
+    soft_copies: float = 0.001
+    """Largest share of near-copies beyond what the control shows (0 to 1)."""
+    fragments: float = 0.01
+    """Largest share of synthetic series with days or weeks of training series, beyond the control (0 to 1)."""
+    auc: float = 0.55
+    """Largest area under the ROC curve of membership (0.5 to 1)."""
+    tpr: float = 0.02
+    """Largest share of members recognised at `fpr` (fpr to 1)."""
+    outlier_tpr: float = 0.05
+    """The same among the oddest targets, and in the worst group (fpr to 1)."""
+    linkage_risk: float = 0.09
+    """Largest gain over the control from known weeks (0 to 1); 0.09 is the EMA and Health Canada limit."""
+    min_group_size: int = 15
+    """Fewest entities behind a condition (10 or more)."""
+    max_dominance: float = 0.15
+    """Largest share of one entity in the sum of levels of its group (0 to 1); the 15/15 rule of US utilities."""
+    fpr: float = 0.01
+    """False positive rate at which members are counted (0 to 0.5)."""
+    literal_distance: float = 0.05
+    """Relative distance below which a series can be a literal copy (0 to 1)."""
+    soft_ratio: float = 0.9
+    """A near-copy is closer to training than this times what chance alone brought about (0 to 1)."""
+    hard_ratio: float = 0.5
+    """A literal copy, likewise (0 to 1)."""
+    planted_found: float = 0.95
+    """Smallest share of planted copies that the self-test must find (0 to 1)."""
+
+    def __post_init__(self) -> None:
+        if self.min_group_size < 10:
+            raise ConfigError(f"thresholds.min_group_size is {self.min_group_size}; it must be 10 or more")
+        for name, value in asdict(self).items():
+            low = {"auc": 0.5, "tpr": self.fpr, "outlier_tpr": self.fpr}.get(name, 0.0)
+            high = 0.5 if name == "fpr" else 1.0
+            if name != "min_group_size" and not low < value <= high:
+                raise ConfigError(f"thresholds.{name} is {value}; it must be above {low} and at most {high}")
+
+
+def line(attack: str, name: str, stratum: str, explains: str, *, value: float, low: float, high: float,
+         threshold: float, needed: int | None, informs: bool = False) -> dict:  # fmt: skip
+    """Return one line of the audit; passed is True, False (proven leak) or None (not proven either way)."""
+    passed = True if high <= threshold else False if low > threshold else None
+    return {
+        "attack": attack, "name": name, "stratum": stratum, "value": value, "low": low, "high": high,
+        "threshold": threshold, "passed": passed, "needed_entities": None if passed is not None else needed,
+        "informs": informs, "explains": explains,
+    }  # fmt: skip
+
+
+def _sentence(check: dict) -> str:
+    """Put one check that did not pass into words."""
+    what = f"{check['attack']}: {check['name']} ({check['stratum']})"
+    if check["passed"] is False:
+        if check["threshold"] == 0:
+            return f"{what}: {100 * check['value']:.3g} % of the synthetic series tested; none is allowed"
+        return f"{what} is {check['value']:.4g}, proven above {check['low']:.4g}; the limit is {check['threshold']:g}"
+    needed = check["needed_entities"]
+    more = f"about {needed:,} entities would do for a set without this leak" if needed else "it must be 0"
+    figures = f"is {check['value']:.4g}, but could be up to {check['high']:.4g}; the limit is {check['threshold']:g}"
+    return f"{what} {figures}; {more}"
+
+
+def verdict(checks: list[dict], invalid: list[str]) -> tuple[str, list[str]]:
+    """Return the worst verdict that applies, and its reasons in plain sentences.
+
+    Parameters
+    ----------
+    checks : list of dict
+        Lines of the audit; those that only inform are passed over.
+    invalid : list of str
+        Why controls or self-test did not work.
+
+    Returns
+    -------
+    tuple
+        One of `VERDICTS`, and at least one sentence.
+    """
+    counted = [check for check in checks if not check["informs"]]
+    failed = [_sentence(check) for check in counted if check["passed"] is False]
+    unproven = [_sentence(check) for check in counted if check["passed"] is None]
+    if failed:
+        return "FAIL", failed + invalid
+    if invalid:
+        return "INVALID", invalid
+    if unproven:
+        return "UNPROVEN", unproven
+    return "PASS", [f"all {len(counted)} checks are below their limits with 95 % confidence each"]

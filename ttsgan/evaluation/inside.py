@@ -1,0 +1,197 @@
+"""Attacks that need more than three sets of series: the conditions (A4), the networks, and planted canaries (A6).
+
+Only the owner of a run folder has them. The conditions and the networks stay confidential, so what their attacks show
+informs; a broken rule of the conditions (groups too small, one entity that dominates) fails.
+
+Axes: n series, D latent dimensions, K conditions, m members, e entities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ttsgan.evaluation.gate import FAIL_ERROR, Thresholds, line
+from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.stats import auc_delong, clopper_pearson_lower, entities_to_bound, normal_quantile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inside:
+    """What the owner of a run folder knows.
+
+    Parameters
+    ----------
+    encode : callable (Judged) -> ndarray of shape (n, D)
+        Latents of series.
+    discriminate : callable (Judged) -> ndarray of shape (n,), or None
+        The discriminator's opinion that a series is real, given its own group's condition.
+    conditions : ndarray of shape (K, D)
+        Conditions, means of latents.
+    entities, condition_of : ndarray of shape (m,), str and int
+        Entities that were averaged, and into which condition; an entity that feeds two conditions stands twice.
+    dominance : ndarray of shape (K,)
+        Largest share of one entity in the sum of levels of the condition's group.
+    """
+
+    encode: Callable[[Judged], np.ndarray]
+    discriminate: Callable[[Judged], np.ndarray] | None
+    conditions: np.ndarray
+    entities: np.ndarray
+    condition_of: np.ndarray
+    dominance: np.ndarray
+
+
+def structure_checks(inside: Inside, limits: Thresholds) -> list[dict]:
+    """Judge how the conditions were made; these are counts, not estimates: there is no interval."""
+    sizes = np.bincount(inside.condition_of, minlength=len(inside.conditions))
+    used = np.unique(inside.entities, return_counts=True)[1]
+    smallest, reuse, dominance = int(sizes.min()), int(used.max()), float(inside.dominance.max())
+    rows = (
+        ("entities missing from the smallest condition", max(0, limits.min_group_size - smallest), 0,
+         f"The smallest of {len(sizes)} conditions is the mean of {smallest} entities; {limits.min_group_size} are the "
+         "fewest allowed."),
+        ("further conditions that one entity feeds", reuse - 1, 0,
+         "Means that share members can be subtracted from each other."),
+        ("largest share of one entity in its group", dominance, limits.max_dominance,
+         "A group that one entity dominates describes that entity."),
+    )  # fmt: skip
+    checks = []
+    for name, value, limit, explains in rows:
+        check = line("conditions", name, "all", explains, value=float(value), low=float(value), high=float(value),
+                     threshold=float(limit), needed=None)  # fmt: skip
+        checks.append(check | {"passed": value <= limit})
+    return checks
+
+
+def tracing_scores(latents: np.ndarray, condition: np.ndarray, centre: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Score how far latents lie from the centre towards a condition, <x - mu, c - mu> in whitened axes.
+
+    Parameters
+    ----------
+    latents : ndarray of shape (n, D)
+    condition, centre : ndarray of shape (D,)
+    turn : ndarray of shape (D, D)
+        Whitening matrix.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    Notes
+    -----
+    For a mean of k of independent members in D effective dimensions the AUC of this score is Phi(sqrt(D / (2 k)))
+    (Homer 2008, Dwork 2015): averaging few members hides none of them.
+    """
+    return (latents - centre) @ turn @ turn.T @ (condition - centre)
+
+
+def effective_dimensions(latents: np.ndarray) -> float:
+    """Return (tr S)^2 / tr S^2 of the covariance S: how many dimensions the spread really has."""
+    covariance = np.cov(latents.T).reshape(latents.shape[1], -1)
+    return float(np.trace(covariance) ** 2 / max(float((covariance**2).sum()), 1e-30))
+
+
+def tracing_check(inside: Inside, train: Judged, holdout: Judged, limits: Thresholds) -> dict:
+    """Attack A4: trace members in their condition, against holdout entities of the same group.
+
+    Parameters
+    ----------
+    inside : Inside
+    train, holdout : Judged
+        Series; a holdout series belongs to the condition that is nearest to its latent.
+    limits : Thresholds
+
+    Returns
+    -------
+    dict
+        A line that informs: conditions are never released.
+    """
+    mine, theirs = inside.encode(train), inside.encode(holdout)
+    where = dict(zip(inside.entities.tolist(), inside.condition_of.tolist(), strict=True))
+    own = np.array([where.get(entity, -1) for entity in train.entities])
+    nearest = ((theirs[:, None] - inside.conditions[None]) ** 2).sum(2).argmin(1)
+    positive, negative, widths = [], [], []
+    for group, condition in enumerate(inside.conditions):
+        members, others = mine[own == group], theirs[nearest == group]
+        if len(members) < 2 or len(others) < 4:
+            continue
+        # centre and axes from one half of the others, scores of the other half: the attacker's own reference
+        half = len(others) // 2
+        centre = others[:half].mean(0)
+        spread = np.maximum(np.concatenate([members, others]).std(0), 1e-9)
+        widths.append(effective_dimensions(members / spread))
+        turn = np.diag(1 / spread)
+        for rows, out in ((members, positive), (others[half:], negative)):
+            scores = tracing_scores(rows, condition, centre, turn)
+            out.append(scores / max(float(np.linalg.norm((condition - centre) @ turn)), 1e-12))
+    explains = "Can members be told from holdout entities of the same group by the condition itself?"
+    if not positive:
+        return line("conditions", "tracing AUC", "all", explains + " Too few entities to try.", value=0.5, low=0.5,
+                    high=1.0, threshold=limits.auc, needed=None, informs=True)  # fmt: skip
+    members, others = np.concatenate(positive), np.concatenate(negative)
+    auc, error = auc_delong(members, others)
+    sizes = np.bincount(inside.condition_of)
+    expected = math.sqrt(float(np.mean(widths)) / (2 * float(np.median(sizes[sizes > 0]))))
+    width = normal_quantile(0.05) * error
+    return line(
+        "conditions", "tracing AUC", "all",
+        f"{explains} Theory says Phi({expected:.2f}). Conditions are confidential and never released, so this informs.",
+        value=auc, low=auc - normal_quantile(FAIL_ERROR) * error, high=auc + width, threshold=limits.auc,
+        needed=entities_to_bound(0.5, 2 * width, min(len(members), len(others)), limits.auc), informs=True,
+    )  # fmt: skip
+
+
+def epsilon_lower_bound(right: int, guesses: int, alpha: float = 0.05) -> float:
+    """Return the least epsilon of pure differential privacy that explains this many right guesses on canaries.
+
+    Parameters
+    ----------
+    right, guesses : int
+        Confident guesses, and how many of them were right.
+    alpha : float
+        One-sided error.
+
+    Returns
+    -------
+    float
+        ``ln(p / (1 - p))`` with p the exact lower bound of right / guesses, never below 0.
+
+    References
+    ----------
+    Steinke, Nasr, Jagielski 2023, "Privacy auditing with one training run", NeurIPS (the delta term is left out).
+    """
+    rate = clopper_pearson_lower(right, guesses, alpha)
+    return max(0.0, math.log(rate / (1 - rate))) if 0 < rate < 1 else 0.0
+
+
+def canary_check(included: np.ndarray, excluded: np.ndarray) -> dict:
+    """Attack A6: tell planted canaries that were trained on from those that were left out.
+
+    Parameters
+    ----------
+    included, excluded : ndarray of shape (m,) and (h,), float
+        Membership scores of canaries; a fair coin decided on each.
+
+    Returns
+    -------
+    dict
+        A line that informs, its value the lower bound of epsilon. The quarter with the highest scores is guessed to be
+        in, the quarter with the lowest to be out.
+    """
+    scores = np.concatenate([included, excluded])
+    truth = np.repeat([True, False], [len(included), len(excluded)])
+    order = np.argsort(-scores, kind="stable")
+    num = max(1, len(scores) // 4)
+    right = int(truth[order[:num]].sum() + (~truth[order[-num:]]).sum())
+    bound = epsilon_lower_bound(right, 2 * num)
+    check = line(
+        "canaries", "lower bound of epsilon", "all",
+        f"{right} of {2 * num} confident guesses on {len(scores)} canaries were right. No claim of differential "
+        "privacy below this value can hold; this informs.",
+        value=bound, low=bound, high=bound, threshold=1.0, needed=None, informs=True,
+    )  # fmt: skip
+    return check

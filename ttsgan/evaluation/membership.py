@@ -1,0 +1,305 @@
+"""A2, membership: was a series in training? Measured with a control that never was.
+
+Whatever the control shows too is not a leak: almost empty meters lie close to anything, and members of one kind of
+household resemble each other. Scores are ``-log(d_S / d_R)``: close to synthetic series, measured against how close
+unseen real series R come; and densities, in logarithms, so that nothing underflows. The reference R holds neither
+members nor non-members (each holdout half as the other's reference would give scores that are not independent).
+
+The strongest attack and its cut are chosen on half of the targets, and reported on the other, both ways.
+
+Axes: n series, C channels, L time steps, D dimensions, k neighbours, m members, h non-members, e entities.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+from ttsgan.evaluation.gate import FAIL_ERROR, Thresholds, line
+from ttsgan.evaluation.judged import Judged, joined
+from ttsgan.evaluation.neighbours import log_density, merge_nearest, nearest
+from ttsgan.evaluation.stats import (
+    auc_delong,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    entities_to_bound,
+    normal_quantile,
+    trials_to_bound,
+)
+from ttsgan.evaluation.strata import household_groups
+from ttsgan.evaluation.views import Views, per_entity
+
+DENSITY_DIMENSIONS = 16
+NEIGHBOURS = 5
+GROUP_TARGETS = 700
+"""Fewest members, and fewest non-members, of a group that is judged by itself."""
+VIEWS = ("raw", "shape", "daily", "profile")
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Scores of A2 per entity; higher means "was in training".
+
+    Parameters
+    ----------
+    members, nonmembers : dict of str to ndarray of shape (m,) and (h,), float64
+        Score of each entity under each attack.
+    oddness : tuple of ndarray of shape (m,) and (h,)
+        Distance to the fifth neighbour among all targets: what makes an outlier.
+    groups : tuple of ndarray of shape (m,) and (h,), int
+        Groups of alike households.
+    """
+
+    members: dict[str, np.ndarray]
+    nonmembers: dict[str, np.ndarray]
+    oddness: tuple[np.ndarray, np.ndarray]
+    groups: tuple[np.ndarray, np.ndarray]
+
+
+class MembershipSearch:
+    """Attack A2 on a synthetic set that comes in blocks.
+
+    Parameters
+    ----------
+    views : Views
+    members, nonmembers : Judged
+        Targets from training and from the holdout.
+    reference : Judged
+        Other holdout entities.
+    sketch : Judged
+        Some thousand synthetic series, on which the axes of the density are fitted; all aligned and gap-free.
+    num_synthetic : int
+        Series in the whole synthetic set (the bandwidth of the density depends on it).
+    seed : int
+
+    Notes
+    -----
+    Attacks: "raw k=1" ... "profile k=5", "mean" (what a series has in common with the mean of all synthetic ones),
+    "density" (16 principal components of daily means and profile).
+    """
+
+    def __init__(
+        self, views: Views, members: Judged, nonmembers: Judged, reference: Judged, sketch: Judged,
+        num_synthetic: int, seed: int,
+    ) -> None:  # fmt: skip
+        self.views, self.num_synthetic = views, num_synthetic
+        self.codes = members.codes, nonmembers.codes
+        self.num_reference = len(reference)
+        targets = joined(members, nonmembers)
+        self.queries = {name: getattr(views, name)(targets) for name in VIEWS}
+        self.to_reference = {
+            name: nearest(rows, getattr(views, name)(reference), NEIGHBOURS)[0] for name, rows in self.queries.items()
+        }
+        daily = self.queries["daily"]
+        own = np.arange(len(daily))
+        self.oddness = nearest(daily, daily, min(NEIGHBOURS, len(daily) - 1), exclude=own)[0][:, -1]
+        self.axes = _Axes(self._low(sketch))
+        low = self.axes(np.concatenate([self.queries["daily"], self.queries["profile"]], axis=1))
+        self.low_targets = low
+        width = _bandwidth(len(reference), low.shape[1])
+        self.reference_density = log_density(low, self.axes(self._low(reference)), width)
+        self.course = views.course(targets)
+        self.centre = views.course(reference).mean(0, dtype=np.float64)
+        first_of = [np.unique(codes, return_index=True)[1] for codes in self.codes]
+        rows = np.concatenate([first_of[0], len(members) + first_of[1]])
+        sides = np.repeat([0, 1], [len(part) for part in first_of])
+        groups = household_groups(self.queries["profile"][rows], sides, GROUP_TARGETS, seed)
+        self.groups = groups[sides == 0], groups[sides == 1]
+
+    def _low(self, judged: Judged) -> np.ndarray:
+        return np.concatenate([self.views.daily(judged), self.views.profile(judged)], axis=1)
+
+    def search(self, synthetic: Judged) -> dict[str, Any]:
+        """Search one block of synthetic series (aligned and gap-free)."""
+        found: dict[str, Any] = {
+            name: nearest(rows, getattr(self.views, name)(synthetic), NEIGHBOURS) for name, rows in self.queries.items()
+        }
+        low = self.axes(self._low(synthetic))
+        density = log_density(self.low_targets, low, _bandwidth(self.num_synthetic, low.shape[1]))
+        course = self.views.course(synthetic).sum(0, dtype=np.float64)
+        return found | {"density": density + math.log(len(low)), "course": course, "num": len(low)}
+
+    def join(self, parts: list[dict[str, Any]]) -> Membership:
+        """Merge what the blocks brought."""
+        sizes = [part["num"] for part in parts]
+        begins = list(np.cumsum(sizes) - sizes)
+        scores: dict[str, np.ndarray] = {}
+        for name, control in self.to_reference.items():
+            found = merge_nearest([part[name] for part in parts], begins)[0]
+            floor = 1e-6 * np.median(control[:, 0]) + 1e-12
+            for k in (1, NEIGHBOURS):
+                if k <= min(sum(sizes), self.num_reference):
+                    scores[f"{name} k={k}"] = -np.log((found[:, k - 1] + floor) / (control[:, k - 1] + floor))
+        scores["mean"] = self._traces(sum(part["course"] for part in parts) / sum(sizes))
+        density = np.logaddexp.reduce([part["density"] for part in parts]) - math.log(sum(sizes))
+        scores["density"] = density - self.reference_density
+        num = len(self.codes[0])
+        halves = slice(0, num), slice(num, None)
+        sides = [
+            {name: per_entity(value[half], codes) for name, value in scores.items()}
+            for half, codes in zip(halves, self.codes, strict=True)
+        ]
+        oddness = tuple(per_entity(self.oddness[half], codes) for half, codes in zip(halves, self.codes, strict=True))
+        return Membership(*sides, oddness, self.groups)
+
+    def _traces(self, mean: np.ndarray) -> np.ndarray:
+        """Score how far each target lies towards the mean of the synthetic series from that of unseen real ones.
+
+        A course that a generator averaged over its training series and gave to every synthetic one is a mean that its
+        members can be traced in, however many they are (Homer 2008; Dwork 2015).
+        """
+        direction = mean - self.centre
+        apart = self.course - self.centre
+        return apart @ direction / np.maximum(np.linalg.norm(apart, axis=1) * np.linalg.norm(direction), 1e-12)
+
+
+def _bandwidth(num: int, dimensions: int) -> float:
+    return num ** (-1 / (dimensions + 4))
+
+
+class _Axes:
+    """Whitened principal components of a sample (at most 16, fewer for few series)."""
+
+    def __init__(self, base: np.ndarray) -> None:
+        self.centre, self.spread = base.mean(0), np.maximum(base.std(0), 1e-6)
+        self.turn = np.eye(base.shape[1], dtype=np.float32)
+        scaled = self(base)
+        eigenvalues, vectors = np.linalg.eigh(scaled.T @ scaled / max(1, len(base) - 1))
+        keep = max(1, min(DENSITY_DIMENSIONS, len(base) // 10, int((eigenvalues > 1e-6).sum())))
+        self.turn = vectors[:, -keep:] / np.sqrt(np.maximum(eigenvalues[-keep:], 1e-9))
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return np.clip((rows - self.centre) / self.spread, -20, 20) @ self.turn
+
+
+def density_scores(targets: np.ndarray, synthetic: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Score targets by the ratio of the synthetic to the reference density on the synthetic set's own main axes.
+
+    Parameters
+    ----------
+    targets, synthetic, reference : ndarray of shape (n, D), float
+        Latents, for instance; D of a few dozen at most.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+    """
+    axes = _Axes(synthetic)
+    sides = [
+        log_density(axes(targets), axes(base), _bandwidth(len(base), axes.turn.shape[1]))
+        for base in (synthetic, reference)
+    ]
+    return sides[0] - sides[1]
+
+
+def _cut(scores: np.ndarray, fpr: float) -> float:
+    """Return the score that at most a share `fpr` of these non-members exceeds."""
+    return float(np.sort(scores)[::-1][int(fpr * len(scores))])
+
+
+def _tail_gain(members: np.ndarray, nonmembers: np.ndarray) -> float:
+    """Return how far an attack's ROC curve lies above the diagonal at few false positives (mean log ratio)."""
+    gains = []
+    for fpr in (0.02, 0.05):
+        cut = _cut(nonmembers, fpr)
+        gains.append(math.log(((members > cut).mean() + 0.005) / ((nonmembers > cut).mean() + 0.005)))
+    return float(np.mean(gains))
+
+
+Stratum = tuple[str, np.ndarray, np.ndarray]
+
+
+def _odd(found: Membership, limits: Thresholds) -> Stratum:
+    """Return the smallest stratum of odd targets that is large enough for an honest set to prove its bound."""
+    pooled = np.concatenate(found.oddness)
+    for share in (0.05, 0.1, 0.2, 0.5):
+        edge = np.quantile(pooled, 1 - share)
+        members, nonmembers = (side >= edge for side in found.oddness)
+        num = int(members.sum())
+        likely = int(scipy_stats.binom.ppf(0.995, num, 1.75 * limits.fpr))
+        if nonmembers.sum() >= 8 and num and clopper_pearson_upper(likely, num) <= limits.outlier_tpr:
+            return f"the oddest {100 * share:.0f} % of targets", members, nonmembers
+    return "the oddest 100 % of targets", *(np.ones(len(side), bool) for side in found.oddness)
+
+
+def _tail_line(stratum: str, counts: np.ndarray, limit: float, share: float, parts: int, limits: Thresholds) -> dict:
+    """Judge the members recognised in a stratum, one of `parts` alike."""
+    hits, trials, false_hits, false_trials = (int(x) for x in counts)
+    error = FAIL_ERROR / (2 * parts)
+    low = clopper_pearson_lower(hits, trials, error)
+    if low <= clopper_pearson_upper(false_hits, false_trials, error):
+        low = 0.0
+    needed = trials_to_bound(1.5 * limits.fpr, limit)
+    return line(
+        "membership", f"true positive rate at {100 * limits.fpr:g} % false positives", stratum,
+        f"Share of members that are recognised with few false alarms ({false_hits} of {false_trials} non-members "
+        "here). Averages hide such leaks.",
+        value=hits / max(1, trials), low=low, high=clopper_pearson_upper(hits, trials), threshold=limit,
+        needed=None if needed is None else math.ceil(needed / share),
+    )  # fmt: skip
+
+
+def membership_checks(found: Membership, limits: Thresholds, rng: np.random.Generator) -> tuple[list[dict], dict]:
+    """Judge A2.
+
+    Returns
+    -------
+    checks : list of dict
+        AUC, and the true positive rate of all targets, of the oddest, and of every group of at least
+        `GROUP_TARGETS` (where there are two or more; all but the worst only inform).
+    roc : dict
+        The curve of the strongest attack, mean over both halves.
+    """
+    folds = [rng.permutation(len(side)) % 2 for side in found.oddness]
+    num_groups = int(found.groups[0].max()) + 1
+    strata: list[Stratum] = [("all", *(np.ones(len(side), bool) for side in found.oddness)), _odd(found, limits)]
+    if num_groups > 1:
+        strata += [(f"group {g + 1}", *(side == g for side in found.groups)) for g in range(num_groups)]
+    counts = np.zeros((len(strata), 4), int)
+    aucs, errors, curves, chosen = [], [], [], []
+    grid = np.unique(np.concatenate([np.geomspace(1e-3, 1, 41), np.linspace(0, 1, 41)]))
+    pairs = {name: (found.members[name], found.nonmembers[name]) for name in found.members}
+    for test in (0, 1):
+        calibrate_m, calibrate_n = folds[0] != test, folds[1] != test
+        by_auc = max(pairs, key=lambda a: auc_delong(pairs[a][0][calibrate_m], pairs[a][1][calibrate_n])[0])
+        by_tail = max(pairs, key=lambda a: _tail_gain(pairs[a][0][calibrate_m], pairs[a][1][calibrate_n]))
+        chosen += [by_auc, by_tail]
+        members, nonmembers = pairs[by_auc]
+        auc, error = auc_delong(members[~calibrate_m], nonmembers[~calibrate_n])
+        aucs.append(auc)
+        errors.append(error)
+        cuts = np.quantile(nonmembers[~calibrate_n], 1 - grid)
+        curves.append((members[~calibrate_m][:, None] >= cuts).mean(0))
+        members, nonmembers = pairs[by_tail]
+        for row, (_, in_m, in_n) in enumerate(strata):
+            reference = nonmembers[calibrate_n & in_n]
+            cut = _cut(reference if len(reference) else nonmembers[calibrate_n], limits.fpr)
+            m, n = members[~calibrate_m & in_m], nonmembers[~calibrate_n & in_n]
+            counts[row] += [(m > cut).sum(), len(m), (n > cut).sum(), len(n)]
+    auc, error = float(np.mean(aucs)), math.hypot(*errors) / 2
+    width = normal_quantile(0.05) * error
+    entities = min(len(side) for side in found.oddness)
+    checks = [
+        line(
+            "membership", "AUC", "all", "Can a holder of a series tell whether it was in training? 0.5 is a coin toss.",
+            value=auc, low=auc - normal_quantile(FAIL_ERROR) * error, high=auc + width, threshold=limits.auc,
+            needed=entities_to_bound(0.5, 2 * width, entities, limits.auc),
+        )
+    ]  # fmt: skip
+    total = len(found.oddness[0])
+    for row, (name, in_m, _) in enumerate(strata[:2]):
+        limit = limits.tpr if name == "all" else limits.outlier_tpr
+        checks.append(_tail_line(name, counts[row], limit, in_m.sum() / total, 1, limits))
+    groups = [
+        _tail_line(f"{name} ({in_m.sum()} members)", counts[row], limits.outlier_tpr, 1.0, num_groups, limits)
+        for row, (name, in_m, _) in enumerate(strata)
+        if row >= 2
+    ]
+    worst = max(range(len(groups)), key=lambda i: (groups[i]["low"], groups[i]["high"]), default=None)
+    checks += [check | {"informs": i != worst} for i, check in enumerate(groups)]
+    curve = {"fpr": grid, "tpr": np.mean(curves, axis=0), "attacks": sorted(set(chosen))}
+    return checks, curve

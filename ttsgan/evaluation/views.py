@@ -1,0 +1,91 @@
+"""How the attacks look at series: moved to a common weekday, gaps filled, in several representations.
+
+Representations (rows of float32):
+
+- *raw*: signed logarithm ``sign(x) log(1 + |x| / u)``, u = median scale of the real series: size and shape;
+- *shape*: the same of values over the series' own scale, mean 0 and variance 1: free of size;
+- *course*: the shape of days without the series' own mean day; *daily*: raw of daily means;
+- *profile*: mean day of each month over the series' own scale.
+
+Axes: n series, C channels, L time steps, S slots of a day, m targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ttsgan.evaluation.judged import Judged
+
+
+def align_weekday(judged: Judged, reference: np.datetime64) -> Judged:
+    """Roll every series so that its first step has the reference's time of the week; gaps are filled on the way.
+
+    A synthetic year may be another calendar year than the real one; without this, habits would be compared a
+    few days off.
+    """
+    values, starts = judged.filled(), judged.starts.copy()
+    week = 7 * judged.steps_per_day
+    if judged.has_clock and values.shape[2] >= week:
+        ticks = (starts - reference).astype("timedelta64[s]").astype("int64") // judged.step_seconds
+        delta = (ticks + week // 2) % week - week // 2
+        for steps in np.unique(delta[delta != 0]):
+            rows = delta == steps
+            values[rows] = np.roll(values[rows], steps, axis=2)
+        starts = starts - delta * np.timedelta64(judged.step_seconds, "s")
+    return replace(judged, values=values, starts=starts)
+
+
+class Views:
+    """Representations of aligned, gap-free series.
+
+    Parameters
+    ----------
+    unit_scale : ndarray of shape (C,), float
+        Median over real series of the mean absolute value, physical units.
+    """
+
+    def __init__(self, unit_scale: np.ndarray) -> None:
+        self.unit_scale = np.maximum(unit_scale, 1e-12).astype(np.float32)[:, None]
+
+    @staticmethod
+    def _log(x: np.ndarray) -> np.ndarray:
+        return np.copysign(np.log1p(np.abs(x)), x)
+
+    def raw(self, judged: Judged) -> np.ndarray:
+        """Return the raw representation, shape (n, C * L)."""
+        return self._log(judged.values / self.unit_scale).reshape(len(judged), -1)
+
+    def shape(self, judged: Judged) -> np.ndarray:
+        """Return the shape representation, (n, C * L), each channel of mean 0 and mean square 1."""
+        scale = np.maximum(np.abs(judged.values).mean(-1, keepdims=True), 1e-6 * self.unit_scale)
+        z = self._log(judged.values / scale)
+        z -= z.mean(-1, keepdims=True)
+        z /= np.maximum(np.sqrt((z**2).mean(-1, keepdims=True)), 1e-6)
+        return z.reshape(len(judged), -1)
+
+    def course(self, judged: Judged) -> np.ndarray:
+        """Return the shape without the series' own mean day, (n, C * days * S): what belongs to dates, not to habit."""
+        scale = np.maximum(np.abs(judged.values).mean(-1, keepdims=True), 1e-6 * self.unit_scale)
+        days = judged.days(self._log(judged.values / scale))
+        apart = (days - days.mean(-2, keepdims=True)).reshape(len(judged), -1)
+        return apart / np.maximum(np.sqrt((apart**2).mean(-1, keepdims=True)), 1e-6)
+
+    def daily(self, judged: Judged) -> np.ndarray:
+        """Return logarithms of daily means, shape (n, C * days)."""
+        means = judged.days(judged.values).mean(-1)
+        return self._log(means / self.unit_scale).reshape(len(judged), -1)
+
+    def profile(self, judged: Judged) -> np.ndarray:
+        """Return the mean day of each month over the series' own scale, shape (n, C * 12 * S)."""
+        scale = np.maximum(np.abs(judged.values).mean(-1, keepdims=True), 1e-6 * self.unit_scale)
+        by_month = judged.calendar_means(judged.days(judged.values / scale))[0]
+        return self._log(by_month).reshape(len(judged), -1)
+
+
+def per_entity(value: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Take the largest value of each entity: its most telling series."""
+    out = np.full(codes.max() + 1, -np.inf)
+    np.maximum.at(out, codes, value)
+    return out
