@@ -154,7 +154,7 @@ def judge(parts: Split, synthetic: Judged, seed: int, bootstrap: int) -> dict[st
         "linkage": worst(checks, ["linkage"]),
     }
     row = {name: result["headline"][end] for name, end in (("headline", "value"), ("low", "low"), ("high", "high"))}
-    row["classifiers"] = {m["name"]: m["distance"] for m in result["metrics"] if m["family"] == "classifier"}
+    row["classifiers"] = {m["name"]: m["distance"] for m in result["metrics"] if "accuracy" in m["name"]}
     row["recall"] = next((m.get("value") for m in result["metrics"] if m["name"].startswith("recall")), None)
     for name, check in found.items():
         row[name] = check["value"] if check else None

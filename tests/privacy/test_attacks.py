@@ -49,7 +49,7 @@ SETTINGS = {"literal": 0.05, "soft": 0.9, "hard": 0.5}
 
 def flags(search, synthetic, num_null=200):
     """Flag a set beside independent series, which say what chance does."""
-    lowest = copying.null_minimum(search.search(homes(num_null, 9, "s")), 0.05)
+    lowest = copying.null_minimum(search.search(homes(num_null, 9, "s")), 0.05, search.chance)
     return copying.copy_flags(search.search(synthetic), lowest, **SETTINGS)
 
 

@@ -1,4 +1,4 @@
-"""Neighbours are exact whatever float32 does, the same bit for bit in any blocks and parts, and few pairs are measured."""
+"""Neighbours are exact whatever float32 does, the same in any blocks and parts, and few pairs are measured."""
 
 import tracemalloc
 
@@ -146,7 +146,8 @@ def test_few_pairs_are_measured(monkeypatch):
     plain = neighbours._measured
     monkeypatch.setattr(neighbours, "_measured", lambda *args: measured.append(len(args[1])) or plain(*args))
     nearest(queries, base, 5, base_block=1000)
-    assert 5 * 200 <= sum(measured) < 3 * 5 * 200
+    # In expectation 5 a query in the first block, and 5 / j in the j-th of those after it.
+    assert 5 * 200 <= sum(measured) < 3.3 * 5 * 200
 
 
 def test_bounds_in_float64_close_what_float32_leaves_open(monkeypatch):

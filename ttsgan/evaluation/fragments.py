@@ -221,8 +221,8 @@ def anywhere_check(found: Found, days: int, limits: Thresholds) -> dict:
     hits, control, num = int(found.train.sum()), int(found.control.sum()), len(found.train)
     either = hits + control
     proven = either > 0 and scipy_stats.binom.sf(hits - 1, either, 0.5) < FAIL_ERROR
-    share = (hits - control) / num
-    high = clopper_pearson_upper(hits, num, 0.045) - clopper_pearson_lower(control, num, 0.005)
+    share = max(0, hits - control) / num
+    high = max(0.0, clopper_pearson_upper(hits, num, 0.045) - clopper_pearson_lower(control, num, 0.005))
     low = max(0.0, clopper_pearson_lower(hits, num, FAIL_ERROR / 2) - clopper_pearson_upper(control, num, FAIL_ERROR))
     check = line(
         "fragments", f"{days} day{'s' if days > 1 else ''} found anywhere", "all",

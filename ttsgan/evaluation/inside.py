@@ -140,7 +140,7 @@ def tracing_check(inside: Inside, train: Judged, holdout: Judged, limits: Thresh
     return line(
         "conditions", "tracing AUC", "all",
         f"{explains} Theory says Phi({expected:.2f}). Conditions are confidential and never released, so this informs.",
-        value=auc, low=auc - normal_quantile(FAIL_ERROR) * error, high=auc + width, threshold=limits.auc,
+        value=auc, low=auc - normal_quantile(FAIL_ERROR) * error, high=min(1.0, auc + width), threshold=limits.auc,
         needed=entities_to_bound(0.5, 2 * width, min(len(members), len(others)), limits.auc), informs=True,
     )  # fmt: skip
 

@@ -181,9 +181,9 @@ class Judged:
             by_month[rows], by_week[rows] = means[:, :, :12], means[:, :, 12:]
         return by_month, by_week
 
-    def fingerprints(self) -> set[str]:
-        """Return one digest per distinct series of values (NaN included), to find identical rows in two sets."""
-        return {hashlib.sha256(row.tobytes()).hexdigest() for row in self.values}
+    def fingerprints(self) -> list[bytes]:
+        """Return one digest per series of its values (NaN included), to find identical rows."""
+        return [hashlib.sha256(row).digest() for row in self.values]
 
 
 def joined(*parts: Judged) -> Judged:

@@ -286,7 +286,7 @@ def membership_checks(found: Membership, limits: Thresholds, rng: np.random.Gene
     checks = [
         line(
             "membership", "AUC", "all", "Can a holder of a series tell whether it was in training? 0.5 is a coin toss.",
-            value=auc, low=auc - normal_quantile(FAIL_ERROR) * error, high=auc + width, threshold=limits.auc,
+            value=auc, low=auc - normal_quantile(FAIL_ERROR) * error, high=min(1.0, auc + width), threshold=limits.auc,
             needed=entities_to_bound(0.5, 2 * width, entities, limits.auc),
         )
     ]  # fmt: skip

@@ -61,13 +61,14 @@ class _Survey:
 
     empty: np.ndarray
     constant: np.ndarray
+    digests: list[bytes]
     like: Judged
 
 
 def _survey(_: Any, loader: Loader) -> _Survey:
     block = loader()
     empty, constant = block.usable()
-    return _Survey(empty, constant, block.take(slice(0, 1)))
+    return _Survey(empty, constant, block.fingerprints(), block.take(slice(0, 1)))
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,14 @@ class _Attacked:
 
 
 def _attack(
-    real: _Real, blocks: Blocks, sketch: Judged, num_synthetic: int, planted: Judged | None, inside: Inside | None,
+    real: _Real, blocks: Blocks, sketch: Judged, first_of: np.ndarray, planted: Judged | None, inside: Inside | None,
     limits: Thresholds, max_targets: int, rng: np.random.Generator, spread: BlockMap, report: Progress,
 ) -> _Attacked:  # fmt: skip
-    """Run every attack; `planted` copies are searched too, without influence on the checks."""
+    """Run every attack; `planted` copies are searched too, without influence on the checks.
+
+    `first_of` tells of each usable synthetic series whether no earlier one is the same: a series written a hundred
+    times is one piece of evidence on copying.
+    """
     views, train, holdout = real.views, real.train, real.holdout
     halves = split_by_entity(holdout, 2, rng)
     copies = copying.CopySearch(views, train, *halves, rng)
@@ -128,7 +133,7 @@ def _attack(
     nonmembers = joined(*others)
     report(0.0, "describing targets")
     of_membership = MembershipSearch(
-        views, members, nonmembers, reference, sketch, num_synthetic, int(rng.integers(2**31))
+        views, members, nonmembers, reference, sketch, len(first_of), int(rng.integers(2**31))
     )
     of_linkage = LinkageSearch(views, members, holdout, int(rng.integers(2**31)))
     attacks = (copies, of_membership, of_linkage)
@@ -138,8 +143,9 @@ def _attack(
             parts.append(found)
         report(0.1 + 0.6 * len(parts) / len(blocks.loaders), f"block {len(parts)} of {len(blocks.loaders)}")
     own, membership, linked = (attack.join([part[i] for part in parts]) for i, attack in enumerate(attacks))
+    own = own.take(first_of)
     settings = {"literal": limits.literal_distance, "soft": limits.soft_ratio, "hard": limits.hard_ratio}
-    cutoffs = copying.null_minimum(own, limits.literal_distance)
+    cutoffs = copying.null_minimum(own, limits.literal_distance, copies.chance)
     checks = copying.copy_checks(copying.copy_flags(own, cutoffs, **settings), copies.folds, limits)
     planted_found = 0
     if planted is not None:
@@ -197,7 +203,7 @@ def _self_test(real: _Real, limits: Thresholds, rng: np.random.Generator, report
         few,
         Blocks.of(stand_in),
         stand_in,
-        len(stand_in),
+        np.ones(len(stand_in), bool),
         None,
         None,
         limits,
@@ -267,7 +273,8 @@ def audit(
     dict
         JSON-able, schema version 2: `verdict` (see above), `reasons` (sentences), `checks` (lines as of
         `gate.line`), `self_test` (`planted`, `found`: counts; `holdout_as_synthetic`: "clean", "fails" or "not run"),
-        `sizes` (per set: `series`, `entities`, `set_aside_empty`, `set_aside_constant`, `audited_entities`),
+        `sizes` (per set: `series`, `entities`, `set_aside_empty`, `set_aside_constant`, `audited_entities`; of the
+        synthetic set also `distinct`, because a series written twice counts once in copying),
         `thresholds`, `seed`, `curves.roc` (`fpr`, `tpr`: lists of equal length, `attacks`: names of the strongest).
         Series without readings or without any change are set aside and counted.
 
@@ -291,9 +298,12 @@ def audit(
         kept[name] = judged.take(usable) if usable.any() else None
     empty, constant = (np.concatenate([getattr(part, what) for part in surveys]) for what in ("empty", "constant"))
     num_synthetic = int((~(empty | constant)).sum())
+    digests = np.array([digest for part in surveys for digest in part.digests])[~(empty | constant)]
+    first_of = np.zeros(num_synthetic, bool)
+    first_of[np.unique(digests, return_index=True)[1]] = True
     sizes["synthetic"] = {
         "series": len(empty), "entities": len(empty), "set_aside_empty": int(empty.sum()),
-        "set_aside_constant": int(constant.sum()), "audited_entities": num_synthetic,
+        "set_aside_constant": int(constant.sum()), "audited_entities": num_synthetic, "distinct": int(first_of.sum()),
     }  # fmt: skip
     result = {
         "schema_version": SCHEMA_VERSION, "verdict": None, "reasons": [], "checks": [],
@@ -316,7 +326,7 @@ def audit(
     sketch = align_weekday(gather(blocks, [len(part.empty) for part in surveys], chosen), first)
     planted = copying.plant(real.train, max(20, math.ceil(0.01 * min(num_synthetic, SKETCH_SERIES))), rng)
     outcome = _attack(
-        real, blocks, sketch, num_synthetic, planted, inside, thresholds, max_targets, rng, spread,
+        real, blocks, sketch, first_of, planted, inside, thresholds, max_targets, rng, spread,
         lambda d, text: report(0.85 * d, text),
     )  # fmt: skip
     failed = _self_test(real, thresholds, rng, lambda d, text: report(0.85 + 0.15 * d, "self-test"))
@@ -348,7 +358,7 @@ def _overlap(train: Judged, holdout: Judged, kept: dict[str, Judged | None]) -> 
     if shared.size:
         reasons.append(f"train and holdout share {shared.size} entities, for instance {shared[0]!r}; split by entity")
     if kept["train"] and kept["holdout"]:
-        same = kept["train"].fingerprints() & kept["holdout"].fingerprints()
+        same = set(kept["train"].fingerprints()) & set(kept["holdout"].fingerprints())
         if same:
             reasons.append(f"{len(same)} series are identical in train and holdout; remove them from one side")
     return reasons

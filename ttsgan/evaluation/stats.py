@@ -84,7 +84,7 @@ def residual_risk(
     -------
     tuple of float
         Risk, lower and upper end, each clipped to [0, 1]; the rates are Wilson centres, errors are
-        propagated.
+        propagated. All 0 where the control's interval lies above the attack's.
 
     References
     ----------
@@ -92,6 +92,9 @@ def residual_risk(
     """
     rate_a, error_a = wilson(*attack, confidence)
     rate_c, error_c = wilson(*control, confidence)
+    if rate_a + error_a < rate_c - error_c:
+        # The formula's error explodes where the control nearly always succeeds; beaten by it, an attack gains nothing.
+        return 0.0, 0.0, 0.0
     if rate_c >= 1.0:
         return 0.0, 0.0, 1.0
     risk = (rate_a - rate_c) / (1 - rate_c)

@@ -1,4 +1,4 @@
-"""What synthetic series are good for: models trained on them and tested on real ones, beside models trained on real ones.
+"""What synthetic series are good for: models trained on them, tested on real ones, beside models trained on real ones.
 
 Every task is learned twice with the same recipe and the same numbers of series and examples: once from synthetic
 series (*TSTR*, train on synthetic, test on real), once from real training series (*TRTR*). Both are tested on the same
@@ -10,8 +10,8 @@ A forecast sees the past week divided by its own mean absolute value, so the siz
 does not enter. Inputs and targets are compressed by asinh: least squares then aims near the median, which is what a
 mean absolute error asks for, and no single odd home decides the fit.
 
-Axes: n series, C channels, D days, S slots of a day (at most 24), N examples (one day of one series), F inputs,
-Y targets, E entities.
+Axes: n series, C channels, L time steps, D days, S slots of a day (at most 24), N examples (one day of one series),
+F inputs, Y targets, E entities.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -31,9 +32,9 @@ from ttsgan.evaluation.judged import Judged, check_comparable
 
 PAST_DAYS = 7
 EXAMPLES = 8192
-"""Most training examples of a side and channel, spread over its series."""
+"""Most training examples of a side, spread over its series (each channel has its own)."""
 TESTED = 16_384
-"""Most holdout examples of a forecast and channel, spread over the series."""
+"""Most holdout examples of a forecast, spread over the series."""
 NUM_DRAWS = 3
 """Draws of series, days and starting values that errors are averaged over."""
 MIN_ENTITIES = 8
@@ -45,9 +46,9 @@ SMALLEST_ERROR = 1e-3
 
 _STEEPNESS, _LARGEST = 2.0, 6.0
 _LEAST_SCALE = 0.25
-_RIDGE_ALPHAS = (3.0, 30.0, 300.0, 3000.0)
-_HIDDEN, _EPOCHS, _PATIENCE = 32, 25, 3
 _HELD_SHARE = 0.2
+_RIDGE_PENALTIES = (3.0, 30.0, 300.0, 3000.0)
+_EPOCHS, _PATIENCE = 25, 3
 
 Predict = Callable[[NDArray[np.float32]], NDArray]
 
@@ -60,44 +61,42 @@ def _expand(z: NDArray) -> NDArray:
     return np.sinh(np.clip(z, -_LARGEST, _LARGEST)) / _STEEPNESS
 
 
-# ---- examples ----------------------------------------------------------------------------------------------------
+# ---- examples ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Days:
-    """A set cut into days, (n, C, D, S) with gaps and with gaps filled; calendar (n, D, 9); own mean size (n, C)."""
+class _Side:
+    """One channel of a set, cut into days.
 
-    known: NDArray[np.float32]
+    ``days`` (n, D, S) with gaps and ``filled`` without, physical units; ``own`` (n,) mean absolute value; ``calendar``
+    (n, D, 9): weekday, and the month as a point on a circle; ``codes`` (n,) number of the entity.
+    """
+
+    days: NDArray[np.float32]
     filled: NDArray[np.float32]
     own: NDArray[np.float32]
     calendar: NDArray[np.float32]
     codes: NDArray[np.int64]
 
-    @classmethod
-    def of(cls, judged: Judged) -> _Days:
-        known = judged.days(judged.values)
-        filled = judged.days(judged.filled())
-        weekday, month = judged.calendar(known.shape[2])
-        angle = 2 * np.pi * (month + 0.5) / 12
-        year = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
-        calendar = np.concatenate([np.eye(7)[weekday], year], axis=-1).astype(np.float32)
-        return cls(known, filled, np.abs(filled).mean(axis=(2, 3)), calendar, judged.codes)
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        return ~np.isnan(self.days)
 
-    def rows(self, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Choose at most `limit` series, whole entities as far as possible."""
+    def choose(self, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Choose the rows of at most `limit` series, whole entities as far as possible."""
         rank = rng.permutation(self.codes.max() + 1)[self.codes]
         return np.sort(np.argsort(rank, kind="stable")[:limit])
 
     def halves(self, rows: NDArray[np.int64], rng: np.random.Generator) -> list[NDArray[np.int64]]:
-        """Split rows in two so that no entity is on both sides."""
+        """Split rows in two so that no entity is in both."""
         entities, inverse = np.unique(self.codes[rows], return_inverse=True)
-        side = (rng.permutation(len(entities)) % 2)[inverse]
-        return [rows[side == 0], rows[side == 1]]
+        half = (rng.permutation(len(entities)) % 2)[inverse]
+        return [rows[half == 0], rows[half == 1]]
 
 
 @dataclass(frozen=True)
 class _Examples:
-    """Inputs (N, F); truth (N, Y) in physical units or as a label; the naive answer; what undoes the scaling."""
+    """Inputs (N, F), truth (N, Y) in physical units or as 0 / 1, the naive answer, and what undoes the scaling."""
 
     inputs: NDArray[np.float32]
     truth: NDArray[np.float32]
@@ -107,114 +106,105 @@ class _Examples:
     rows: NDArray[np.int64]
     entities: NDArray[np.int64]
 
-    def take(self, index: NDArray) -> _Examples:
+    def take(self, index: NDArray[np.int64]) -> _Examples:
         return _Examples(**{name: value[index] for name, value in vars(self).items()})
 
 
-def _positions(
-    allowed: NDArray[np.bool_], rows: NDArray[np.int64], each: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose at most `each` of the allowed days (n, D) of each of the rows; return rows and days, both (N,)."""
-    order = np.where(allowed[rows], rng.random((len(rows), allowed.shape[1])), 2.0)
-    days = np.argsort(order, axis=1)[:, :each]
-    chosen = np.take_along_axis(allowed[rows], days, axis=1)
-    return np.repeat(rows, chosen.sum(axis=1)), days[chosen]
+def _channels(judged: Judged) -> list[_Side]:
+    days, filled = judged.days(judged.values), judged.days(judged.filled())
+    weekday, month = judged.calendar(days.shape[2])
+    angle = 2 * np.pi * (month[..., None] + 0.5) / 12
+    calendar = np.concatenate([np.eye(7)[weekday], np.sin(angle), np.cos(angle)], axis=-1).astype(np.float32)
+    own = np.abs(filled).mean(axis=(2, 3))
+    return [_Side(days[:, c], filled[:, c], own[:, c], calendar, judged.codes) for c in range(days.shape[1])]
 
 
-def _enough_past(known: NDArray[np.bool_], horizon: int) -> NDArray[np.bool_]:
-    """Days (n, D) with `PAST_DAYS` before them, of which at least half is known, and `horizon` days from them on."""
-    count = known.shape[1]
-    allowed = np.zeros(known.shape[:2], bool)
-    share = np.lib.stride_tricks.sliding_window_view(known.mean(axis=2), PAST_DAYS, axis=1).mean(axis=-1)
-    last = count - horizon + 1
-    allowed[:, PAST_DAYS:last] = share[:, : last - PAST_DAYS] >= 0.5
-    return allowed
+def _after_a_week(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which days (n, D) have `PAST_DAYS` before them of which at least half of the slots is known."""
+    share = sliding_window_view(known.mean(axis=2), PAST_DAYS, axis=1).mean(axis=-1)
+    return np.pad(share[:, :-1] >= 0.5, ((0, 0), (PAST_DAYS, 0)))
+
+
+def _positions(allowed: NDArray[np.bool_], each: int, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+    """Choose at most `each` of the allowed days (n, D) of every series; return places and days, both (N,)."""
+    days = np.argsort(np.where(allowed, rng.random(allowed.shape), 2.0), axis=1)[:, :each]
+    chosen = np.take_along_axis(allowed, days, axis=1)
+    return np.nonzero(chosen)[0], days[chosen]
 
 
 def _forecast_examples(
-    horizon: int,
-    side: _Days,
-    channel: int,
-    rows: NDArray[np.int64],
-    each: int,
-    rng: np.random.Generator,
-    testing: bool = False,
+    horizon: int, side: _Side, rows: NDArray, each: int, rng: np.random.Generator, testing: bool = False
 ) -> _Examples:
     """Past week -> slots of the next day (horizon 1), or mean of each of the next `horizon` days.
 
     An example to learn from has a complete truth; one to be tested on has at least one reading, NaN elsewhere.
     """
-    x, filled, own = side.known[:, channel], side.filled[:, channel], side.own[:, channel]
-    known = ~np.isnan(x)
-    readings = known if horizon == 1 else known.all(axis=2, keepdims=True)
-    ahead = np.lib.stride_tricks.sliding_window_view(readings, horizon, axis=1)
-    allowed = _enough_past(known, horizon)
-    allowed[:, : ahead.shape[1]] &= ahead.any(axis=(2, 3)) if testing else ahead.all(axis=(2, 3))
+    known = side.known[rows]
+    allowed = _after_a_week(known)
+    answers = sliding_window_view(known if horizon == 1 else known.all(axis=2, keepdims=True), horizon, axis=1)
+    allowed[:, answers.shape[1] :] = False
+    allowed[:, : answers.shape[1]] &= answers.any(axis=(2, 3)) if testing else answers.all(axis=(2, 3))
     if testing:
-        allowed[own == 0] = False
-    at, day = _positions(allowed, rows, each, rng)
-    past = filled[at[:, None], day[:, None] + np.arange(-PAST_DAYS, 0)]
-    # an empty house has almost no past week: its return must not count a hundredfold
-    scale = np.maximum(np.abs(past).mean(axis=(1, 2)), np.maximum(_LEAST_SCALE * own[at], 1e-12))
-    shape = _compress(past / scale[:, None, None])
-    future = x[at[:, None], day[:, None] + np.arange(horizon)]
+        allowed[side.own[rows] == 0] = False
+    place, day = _positions(allowed, each, rng)
+    at = rows[place]
+    past = side.filled[at[:, None], day[:, None] + np.arange(-PAST_DAYS, 0)]
+    # after an empty week the return of the home would otherwise count a hundredfold
+    scale = np.maximum(np.abs(past).mean(axis=(1, 2)), np.maximum(_LEAST_SCALE * side.own[at], 1e-12))[:, None]
+    shape = _compress(past / scale[:, :, None])
+    future = side.days[at[:, None], day[:, None] + np.arange(horizon)]
     if horizon == 1:
         truth, naive, centre = future[:, 0], past[:, 0], shape.mean(axis=1)
     else:
         truth, naive = future.mean(axis=2), past.mean(axis=2)[:, :horizon]
-        centre = _compress(naive / scale[:, None]).mean(axis=1, keepdims=True)
+        centre = _compress(naive / scale).mean(axis=1, keepdims=True)
     inputs = np.concatenate([shape.reshape(len(at), -1), side.calendar[at, day]], axis=1)
-    return _Examples(inputs, truth, naive, centre, scale[:, None], at, side.codes[at])
+    return _Examples(inputs, truth, naive, centre, scale, at, side.codes[at])
 
 
-def _peak_examples(
-    side: _Days,
-    channel: int,
-    rows: NDArray[np.int64],
-    each: int,
-    rng: np.random.Generator,
-    testing: bool = False,
-) -> _Examples:
-    """Past week, over the series' own mean -> whether the day's peak is among its series' highest; tested on all days."""
-    x, filled, own = side.known[:, channel], side.filled[:, channel], side.own[:, channel]
-    known = ~np.isnan(x)
-    complete = known.all(axis=2)
-    peaks = np.abs(filled).max(axis=2)
+def _peak_examples(side: _Side, rows: NDArray, each: int, rng: np.random.Generator, testing: bool = False) -> _Examples:
+    """Past week over the series' own mean -> is the day's peak among its series' highest? Tested on every day."""
+    complete = side.known.all(axis=2)
+    peaks, means = np.abs(side.filled).max(axis=2), np.abs(side.filled).mean(axis=2)
     ordered = np.sort(np.where(complete, peaks, -1.0), axis=1)
-    above = np.minimum(np.ceil(PEAK_SHARE * complete.sum(axis=1)).astype(int) + 1, ordered.shape[1])
-    label = peaks > np.take_along_axis(ordered, ordered.shape[1] - above[:, None], axis=1)
-    at, day = _positions(_enough_past(known, 1) & complete, rows, x.shape[1] if testing else each, rng)
-    week = day[:, None] + np.arange(-PAST_DAYS, 0)
-    scale = np.maximum(own[at], 1e-12)[:, None]
-    past = [peaks[at[:, None], week], np.abs(filled).mean(axis=2)[at[:, None], week], filled[at, day - 1]]
-    inputs = np.concatenate([*(_compress(part / scale) for part in past), side.calendar[at, day]], axis=1)
-    truth, naive = label[at, day].astype(np.float32), peaks[at, day - PAST_DAYS]
-    return _Examples(inputs, truth[:, None], naive[:, None], np.zeros_like(scale), scale, at, side.codes[at])
+    highest = np.ceil(PEAK_SHARE * complete.sum(axis=1)).astype(int)[:, None]
+    label = peaks > np.take_along_axis(ordered, np.maximum(ordered.shape[1] - highest - 1, 0), axis=1)
+    allowed = (_after_a_week(side.known) & complete)[rows]
+    place, day = _positions(allowed, allowed.shape[1] if testing else each, rng)
+    at = rows[place]
+    week = at[:, None], day[:, None] + np.arange(-PAST_DAYS, 0)
+    scale = np.maximum(side.own[at], 1e-12)[:, None]
+    past = np.concatenate([peaks[week], means[week], side.filled[at, day - 1]], axis=1)
+    inputs = np.concatenate([_compress(past / scale), side.calendar[at, day]], axis=1)
+    truth, naive = label[at, day, None].astype(np.float32), peaks[at, day - PAST_DAYS, None]
+    return _Examples(inputs, truth, naive, np.zeros_like(scale), scale, at, side.codes[at])
 
 
-# ---- models ------------------------------------------------------------------------------------------------------
+# ---- models: (inputs, targets, which examples are held out, seed) -> prediction ---------------------------------
 
 
 def _ridge(x: NDArray, y: NDArray, held: NDArray[np.bool_], seed: int) -> Predict:
-    """Linear model whose penalty is chosen on held-out entities of its own side."""
-    errors = [np.abs(Ridge(alpha).fit(x[~held], y[~held]).predict(x[held]) - y[held]).mean() for alpha in _RIDGE_ALPHAS]
-    return Ridge(_RIDGE_ALPHAS[int(np.argmin(errors))]).fit(x, y).predict
+    """Linear model; its penalty is chosen on held-out entities of its own side."""
+    errors = [
+        np.abs(Ridge(penalty).fit(x[~held], y[~held]).predict(x[held]) - y[held]).mean() for penalty in _RIDGE_PENALTIES
+    ]
+    return Ridge(_RIDGE_PENALTIES[int(np.argmin(errors))]).fit(x, y).predict
 
 
 def _mlp(x: NDArray, y: NDArray, held: NDArray[np.bool_], seed: int) -> Predict:
-    """One hidden layer, stopped where held-out entities of its own side are forecast best."""
+    """One hidden layer, left where held-out entities of its own side are forecast best."""
     mean, spread = x.mean(axis=0), x.std(axis=0) + 0.05
-    inside, outside = (x[~held] - mean) / spread, (x[held] - mean) / spread
+    z = (x - mean) / spread
     model = MLPRegressor(
-        hidden_layer_sizes=(_HIDDEN,), alpha=0.1, batch_size=128, learning_rate_init=1e-3, random_state=seed
-    )
-    best, waited, kept = np.inf, 0, None
+        hidden_layer_sizes=(32,), activation="tanh", alpha=5.0, batch_size=min(256, int((~held).sum())),
+        learning_rate_init=3e-3, random_state=seed,
+    )  # fmt: skip
+    best, waited, kept = np.inf, 0, ([], [])
     for _ in range(_EPOCHS):
-        model.partial_fit(inside, y[~held])
-        error = np.abs(model.predict(outside) - y[held]).mean()
-        waited += 1
+        model.partial_fit(z[~held], y[~held])
+        error, waited = np.abs(model.predict(z[held]) - y[held]).mean(), waited + 1
         if error < best:
-            best, waited, kept = error, 0, ([w.copy() for w in model.coefs_], [b.copy() for b in model.intercepts_])
+            best, waited, kept = error, 0, tuple([a.copy() for a in w] for w in (model.coefs_, model.intercepts_))
         if waited == _PATIENCE:
             break
     model.coefs_, model.intercepts_ = kept
@@ -222,149 +212,139 @@ def _mlp(x: NDArray, y: NDArray, held: NDArray[np.bool_], seed: int) -> Predict:
 
 
 def _logistic(x: NDArray, y: NDArray, held: NDArray[np.bool_], seed: int) -> Predict:
-    """Score of a peak day; without both kinds of day nothing can be learned, and all days score alike."""
+    """Log odds of a peak day; where a side has days of one kind only, nothing can be learned and all score alike."""
     labels = y[:, 0] > 0.5
     if labels.all() or not labels.any():
-        return lambda inputs: np.zeros(len(inputs))
-    return LogisticRegression(C=0.1, max_iter=500).fit(x, labels).decision_function
+        return lambda inputs: np.zeros((len(inputs), 1))
+    model = LogisticRegression(C=0.1, max_iter=500).fit(x, labels)
+    return lambda inputs: model.decision_function(inputs)[:, None]
 
 
-# ---- errors ------------------------------------------------------------------------------------------------------
+# ---- errors, (n,), NaN where a series could not be tested -------------------------------------------------------
 
 
-def _forecast_error(test: _Examples, answer: NDArray, own: NDArray) -> NDArray[np.float64]:
-    """Mean absolute error of each series over its own mean absolute value, (n,); NaN where nothing was tested."""
-    count = len(own)
+def _forecast_errors(test: _Examples, answer: NDArray, own: NDArray) -> NDArray[np.float64]:
+    """Mean absolute error of each series over its own mean absolute value; missing readings do not enter."""
     miss = np.abs(answer - test.truth).astype(np.float64)
     known = ~np.isnan(miss)
-    total = np.bincount(test.rows, np.where(known, miss, 0).sum(axis=1), count)
-    readings = np.bincount(test.rows, known.sum(axis=1), count)
+    total = np.bincount(test.rows, np.where(known, miss, 0).sum(axis=1), len(own))
+    readings = np.bincount(test.rows, known.sum(axis=1), len(own))
     return np.where(readings > 0, total, np.nan) / np.maximum(readings, 1) / np.where(own > 0, own, 1)
 
 
-def _ranking_error(test: _Examples, answer: NDArray, own: NDArray) -> NDArray[np.float64]:
-    """1 - AUC of each series among its own days, (n,); NaN where all tested days are of one kind."""
+def _ranking_errors(test: _Examples, answer: NDArray, own: NDArray) -> NDArray[np.float64]:
+    """1 - AUC of each series among its own days."""
     errors = np.full(len(own), np.nan)
-    for row in np.unique(test.rows):
-        inside = test.rows == row
-        label = test.truth[inside, 0] > 0.5
-        positive, negative = label.sum(), (~label).sum()
+    rows, first = np.unique(test.rows, return_index=True)
+    for row, label, score in zip(
+        rows, np.split(test.truth[:, 0] > 0.5, first[1:]), np.split(answer[:, 0], first[1:]), strict=True
+    ):
+        positive, negative = int(label.sum()), int((~label).sum())
         if positive and negative:
-            ranks = rankdata(answer[inside])
-            errors[row] = 1 - (ranks[label].sum() - positive * (positive + 1) / 2) / (positive * negative)
+            above = rankdata(score)[label].sum() - positive * (positive + 1) / 2
+            errors[row] = 1 - above / (positive * negative)
     return errors
 
 
-# ---- tasks -------------------------------------------------------------------------------------------------------
+# ---- tasks ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What is asked of a model: examples, the recipes that learn from them, and whether an answer is a forecast."""
+    """What is asked: the examples, the recipes that learn from them, and how far wrong an answer is."""
 
     name: str
     min_days: int
     examples: Callable[..., _Examples]
     models: dict[str, Callable[..., Predict]]
-    forecast: bool
+    errors: Callable[..., NDArray[np.float64]]
     unit: str
     sees: str
     blind_to: str
 
-    def learn(self, fit: Callable[..., Predict], examples: _Examples, rng: np.random.Generator) -> Predict:
-        """Fit a model; some of the side's own entities are held out for its settings."""
-        entities, inverse = np.unique(examples.entities, return_inverse=True)
+    def answers(self, model: str, source: _Examples, test: _Examples, rng: np.random.Generator) -> NDArray:
+        """Learn from one set of examples, with some of its entities held out, and answer another, (N, Y)."""
+        entities, inverse = np.unique(source.entities, return_inverse=True)
         held = rng.permutation(len(entities))[inverse] < max(1, round(_HELD_SHARE * len(entities)))
-        targets = examples.truth
-        if self.forecast:
-            targets = _compress(targets / examples.scale) - examples.centre
-        return fit(examples.inputs, targets, held, int(rng.integers(2**31)))
-
-    def answer(self, predict: Predict, test: _Examples) -> NDArray:
-        """Return forecasts (N, Y) in physical units, or scores (N,)."""
-        raw = predict(test.inputs)
-        return _expand(raw + test.centre) * test.scale if self.forecast else raw
-
-    def errors(self, test: _Examples, answer: NDArray, own: NDArray) -> NDArray[np.float64]:
-        """Return the error of each series (n,), NaN where nothing could be tested."""
-        return (_forecast_error if self.forecast else _ranking_error)(test, answer, own)
-
-    def naive_errors(self, test: _Examples, own: NDArray) -> NDArray[np.float64]:
-        """Return the error of each series (n,) of the answer "as a week before"."""
-        return self.errors(test, test.naive if self.forecast else test.naive[:, 0], own)
+        forecast = self.errors is _forecast_errors
+        targets = _compress(source.truth / source.scale) - source.centre if forecast else source.truth
+        raw = self.models[model](source.inputs, targets, held, int(rng.integers(2**31)))(test.inputs)
+        return _expand(raw + test.centre) * test.scale if forecast else raw
 
 
+_FORECASTERS = {"ridge": _ridge, "MLP": _mlp}
 TASKS = (
     _Task(
-        "day ahead", 15, partial(_forecast_examples, 1), {"ridge": _ridge, "MLP": _mlp}, True, "share of the mean",
-        "what the past week says of the next day, hour by hour", "size of homes, copying",
+        "day ahead", 15, partial(_forecast_examples, 1), _FORECASTERS, _forecast_errors, "share of the mean",
+        "what the past week says of the next day, slot by slot", "size of homes, copying",
     ),
     _Task(
-        "week ahead", 21, partial(_forecast_examples, PAST_DAYS), {"ridge": _ridge, "MLP": _mlp}, True,
-        "share of the mean", "memory of daily energy from week to week", "hours of the day, size of homes, copying",
+        "week ahead", 21, partial(_forecast_examples, PAST_DAYS), _FORECASTERS, _forecast_errors, "share of the mean",
+        "memory of daily energy from week to week", "slots of the day, size of homes, copying",
     ),
     _Task(
-        "peak day", 30, _peak_examples, {"logistic": _logistic}, False, "1 - AUC",
+        "peak day", 30, _peak_examples, {"logistic": _logistic}, _ranking_errors, "1 - AUC",
         "what announces the highest days of a home", "height of the peaks, copying",
     ),
 )  # fmt: skip
-"""Week ahead asks for daily energy, since 7 days of slots would mostly repeat the day-ahead task."""
+"""Week ahead asks for the mean of each day: seven days of slots would mostly repeat the day-ahead task."""
 
 
-def _run(task: _Task, train: _Days, holdout: _Days, synthetic: _Days, rng: np.random.Generator) -> list[dict]:
-    """Learn and test one task on all channels; return one entry per model, none where examples are too few."""
-    count, channels = len(holdout.codes), holdout.known.shape[1]
-    everyone = np.arange(count)
-    each = max(1, TESTED // count)
-    tests = [task.examples(holdout, c, everyone, each, rng, testing=True) for c in range(channels)]
-    num = min(len(train.codes), len(synthetic.codes))
-    errors = {model: np.empty((NUM_DRAWS, 4, channels, count)) for model in task.models}
+def _run(
+    task: _Task, train: list[_Side], holdout: list[_Side], synthetic: list[_Side], rng: np.random.Generator
+) -> list[dict]:
+    """Learn and test one task on all channels; return one entry per model, or none where examples are too few."""
+    codes = holdout[0].codes
+    each = max(1, TESTED // len(codes))
+    tests = [task.examples(side, np.arange(len(codes)), each, rng, testing=True) for side in holdout]
+    num = min(len(train[0].codes), len(synthetic[0].codes))
+    errors = {model: np.empty((NUM_DRAWS, 4, len(holdout), len(codes))) for model in task.models}
     for draw in range(NUM_DRAWS):
-        rows = train.rows(num, rng)
-        sources = [(synthetic, synthetic.rows(num, rng)), (train, rows), *((train, h) for h in train.halves(rows, rng))]
+        real = train[0].choose(num, rng)
+        sources = [(synthetic, synthetic[0].choose(num, rng)), (train, real)]
+        sources += [(train, half) for half in train[0].halves(real, rng)]
         for c, test in enumerate(tests):
-            sets = [task.examples(side, c, chosen, max(1, EXAMPLES // num), rng) for side, chosen in sources]
+            sets = [task.examples(sides[c], rows, max(1, EXAMPLES // num), rng) for sides, rows in sources]
             sizes = np.repeat([min(len(a.rows), len(b.rows)) for a, b in (sets[:2], sets[2:])], 2)
-            if sizes.min() < MIN_EXAMPLES:
+            if sizes.min() < MIN_EXAMPLES or len(np.unique(sets[0].entities)) < MIN_ENTITIES:
                 return []
             sets = [part.take(rng.permutation(len(part.rows))[:size]) for part, size in zip(sets, sizes, strict=True)]
-            for (model, fit), (i, part) in itertools.product(task.models.items(), enumerate(sets)):
-                answer = task.answer(task.learn(fit, part, rng), test)
-                errors[model][draw, i, c] = task.errors(test, answer, holdout.own[:, c])
-    naive = np.stack([task.naive_errors(test, holdout.own[:, c]) for c, test in enumerate(tests)])
+            for model, (i, part) in itertools.product(task.models, enumerate(sets)):
+                errors[model][draw, i, c] = task.errors(test, task.answers(model, part, test, rng), holdout[c].own)
+    naive = np.stack([task.errors(test, test.naive, side.own) for test, side in zip(tests, holdout, strict=True)])
     tested = ~np.isnan(naive)
-    weight = tested / np.maximum(tested.sum(axis=0), 1)
     kept = tested.any(axis=0)
-    entities = np.unique(holdout.codes[kept], return_inverse=True)[1]
+    entities = np.unique(codes[kept], return_inverse=True)[1]
     if len(np.unique(entities)) < MIN_ENTITIES:
         return []
+    weight = tested / np.maximum(tested.sum(axis=0), 1)
+    members = np.eye(entities.max() + 1)[entities]
+    members /= members.sum(axis=0)
 
-    def by_entity(per_channel: NDArray) -> NDArray:
+    def by_entity(values: NDArray) -> NDArray:
         """Average errors (..., C, n) over channels, then over the series of each entity: (..., E)."""
-        per_series = (np.where(tested, per_channel, 0) * weight).sum(axis=-2)[..., kept]
-        sums = np.eye(entities.max() + 1)[entities]
-        return per_series @ sums / sums.sum(axis=0)
+        return (np.where(tested, values, 0) * weight).sum(axis=-2)[..., kept] @ members
 
-    return [_entry(task, model, by_entity(e), float(by_entity(naive).mean()), rng) for model, e in errors.items()]
+    return [_entry(task, model, by_entity(values), by_entity(naive), rng) for model, values in errors.items()]
 
 
-def _entry(task: _Task, model: str, errors: NDArray[np.float64], naive: float, rng: np.random.Generator) -> dict:
-    """Turn errors (draws, 4, E) of models trained on synthetic, real and two halves of real series into an entry."""
-    pair = errors[:, :2].mean(axis=0)
-    num = pair.shape[1]
+def _entry(task: _Task, model: str, errors: NDArray, naive: NDArray, rng: np.random.Generator) -> dict:
+    """Sum up errors (draws, 4, E) of models trained on synthetic, on real and on two halves of the real series."""
+    pair, num = errors[:, :2].mean(axis=0), errors.shape[2]
     resampled = rng.multinomial(num, np.full(num, 1 / num), RESAMPLES) @ pair.T / num
+    distance, floor, bar = (float(values.mean()) for values in (*pair, naive))
 
-    def ratio(values: NDArray) -> NDArray:
-        return np.divide(*np.moveaxis(np.maximum(values, SMALLEST_ERROR), -1, 0))
+    def ratios(values: NDArray) -> NDArray:
+        values = np.maximum(values, SMALLEST_ERROR)
+        return values[..., 0] / values[..., 1]
 
-    low, high = np.quantile(ratio(resampled), [0.025, 0.975])
-    between_halves = np.log(ratio(errors[:, 2:].mean(axis=2)))
-    distance, floor = (float(value) for value in pair.mean(axis=1))
+    low, high = np.quantile(ratios(resampled), [0.025, 0.975])
+    between_halves = np.log(ratios(errors[:, 2:].mean(axis=2)))
     return {
         "family": "utility", "name": f"{task.name}, {model}", "distance": distance, "floor": floor,
-        "ratio": float(ratio(pair.mean(axis=1))), "low": float(low), "high": float(high), "unit": task.unit,
-        "in_headline": False, "sees": task.sees, "blind_to": task.blind_to, "naive": naive,
-        "beats_naive": floor < naive, "ratio_noise": float(np.sqrt((between_halves**2).mean())),
+        "ratio": float(ratios(np.array([distance, floor]))), "low": float(low), "high": float(high),
+        "unit": task.unit, "in_headline": False, "sees": task.sees, "blind_to": task.blind_to,
+        "naive": bar, "beats_naive": floor < bar, "ratio_noise": float(np.sqrt((between_halves**2).mean())),
     }  # fmt: skip
 
 
@@ -376,23 +356,25 @@ def utility_entries(
     Parameters
     ----------
     train, holdout, synthetic : Judged
-        Sets of the same channels, length, step and unit; train and holdout share no entity. NaN allowed.
+        Values (n, C, L), of the same channels, length, step and unit; train and holdout share no entity. NaN
+        allowed: inputs are filled by the typical day, and missing readings are never asked for.
     seed : int
-        Choice of series and days, starting values of models, bootstrap.
+        Choice of series and days, starting values of models, resampling; >= 0.
     max_series : int
         Most series of each set that are used, >= 1.
 
     Returns
     -------
     list of dict
-        One entry per task and model, of plain Python values. ``distance`` is the error of the model trained on
-        synthetic, ``floor`` that of the one trained on real series, ``naive`` that of the answer "as a week
-        before", all averaged over channels, then series of an entity, then entities; ``ratio`` is distance over
-        floor with its 95 % interval ``low`` to ``high`` (paired bootstrap over holdout entities), and
-        ``ratio_noise`` the root mean square of the log ratio between models trained on two halves of the real
-        training series. Where ``beats_naive`` is False, the model learns nothing of use even from real series,
-        and its ratio says nothing. Empty where a set has no clock, fewer than 8 entities or less than 15 days;
-        a task that needs more days, or finds too few days without gaps, is left out.
+        One entry per task and model, plain Python values. ``distance`` is the error of the model trained on
+        synthetic, ``floor`` of the one trained on real series, ``naive`` of the answer "as a week before", all
+        averaged over channels, then series of an entity, then entities. ``ratio`` is distance over floor, ``low``
+        to ``high`` its 95 % interval (paired bootstrap over holdout entities, models as they are), and
+        ``ratio_noise`` the root mean square of the log ratio between models trained on halves of the real training
+        series, which overstates the luck of whole ones. Where ``beats_naive`` is False, a model learns nothing of
+        use even from real series, and its ratio says nothing. Empty where the step does not divide a day or a set
+        has fewer than 8 entities or 15 days; a task that needs more days, or finds too few without gaps, is left
+        out.
 
     Raises
     ------
@@ -401,7 +383,7 @@ def utility_entries(
 
     Notes
     -----
-    Cost: about ?? CPU-seconds for 400 series a side of 2,190 points, and ?? of 8,760 points.
+    Cost: about 8 CPU-seconds for 400 series a side of 2,190 points, 16 of 8,760 points; times channels.
     """
     check_comparable(train=train, holdout=holdout, synthetic=synthetic)
     if not train.has_clock:
@@ -412,10 +394,6 @@ def utility_entries(
         usable = ~judged.usable()[0]
         if len(np.unique(judged.entities[usable])) < MIN_ENTITIES:
             return []
-        sides.append(_Days.of(judged.take(usable).sample_entities(max_series, rng)))
-    num_days = min(side.known.shape[2] for side in sides)
-    entries = []
-    for task in TASKS:
-        if num_days >= task.min_days:
-            entries += _run(task, *sides, rng)
-    return entries
+        sides.append(_channels(judged.take(usable).sample_entities(max_series, rng)))
+    num_days = min(side[0].days.shape[1] for side in sides)
+    return [entry for task in TASKS if num_days >= task.min_days for entry in _run(task, *sides, rng)]
