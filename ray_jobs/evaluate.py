@@ -9,15 +9,16 @@ from ray_jobs.blocks import RayBlockMap, parquet_loaders
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.inside import read_inside
-from ray_jobs.prepare import read_half
+from ray_jobs.prepare import read_half, read_real
 from ttsgan import recipes
 from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
+from ttsgan.data.canaries import is_canary
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, read_store
 from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
-from ttsgan.evaluation.privacy import Thresholds, audit
+from ttsgan.evaluation.privacy import Canaries, Thresholds, audit
 from ttsgan.evaluation.report import Pictures, render
 
 PICTURED = 200
@@ -37,7 +38,7 @@ def judged(series: SeriesSet) -> Judged:
 
 def read_three(where: Location) -> tuple[Judged, Judged, Judged]:
     """Return the training, held-out and synthetic series of a run folder."""
-    halves = (judged(read_half(where, holdout)) for holdout in (False, True))
+    halves = (judged(read_real(where, holdout)) for holdout in (False, True))
     return *halves, judged(read_store(where / "synthetic"))
 
 
@@ -64,16 +65,17 @@ def run_evaluate(folder: RunFolder, console: Console) -> dict[str, Any]:
 def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Write ``audit.json`` and log the attempt in the manifest; return the summary."""
     config, where = folder.config, folder.where
-    train = read_half(where, holdout=False)
+    train = read_real(where, holdout=False)
     fingerprints = {"train": train.fingerprint(), "synthetic": read_store(where / "synthetic").fingerprint()}
     result = audit(
         judged(train),
-        judged(read_half(where, holdout=True)),
+        judged(read_real(where, holdout=True)),
         Blocks(parquet_loaders(where / "synthetic", BLOCK_SERIES)),
         thresholds=thresholds(config.audit, config.cluster),
         seed=config.seed,
         max_targets=config.audit.max_targets,
         inside=read_inside(where),
+        canaries=read_canaries(where),
         spread=RayBlockMap(),
         progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
     )
@@ -82,6 +84,14 @@ def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
     result |= {"fingerprints": fingerprints, "attempts": folder.manifest["audit_attempts"]}
     (where / "audit.json").write_json(result)
     return {"verdict": result["verdict"], "reasons": result["reasons"]}
+
+
+def read_canaries(where: Location) -> Canaries | None:
+    """Return the planted series of a run folder, and those left out; None where there are none."""
+    if not (where / "canaries").is_dir():
+        return None
+    train = read_half(where, holdout=False)
+    return Canaries(judged(train.subset(is_canary(train.entities))), judged(read_store(where / "canaries")))
 
 
 def run_report(folder: RunFolder, console: Console) -> dict[str, Any]:

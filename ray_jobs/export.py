@@ -54,6 +54,11 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
         If the verdict is FAIL or INVALID, is UNPROVEN without ``accept_unproven``, or is of other series.
     """
     where = folder.where
+    if folder.config.data.canaries:
+        raise ReleaseRefused(
+            f"data.canaries is {folder.config.data.canaries}: planted series were trained on, so that memory can be "
+            "measured; there is no release. Run without canaries in another folder"
+        )
     audit = (where / "audit.json").read_json()
     verdict = audit["verdict"]
     if verdict in ("FAIL", "INVALID"):

@@ -6,11 +6,13 @@ import pyarrow as pa
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ttsgan.config import RunConfig
+from ttsgan.data.canaries import PREFIX, is_canary, make_canaries
 from ttsgan.data.prepare import prepare
 from ttsgan.data.simulate import simulate
 from ttsgan.data.split import check_disjoint, check_enough, read_splits, split_entities, write_splits
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, concatenate, read_store, write_store
+from ttsgan.errors import DataError
 
 
 def sample_series(config: RunConfig) -> SeriesSet:
@@ -48,7 +50,18 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         summary["set_aside_of_holdout"] = extra_report.to_dict()["set_aside_by_reason"]
     else:
         holdout = split_entities(series.entities, fraction, config.seed)
+    if is_canary(series.entities).any():
+        raise DataError(
+            f"{', '.join(config.data.source)}: entities named {PREFIX}... are kept for planted series; rename"
+        )
     check_enough(series.entities[~holdout], config.cluster.min_group_size)
+    if config.data.canaries:
+        canaries, included = make_canaries(series.subset(~holdout), config.data.canaries, config.seed)
+        with (folder.where / "canaries").replace_dir() as store:
+            write_store(canaries.subset(~included), store)
+        names = [", ".join(config.data.source), "canaries"]
+        series = concatenate([series, canaries.subset(included)], names)
+        holdout = np.concatenate([holdout, np.zeros(included.sum(), bool)])
     with (folder.where / "store").replace_dir() as store:
         write_store(series, store)
     write_splits(folder.where / "splits.parquet", series.ids, series.entities, holdout)
@@ -64,7 +77,13 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
 
 
 def read_half(where: Location, holdout: bool) -> SeriesSet:
-    """Return the training series, or the held-out ones, of a run folder."""
+    """Return the training series, planted ones among them, or the held-out ones of a run folder."""
     series = read_store(where / "store")
     ids, _, held = read_splits(where / "splits.parquet")
     return series.subset(np.isin(series.ids.astype(str), ids[held == holdout].astype(str)))
+
+
+def read_real(where: Location, holdout: bool) -> SeriesSet:
+    """Return the same without planted series."""
+    half = read_half(where, holdout)
+    return half.subset(~is_canary(half.entities))

@@ -53,9 +53,11 @@ PREPARED = {
 """Another value for each setting of preparation; the source is another file."""
 
 READ = {
-    "recipe", "data.holdout", "sample.households", "sample.length", "sample.seed", "cluster.shards", "generate.series",
+    "recipe", "data.holdout", "data.canaries", "sample.households", "sample.length", "sample.seed", "cluster.shards",
+    "generate.series",
     "generate.chunk", "evaluate.max_series", "evaluate.bootstrap", "audit.max_targets", "audit.auc", "audit.tpr",
-    "audit.outlier_tpr", "audit.soft_copies", "audit.linkage_risk", "runtime.num_workers", "runtime.use_gpu",
+    "audit.outlier_tpr", "audit.soft_copies", "audit.fragments", "audit.linkage_risk",
+    "runtime.num_workers", "runtime.use_gpu",
     "runtime.cpus_per_worker", "runtime.max_failures", "runtime.scale_up_seconds", "runtime.max_concurrent_trials",
 }  # fmt: skip
 """Settings that need a cluster, thousands of series or a judge to show: proven by who reads them."""

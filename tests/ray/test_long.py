@@ -62,3 +62,17 @@ def test_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     again = next(i for i in range(1, len(seen)) if seen[i] <= seen[i - 1])
     assert seen[again] > 64, "training began anew instead of going on from a checkpoint"
     assert {"train", "generate", "audit"} <= set(stages(out))
+
+
+def test_run_with_canaries_measures_memory_and_releases_nothing(tmp_path):
+    out = tmp_path / "run"
+    words = [*COMMAND, "run", "--data", "sample", "--out", str(out), "--accept-unproven", "--set", *SMALL]
+    done = subprocess.run([*words, "data.canaries=40"], timeout=540, check=False, capture_output=True, text=True)
+    assert done.returncode == 3
+    audit = json.loads((out / "audit.json").read_text())
+    line = next(check for check in audit["checks"] if check["attack"] == "canaries")
+    assert line["informs"]
+    assert 0 <= line["value"] < 5
+    assert audit["sizes"]["train"]["entities"] == 60
+    assert not (out / "release").exists()
+    assert "planted series" in done.stdout or audit["verdict"] == "FAIL"

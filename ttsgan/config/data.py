@@ -27,11 +27,15 @@ class DataConfig:
     """First time stamp of sources that carry none (ISO 8601); empty: 2013-01-01."""
     min_observed: float = 0.5
     """Share of observed values (0 to 1) below which a series is set aside."""
+    canaries: int = 0
+    """Implausible series to plant, half of them in training, for the audit to measure memory; such a run releases none.
+    """
 
     def __post_init__(self) -> None:
         require(len(self.source) > 0 and all(self.source), "data.source", self.source, "at least one path")
         require(self.aggregate in ("auto", "sum", "mean"), "data.aggregate", self.aggregate, "auto, sum, mean")
         require(self.step_seconds >= 0, "data.step_seconds", self.step_seconds, "0 or a number of seconds")
+        require(self.canaries >= 0, "data.canaries", self.canaries, "0 (none) or more")
         require(0 < self.min_observed <= 1, "data.min_observed", self.min_observed, "above 0, up to 1")
         fraction = self.holdout_fraction()
         require(
