@@ -1,4 +1,4 @@
-"""Attacks on sets whose answer is known: exact neighbours, planted copies, averages, independent draws."""
+"""Attacks on sets whose answer is known: planted copies, averages, independent draws."""
 
 from dataclasses import replace
 

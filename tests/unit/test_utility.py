@@ -25,7 +25,7 @@ def judged(values, prefix="s", step_seconds=86_400 // STEPS, entities=None):
     return Judged(values=values, entities=names, starts=starts, step_seconds=step_seconds, unit="kWh")
 
 
-def homes(num, seed, prefix, days=50, channels=1):
+def homes(num, seed, prefix, days=42, channels=1):
     """Draw homes: own level and daily shape, a weekend, and a load that drifts from day to day."""
     rng = np.random.default_rng(seed)
     level = np.exp(rng.normal(-1, 0.5, (num, channels, 1, 1)))
@@ -44,12 +44,12 @@ def compare(train, holdout, synthetic, seed=0, max_series=1000):
 
 @pytest.fixture(scope="module")
 def real():
-    return homes(48, 1, "t"), homes(48, 2, "h")
+    return homes(40, 1, "t"), homes(40, 2, "h")
 
 
 @pytest.fixture(scope="module")
 def third(real):
-    return compare(*real, homes(48, 3, "s"))
+    return compare(*real, homes(40, 3, "s"))
 
 
 def two_weeks_and_a_day(num, prefix):
@@ -93,7 +93,7 @@ def test_another_draw_of_the_same_law_costs_nothing(third):
 
 def test_collapse_and_shuffled_slots_cost_much(real):
     train = real[0].values
-    collapsed = compare(*real, judged(np.repeat(train.mean(axis=(0, 2), keepdims=True), 48, 0).repeat(300, 2)))
+    collapsed = compare(*real, judged(np.repeat(train.mean(axis=(0, 2), keepdims=True), 40, 0).repeat(252, 2)))
     shuffled = compare(*real, judged(np.random.default_rng(0).permuted(train, axis=2)))
     for broken in (collapsed, shuffled):
         assert broken["day ahead, ridge"]["low"] > 1.1
@@ -108,10 +108,10 @@ def test_gaps_on_every_side_are_endured(real, third):
 
     def pierced(whole):
         values = np.where(rng.random(whole.values.shape) < 0.03, np.nan, whole.values)
-        values[0], values[1, :, 60:240] = np.nan, np.nan
+        values[0], values[1, :, 60:200] = np.nan, np.nan
         return replace(whole, values=values)
 
-    entries = compare(*(pierced(part) for part in (*real, homes(48, 3, "s"))))
+    entries = compare(*(pierced(part) for part in (*real, homes(40, 3, "s"))))
     for name, entry in entries.items():
         assert 0.95 < entry["ratio"] < 1.07, name
         assert entry["naive"] == pytest.approx(third[name]["naive"], rel=0.08)
@@ -119,7 +119,7 @@ def test_gaps_on_every_side_are_endured(real, third):
 
 def test_errors_of_channels_are_averaged(real, third):
     train, holdout = ((part, replace(part, values=1000 * part.values)) for part in real)
-    synthetic = homes(48, 3, "s")
+    synthetic = homes(40, 3, "s")
     shuffled = replace(synthetic, values=np.random.default_rng(0).permuted(synthetic.values, axis=2))
 
     def stacked(parts):
@@ -127,21 +127,21 @@ def test_errors_of_channels_are_averaged(real, third):
 
     entries = compare(stacked(list(train)), stacked(list(holdout)), stacked([synthetic, shuffled]))
     alone = compare(*real, shuffled)
-    for name in ("day ahead, ridge", "peak day, logistic"):
-        assert entries[name]["naive"] == pytest.approx(third[name]["naive"], rel=1e-4)
+    for name, entry in entries.items():
+        assert entry["naive"] == pytest.approx(third[name]["naive"], rel=1e-4)
         mean = (third[name]["distance"] + alone[name]["distance"]) / 2
-        assert entries[name]["distance"] == pytest.approx(mean, rel=0.03)
+        assert entry["distance"] == pytest.approx(mean, rel=0.08)
 
 
 def test_series_of_one_entity_count_as_one(real, third):
     train, holdout = real
     doubled = replace(
         holdout,
-        values=np.concatenate([holdout.values, holdout.values[:1].repeat(40, 0)]),
-        entities=np.concatenate([holdout.entities, holdout.entities[:1].repeat(40)]),
-        starts=holdout.starts[:1].repeat(88),
+        values=np.concatenate([holdout.values, holdout.values[:1].repeat(20, 0)]),
+        entities=np.concatenate([holdout.entities, holdout.entities[:1].repeat(20)]),
+        starts=holdout.starts[:1].repeat(60),
     )
-    for name, entry in compare(train, doubled, homes(48, 3, "s")).items():
+    for name, entry in compare(train, doubled, homes(40, 3, "s")).items():
         assert entry["naive"] == pytest.approx(third[name]["naive"], rel=1e-4)
 
 
@@ -153,13 +153,13 @@ def test_what_the_data_do_not_allow_is_left_out(real):
     assert compare(*daily) == {}
     assert compare(train, holdout.take(np.arange(7)), train) == {}
     assert compare(train, holdout, replace(train, values=np.full_like(train.values, np.nan))) == {}
-    assert compare(train.take(np.arange(8)), holdout, replace(train, entities=np.repeat(["a", "b"], 24))) == {}
+    assert compare(train.take(np.arange(8)), holdout, replace(train, entities=np.repeat(["a", "b"], 20))) == {}
     with pytest.raises(DataError, match="synthetic: step_seconds"):
         compare(train, holdout, replace(train, step_seconds=7200))
 
 
 def test_same_seed_same_answer_and_few_series_suffice(real):
-    synthetic = homes(48, 3, "s")
+    synthetic = homes(40, 3, "s")
     first, second, other = (compare(*real, synthetic, seed, max_series=12) for seed in (0, 0, 1))
     assert first == second
     assert first["day ahead, MLP"]["distance"] != other["day ahead, MLP"]["distance"]

@@ -17,7 +17,7 @@ import numpy as np
 from ttsgan.errors import DataError
 from ttsgan.evaluation.judged import Judged, joined
 
-BLOCK_SERIES = 2048
+BLOCK_SERIES = 4096
 """Series of a block: large enough for fast matrix products, small enough that a worker's block is tens of MB."""
 
 Loader = Callable[[], Judged]

@@ -20,108 +20,19 @@ audit.
 from __future__ import annotations
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from ttsgan.errors import DataError
+from ttsgan.evaluation.classifiers import classifier_entries
 from ttsgan.evaluation.distances import Pool, Sampler
 from ttsgan.evaluation.features import copy_gaps, curves, extract, histogram_edges
 from ttsgan.evaluation.judged import Judged, check_comparable
-from ttsgan.evaluation.neighbours import nearest
+from ttsgan.evaluation.manifold import feature_space, flat_map, neighbour_entries
 from ttsgan.evaluation.stats import jsonable
+from ttsgan.evaluation.utility import utility_entries
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 EPSILON = 0.01
 NUM_DRAWS = 8
-NUM_NEIGHBOURS = 5
-
-
-def _neighbour_scores(reference: np.ndarray, candidate: np.ndarray) -> dict[str, np.ndarray]:
-    """Return precision, recall, density and coverage as one value per series (Naeem et al. 2020, ICML, k = 5)."""
-    k = min(NUM_NEIGHBOURS, len(reference) - 1, len(candidate) - 1)
-    inside_reference = nearest(reference, reference, k, exclude=np.arange(len(reference)))[0][:, -1]
-    inside_candidate = nearest(candidate, candidate, k, exclude=np.arange(len(candidate)))[0][:, -1]
-    norms = (reference**2).sum(1)[:, None] + (candidate**2).sum(1) - 2 * reference @ candidate.T
-    between = np.sqrt(np.maximum(norms, 0))
-    in_ball = between <= inside_reference[:, None]
-    return {
-        "precision": in_ball.any(0).astype(float),
-        "recall": (between <= inside_candidate).any(1).astype(float),
-        "density": in_ball.sum(0) / k,
-        "coverage": (between.min(1) <= inside_reference).astype(float),
-    }
-
-
-def _tell_apart(a: np.ndarray, a_codes: np.ndarray, b: np.ndarray, b_codes: np.ndarray, seed: int) -> float:
-    """Return accuracy - 0.5 of gradient boosting between two samples, two-fold by entity, mean over two seeds."""
-    x = np.concatenate([a, b]).astype(np.float32)
-    labels = np.concatenate([np.zeros(len(a), int), np.ones(len(b), int)])
-    codes = np.concatenate([a_codes, b_codes])
-    accuracies = []
-    for repeat in range(2):
-        rng = np.random.default_rng([seed, repeat])
-        entities, inverse = np.unique(codes, return_inverse=True)
-        fold = (rng.permutation(len(entities)) % 2)[inverse]
-        for test in range(2):
-            train_rows, test_rows = np.flatnonzero(fold != test), np.flatnonzero(fold == test)
-            if len(np.unique(labels[train_rows])) < 2 or not len(test_rows):
-                continue
-            model = HistGradientBoostingClassifier(
-                max_iter=40, max_leaf_nodes=8, learning_rate=0.15, min_samples_leaf=5, max_bins=63,
-                early_stopping=False, random_state=repeat,
-            )  # fmt: skip
-            right = model.fit(x[train_rows], labels[train_rows]).predict(x[test_rows]) == labels[test_rows]
-            balanced = [right[labels[test_rows] == c].mean() for c in (0, 1) if (labels[test_rows] == c).any()]
-            accuracies.append(float(np.mean(balanced)))
-    return max(0.0, float(np.mean(accuracies)) - 0.5) if accuracies else 0.0
-
-
-def _extra_metrics(pool: Pool, sampler: Sampler, seed: int, bootstrap: int) -> list[dict]:
-    """Neighbour metrics and the classifier: reported, but kept out of the headline (see `evaluate`)."""
-    width = np.concatenate([np.full(s.stop - s.start, (s.stop - s.start) ** -0.5) for s in pool.slices.values()])
-    space = (np.clip(pool.scaled, -8, 8) * width).astype(np.float32)
-    rng = sampler.rng
-    draws = [
-        tuple(
-            np.flatnonzero(sampler.without_replacement(p))
-            for p in (*sampler.halves(), sampler.holdout, sampler.synthetic)
-        )
-        for _ in range(4)
-    ]
-    floors = [_neighbour_scores(space[left], space[right]) for left, right, _, _ in draws]
-    scores = [_neighbour_scores(space[holdout], space[synthetic]) for _, _, holdout, synthetic in draws]
-    entries = []
-    for name in scores[0]:
-        value, floor = (float(np.mean([part[name].mean() for part in side])) for side in (scores, floors))
-        # resampling within one draw: averaging over draws would hide the luck of the sample
-        resampled = [rng.choice(scores[0][name], len(scores[0][name])).mean() for _ in range(bootstrap)]
-        ends = np.quantile(resampled, [0.025, 0.975]) - np.mean(resampled) if resampled else np.zeros(2)
-        shortfall = [abs(1 - v) if name == "density" else max(0.0, 1 - v) for v in (value, *(value + ends), floor)]
-        ratios = [(v + 0.05) / (shortfall[3] + 0.05) for v in shortfall[:3]]
-        entries.append(
-            {
-                "family": "neighbours", "name": f"{name} (shortfall from 1)", "distance": shortfall[0],
-                "floor": shortfall[3], "ratio": ratios[0], "low": min(ratios), "high": max(ratios),
-                "unit": "share of series", "in_headline": False,
-                "sees": "diversity" if name in ("recall", "coverage") else "implausible series", "blind_to": "copying",
-                "value": value, "value_floor": floor,
-            }
-        )  # fmt: skip
-    left, right, holdout, synthetic = draws[0]
-    codes = sampler.codes
-    distance = _tell_apart(space[holdout], codes[holdout], space[synthetic], codes[synthetic], seed)
-    floor = _tell_apart(space[left], codes[left], space[right], codes[right], seed)
-    error = 0.5 / np.sqrt(len(holdout) + len(synthetic)) * 1.96
-    low, ratio, high = (
-        (max(0.0, d) + 0.02) / (floor + 0.02) for d in (distance - error, distance, min(0.5, distance + error))
-    )
-    entries.append(
-        {
-            "family": "classifier", "name": "boosting accuracy - 0.5", "distance": distance, "floor": floor,
-            "ratio": ratio, "low": low, "high": high, "unit": "accuracy", "in_headline": False,
-            "sees": "any difference in the features", "blind_to": "copying, size of the difference",
-        }
-    )  # fmt: skip
-    return entries
 
 
 def _prepare(sets: dict[str, Judged], max_series: int, rng: np.random.Generator) -> tuple[tuple[Judged, ...], dict]:
@@ -141,8 +52,8 @@ def _prepare(sets: dict[str, Judged], max_series: int, rng: np.random.Generator)
     sizes["compared"] = num
     real = [kept[name].sample_entities(max_series, rng) for name in ("train", "holdout")]
     synthetic = kept["synthetic"].sample_entities(max(2 * num, max_series), rng)
-    donors = max(real, key=lambda part: np.isnan(part.values).mean())
-    return (*real, copy_gaps(synthetic, donors, rng)), sizes
+    # of the holdout, which they are compared with: gaps that training series alone have would tell the two apart
+    return (*real, copy_gaps(synthetic, real[1], rng)), sizes
 
 
 def evaluate(
@@ -153,6 +64,8 @@ def evaluate(
     seed: int = 0,
     max_series: int = 1000,
     bootstrap: int = 200,
+    classifier_series: int = 400,
+    classifier_seeds: int = 5,
 ) -> dict:
     """Compare synthetic series with holdout ones, each distance beside what another sample of real series would score.
 
@@ -168,20 +81,51 @@ def evaluate(
         Most series of each set that are compared (>= 4).
     bootstrap : int
         Resamplings of entities behind the intervals; 0 gives no intervals.
+    classifier_series : int
+        Most series of a side for the classifiers and the utility tasks (>= 4).
+    classifier_seeds : int
+        Trainings of each classifier, each tested on its own fold of entities (>= 1).
 
     Returns
     -------
     dict
-        JSON-able. `headline.value` is the geometric mean of the ratios of `distances.METRICS` (those the data
-        allow), `low` and `high` a 95 % bootstrap interval over entities, centred on the value (resampling
-        twice inflates both distances of a ratio near 1, and only the floor of a large one, so the uncentred
-        interval would lie too low). Neighbour and classifier metrics have a floor near 0 or a coarse step, so
-        they are reported but kept out of the headline.
+        JSON-able, the content of evaluation.json:
+
+        - ``schema_version``: 2.
+        - ``headline``: ``value``, geometric mean (> 0) of the ratios of all metrics with ``in_headline``; ``low``
+          and ``high``, its 95 % bootstrap interval over entities, None without bootstrap; ``floor_is``, what 1
+          means; ``metrics``, how many there are. The interval is centred on the value: resampling twice inflates
+          both distances of a ratio near 1, and only the floor of a large one, so the uncentred one would lie too
+          low.
+        - ``metrics``: list, each with ``family`` (as in `distances.METRICS`; and "neighbours", "classifier" and
+          those of `utility.utility_entries`), ``name`` (unique), ``distance`` and ``floor`` (>= 0, in ``unit``),
+          ``ratio`` (> 0, 1 = as another sample of real series), ``low`` and ``high`` (its 95 % interval, None
+          where there is none), ``unit``, ``sees``, ``blind_to`` (words) and ``in_headline`` (bool). Metrics whose
+          floor is near 0, or that move in coarse steps, are reported but kept out of the headline. In addition:
+
+          - neighbours: ``value``, ``value_floor``, the score itself (1 is best; share of series, density >= 0);
+            ``distance`` is its shortfall from 1.
+          - classifier: ``distance`` is balanced accuracy - 0.5 (0 to 0.5; below 0 written as 0), ``error`` its
+            standard error; ``auc``, ``auc_floor`` (0 to 1, 0.5 = cannot tell), ``auc_error``.
+          - utility: ``distance`` is the error of a model trained on synthetic, ``floor`` that of one trained on
+            real series; further keys in `utility.utility_entries`. Absent where the sets are too small or short.
+        - ``sizes``: for ``train``, ``holdout`` and ``synthetic`` the numbers of ``series`` and ``entities`` given,
+          of series ``set_aside_empty`` and ``constant``, and ``missing_share`` (0 to 1) of the others' readings;
+          ``compared``, series on each side of a distance.
+        - ``seed``; ``unit`` of the values; ``step_seconds``.
+        - ``embedding``: ``train``, ``holdout``, ``synthetic``, at most 300 points [x, y] of each in random order, on
+          the first two principal components of the features of real series (standardised, families of equal
+          weight); ``explained``, share of variance (0 to 1) along x and y.
+        - ``curves``: for each set the output of `features.curves`.
 
     Raises
     ------
     DataError
         If the sets cannot be compared or one has fewer than 4 series.
+
+    Notes
+    -----
+    Cost: see CPU below.
     """
     check_comparable(train=train, holdout=holdout, synthetic=synthetic)
     rng = np.random.default_rng(seed)
@@ -234,7 +178,10 @@ def evaluate(
         }
         for i, m in enumerate(pool.metrics)
     ]  # fmt: skip
-    metrics += _extra_metrics(pool, sampler, seed, bootstrap)
+    space = feature_space(pool)
+    metrics += neighbour_entries(space, sampler, bootstrap)
+    metrics += classifier_entries(*sets, space, seed=seed, max_series=classifier_series, seeds=classifier_seeds)
+    metrics += utility_entries(*sets, seed=seed, max_series=classifier_series)
     named = zip(("train", "holdout", "synthetic"), sets, parts, strict=True)
     return jsonable(
         {
@@ -245,6 +192,7 @@ def evaluate(
             "seed": seed,
             "unit": train.unit,
             "step_seconds": train.step_seconds,
+            "embedding": flat_map(space, [len(part) for part in sets], rng),
             "curves": {name: curves(judged, features) for name, judged, features in named},
         }
     )
