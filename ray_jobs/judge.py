@@ -39,10 +39,7 @@ def judge_files(
     for name, path in (("train", train), ("holdout", holdout), ("synthetic", synthetic)):
         console.progress(f"reading {name}")
         options = data if name != "synthetic" else dataclasses.replace(data, entity="entity")
-        series, report = prepare(options, [Location.parse(path)], PatchConfig())
-        if report.set_aside:
-            console.say(f"    {name}: {len(report.set_aside)} series set aside")
-        sets.append(series)
+        sets.append(prepare(options, [Location.parse(path)], PatchConfig(), keep_all=True)[0])
     fingerprints = {"train": sets[0].fingerprint(), "synthetic": sets[2].fingerprint()}
     sets = [judged(series) for series in sets]
     # whoever made it: a synthetic series belongs to nobody

@@ -25,7 +25,7 @@ def judged(values, prefix="s", step_seconds=86_400 // STEPS, entities=None):
     return Judged(values=values, entities=names, starts=starts, step_seconds=step_seconds, unit="kWh")
 
 
-def homes(num, seed, prefix, days=42, channels=1):
+def homes(num, seed, prefix, days=50, channels=1):
     """Draw homes: own level and daily shape, a weekend, and a load that drifts from day to day."""
     rng = np.random.default_rng(seed)
     level = np.exp(rng.normal(-1, 0.5, (num, channels, 1, 1)))
@@ -42,14 +42,19 @@ def compare(train, holdout, synthetic, seed=0, max_series=1000):
     return {e["name"]: e for e in utility_entries(train, holdout, synthetic, seed=seed, max_series=max_series)}
 
 
+def three_weeks(whole):
+    """Cut to what leaves the day ahead only, which is quick."""
+    return replace(whole, values=whole.values[:, :, : 20 * STEPS])
+
+
 @pytest.fixture(scope="module")
 def real():
-    return homes(40, 1, "t"), homes(40, 2, "h")
+    return homes(48, 1, "t"), homes(48, 2, "h")
 
 
 @pytest.fixture(scope="module")
 def third(real):
-    return compare(*real, homes(40, 3, "s"))
+    return compare(*real, homes(48, 3, "s"))
 
 
 def two_weeks_and_a_day(num, prefix):
@@ -93,14 +98,15 @@ def test_another_draw_of_the_same_law_costs_nothing(third):
 
 def test_collapse_and_shuffled_slots_cost_much(real):
     train = real[0].values
-    collapsed = compare(*real, judged(np.repeat(train.mean(axis=(0, 2), keepdims=True), 40, 0).repeat(252, 2)))
+    collapsed = compare(*real, judged(np.repeat(train.mean(axis=(0, 2), keepdims=True), 48, 0).repeat(300, 2)))
     shuffled = compare(*real, judged(np.random.default_rng(0).permuted(train, axis=2)))
     for broken in (collapsed, shuffled):
         assert broken["day ahead, ridge"]["low"] > 1.1
         assert broken["day ahead, MLP"]["low"] > 1.1
         assert broken["peak day, logistic"]["low"] > 1.2
     assert collapsed["peak day, logistic"]["distance"] == pytest.approx(0.5)
-    assert all(math.isfinite(entry["ratio"]) for entry in compare(*real, judged(0 * train)).values())
+    dead = compare(*(three_weeks(part) for part in (*real, judged(0 * train))))
+    assert all(math.isfinite(entry["ratio"]) for entry in dead.values())
 
 
 def test_gaps_on_every_side_are_endured(real, third):
@@ -111,26 +117,24 @@ def test_gaps_on_every_side_are_endured(real, third):
         values[0], values[1, :, 60:200] = np.nan, np.nan
         return replace(whole, values=values)
 
-    entries = compare(*(pierced(part) for part in (*real, homes(40, 3, "s"))))
+    entries = compare(*(pierced(part) for part in (*real, homes(48, 3, "s"))))
     for name, entry in entries.items():
         assert 0.95 < entry["ratio"] < 1.07, name
         assert entry["naive"] == pytest.approx(third[name]["naive"], rel=0.08)
 
 
-def test_errors_of_channels_are_averaged(real, third):
-    train, holdout = ((part, replace(part, values=1000 * part.values)) for part in real)
-    synthetic = homes(40, 3, "s")
+def test_errors_of_channels_are_averaged(real):
+    train, holdout, synthetic = (three_weeks(part) for part in (*real, homes(48, 3, "s")))
     shuffled = replace(synthetic, values=np.random.default_rng(0).permuted(synthetic.values, axis=2))
 
-    def stacked(parts):
-        return replace(parts[0], values=np.concatenate([part.values for part in parts], axis=1))
+    def stacked(first, second):
+        return replace(first, values=np.concatenate([first.values, 1000 * second.values], axis=1))
 
-    entries = compare(stacked(list(train)), stacked(list(holdout)), stacked([synthetic, shuffled]))
-    alone = compare(*real, shuffled)
-    for name, entry in entries.items():
-        assert entry["naive"] == pytest.approx(third[name]["naive"], rel=1e-4)
-        mean = (third[name]["distance"] + alone[name]["distance"]) / 2
-        assert entry["distance"] == pytest.approx(mean, rel=0.08)
+    both = compare(stacked(train, train), stacked(holdout, holdout), stacked(synthetic, shuffled))
+    good, bad = (compare(train, holdout, part)["day ahead, ridge"] for part in (synthetic, shuffled))
+    entry = both["day ahead, ridge"]
+    assert entry["naive"] == pytest.approx(good["naive"], rel=1e-4)
+    assert entry["distance"] == pytest.approx((good["distance"] + bad["distance"]) / 2, rel=0.02)
 
 
 def test_series_of_one_entity_count_as_one(real, third):
@@ -139,9 +143,9 @@ def test_series_of_one_entity_count_as_one(real, third):
         holdout,
         values=np.concatenate([holdout.values, holdout.values[:1].repeat(20, 0)]),
         entities=np.concatenate([holdout.entities, holdout.entities[:1].repeat(20)]),
-        starts=holdout.starts[:1].repeat(60),
+        starts=holdout.starts[:1].repeat(68),
     )
-    for name, entry in compare(train, doubled, homes(40, 3, "s")).items():
+    for name, entry in compare(train, doubled, homes(48, 3, "s")).items():
         assert entry["naive"] == pytest.approx(third[name]["naive"], rel=1e-4)
 
 
@@ -153,13 +157,13 @@ def test_what_the_data_do_not_allow_is_left_out(real):
     assert compare(*daily) == {}
     assert compare(train, holdout.take(np.arange(7)), train) == {}
     assert compare(train, holdout, replace(train, values=np.full_like(train.values, np.nan))) == {}
-    assert compare(train.take(np.arange(8)), holdout, replace(train, entities=np.repeat(["a", "b"], 20))) == {}
+    assert compare(train.take(np.arange(8)), holdout, replace(train, entities=np.repeat(["a", "b"], 24))) == {}
     with pytest.raises(DataError, match="synthetic: step_seconds"):
         compare(train, holdout, replace(train, step_seconds=7200))
 
 
 def test_same_seed_same_answer_and_few_series_suffice(real):
-    synthetic = homes(40, 3, "s")
-    first, second, other = (compare(*real, synthetic, seed, max_series=12) for seed in (0, 0, 1))
+    sets = [three_weeks(part) for part in (*real, homes(48, 3, "s"))]
+    first, second, other = (compare(*sets, seed, max_series=12) for seed in (0, 0, 1))
     assert first == second
     assert first["day ahead, MLP"]["distance"] != other["day ahead, MLP"]["distance"]

@@ -68,14 +68,15 @@ class EvaluateConfig:
     bootstrap: int = 200
     """Resamples of entities behind each interval."""
     classifier_series: int = 400
-    """Most series of a side for the classifiers that tell synthetic from real, and for the forecasts learned from both."""
+    """Most series of a side for the classifiers and for the forecasts learned from them; 0 leaves both out."""
     classifier_seeds: int = 5
     """Trainings of each classifier, each tested on its own fold of entities."""
 
     def __post_init__(self) -> None:
         require(self.max_series >= 10, "evaluate.max_series", self.max_series, "10 or more")
         require(self.bootstrap >= 20, "evaluate.bootstrap", self.bootstrap, "20 or more")
-        require(self.classifier_series >= 10, "evaluate.classifier_series", self.classifier_series, "10 or more")
+        ok = self.classifier_series == 0 or self.classifier_series >= 10
+        require(ok, "evaluate.classifier_series", self.classifier_series, "0 (leave out) or 10 or more")
         require(self.classifier_seeds >= 1, "evaluate.classifier_seeds", self.classifier_seeds, "1 or more")
 
 

@@ -100,6 +100,7 @@ def prepare(
     patch: PatchConfig,
     *,
     simulated: SeriesSet | None = None,
+    keep_all: bool = False,
 ) -> tuple[SeriesSet, PrepareReport]:
     """Read the sources and make the set of series that a run works with.
 
@@ -113,6 +114,8 @@ def prepare(
         Tokens must fit the step, and the length where padding is off.
     simulated : SeriesSet, optional
         Taken instead of any source.
+    keep_all : bool
+        Set nothing aside, in the order of the sources: for a judge, who counts what cannot be used.
 
     Returns
     -------
@@ -138,7 +141,7 @@ def prepare(
     before = series.step_seconds
     series, how = _aggregate_to(series, config, one_line(name, 160))
     _check_patch(series, patch)
-    series, set_aside = _set_aside(series, config.min_observed)
+    series, set_aside = (series, ()) if keep_all else _set_aside(series, config.min_observed)
     report = PrepareReport(
         read=len(series) + len(set_aside),
         kept=len(series),

@@ -82,7 +82,7 @@ def evaluate(
     bootstrap : int
         Resamplings of entities behind the intervals; 0 gives no intervals.
     classifier_series : int
-        Most series of a side for the classifiers and the utility tasks (>= 4).
+        Most series of a side for classifiers and utility tasks (>= 4); 0 leaves both out.
     classifier_seeds : int
         Trainings of each classifier, each tested on its own fold of entities (>= 1).
 
@@ -180,8 +180,9 @@ def evaluate(
     ]  # fmt: skip
     space = feature_space(pool)
     metrics += neighbour_entries(space, sampler, bootstrap)
-    metrics += classifier_entries(*sets, space, seed=seed, max_series=classifier_series, seeds=classifier_seeds)
-    metrics += utility_entries(*sets, seed=seed, max_series=classifier_series)
+    if classifier_series:
+        metrics += classifier_entries(*sets, space, seed=seed, max_series=classifier_series, seeds=classifier_seeds)
+        metrics += utility_entries(*sets, seed=seed, max_series=classifier_series)
     named = zip(("train", "holdout", "synthetic"), sets, parts, strict=True)
     return jsonable(
         {

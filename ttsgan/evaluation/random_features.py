@@ -25,7 +25,7 @@ from ttsgan.evaluation.judged import Judged
 
 WEEK = 7
 TAPS = 9
-KERNELS = 288
+KERNELS = 432
 THRESHOLDS = (0.1, 0.37, 0.63, 0.9)
 """Shares of the answers to a few real series that lie below the thresholds of a kernel."""
 MAX_POSITIONS = 2400
@@ -78,7 +78,7 @@ def whole_days(both: Judged, num_real: int) -> NDArray[np.float32]:
         x[:, channel] = np.sign(x[:, channel]) * np.log1p(np.abs(x[:, channel]) / scale)
     mean = x[:num_real].mean((0, 2), keepdims=True, dtype=np.float64)
     deviation = x[:num_real].std((0, 2), keepdims=True, dtype=np.float64)
-    x = ((x - mean) / np.where(deviation > 1e-6, deviation, 1.0)).astype(np.float32)
+    x = (x - mean.astype(np.float32)) / np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
     return x.reshape(*x.shape[:2], count, steps)
 
 
