@@ -51,7 +51,17 @@ def thresholds(config: AuditConfig, cluster: ClusterConfig) -> Thresholds:
 
 def fidelity(train: Judged, holdout: Judged, synthetic: Judged, config: RunConfig) -> dict[str, Any]:
     """Return the evaluation that a configuration asks for."""
-    return evaluate(train, holdout, synthetic, seed=config.seed, **dataclasses.asdict(config.evaluate))
+    limits = config.evaluate
+    return evaluate(
+        train,
+        holdout,
+        synthetic,
+        seed=config.seed,
+        max_series=limits.max_series,
+        bootstrap=limits.bootstrap,
+        classifier_series=limits.classifier_series,
+        classifier_seeds=limits.classifier_seeds,
+    )
 
 
 def run_evaluate(folder: RunFolder, console: Console) -> dict[str, Any]:

@@ -136,7 +136,8 @@ def closeness(
 
     def score(synthetic: NDArray[np.float32], synthetic_starts: NDArray) -> float:
         made = judged(synthetic, synthetic_starts, np.arange(len(synthetic)).astype(str))
-        return evaluate(train, holdout, made, seed=seed, max_series=len(synthetic), bootstrap=0)["headline"]["value"]
+        only_headline = {"max_series": len(synthetic), "bootstrap": 0, "classifier_series": 0}
+        return evaluate(train, holdout, made, seed=seed, **only_headline)["headline"]["value"]
 
     return score
 

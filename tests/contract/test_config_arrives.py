@@ -55,7 +55,8 @@ PREPARED = {
 READ = {
     "recipe", "data.holdout", "data.canaries", "sample.households", "sample.length", "sample.seed", "cluster.shards",
     "generate.series",
-    "generate.chunk", "evaluate.max_series", "evaluate.bootstrap", "audit.max_targets", "audit.auc", "audit.tpr",
+    "generate.chunk", "evaluate.max_series", "evaluate.bootstrap",
+    "evaluate.classifier_series", "evaluate.classifier_seeds", "audit.max_targets", "audit.auc", "audit.tpr",
     "audit.outlier_tpr", "audit.soft_copies", "audit.fragments", "audit.linkage_risk",
     "runtime.num_workers", "runtime.use_gpu",
     "runtime.cpus_per_worker", "runtime.max_failures", "runtime.scale_up_seconds", "runtime.max_concurrent_trials",

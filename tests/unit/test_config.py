@@ -115,6 +115,8 @@ def test_whole_floats_are_whole_numbers():
 
 
 BAD = [
+    ("data.canaries", -1), ("evaluate.classifier_series", 9), ("evaluate.classifier_seeds", 0),
+    ("audit.fragments", 0.0),
     ("data.source", ()), ("data.source", ("",)), ("data.holdout", "0"), ("data.holdout", "1"), ("data.holdout", "nan"),
     ("data.aggregate", "max"), ("data.step_seconds", -1), ("data.min_observed", 0.0), ("data.min_observed", 1.1),
     ("sample.households", 0), ("sample.length", 100), ("sample.seed", -1), ("patch.size", -1),

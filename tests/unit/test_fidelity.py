@@ -36,6 +36,11 @@ def real():
     return homes(80, 1, "t"), homes(80, 2, "h")
 
 
+def quick(*sets, **options):
+    """Evaluate without what is learned, which takes seconds."""
+    return evaluate(*sets, **{"classifier_series": 0, "bootstrap": 0} | options)
+
+
 def headline(result):
     return result["headline"]["value"]
 
@@ -44,10 +49,13 @@ def by_name(result):
     return {metric["name"]: metric for metric in result["metrics"]}
 
 
-def test_exchangeable_third_sample_scores_about_one(real):
-    values = [headline(evaluate(*real, homes(80, seed, "s"), bootstrap=0)) for seed in range(3, 9)]
-    assert np.exp(np.mean(np.log(values))) == pytest.approx(1, abs=0.15)
-    assert max(values) < 1.6
+def test_exchangeable_third_sample_scores_about_one():
+    values = []
+    for seed in range(0, 36, 3):
+        sets = (homes(50, 100 + seed + i, prefix) for i, prefix in enumerate("ths"))
+        values.append(headline(evaluate(*sets, bootstrap=0, classifier_series=0)))
+    assert np.exp(np.mean(np.log(values))) == pytest.approx(1, abs=0.1)
+    assert max(values) < 1.7
 
 
 def test_collapse_and_shuffle_score_far_above(real):
@@ -56,9 +64,9 @@ def test_collapse_and_shuffle_score_far_above(real):
     rng = np.random.default_rng(0)
     shuffled = replace(homes(80, 3, "s"), values=rng.permuted(train, axis=0))
     for broken in (collapsed, shuffled):
-        result = evaluate(*real, broken, bootstrap=30)
+        result = quick(*real, broken, bootstrap=30)
         assert result["headline"]["low"] > 2
-    named = by_name(evaluate(*real, collapsed, bootstrap=0))
+    named = by_name(quick(*real, collapsed))
     assert named["mean day by month"]["ratio"] < 1.5, "aggregates cannot see collapse"
     assert named["coincidence factor"]["ratio"] > 4
     assert named["recall (shortfall from 1)"]["value"] < 0.1
@@ -67,30 +75,35 @@ def test_collapse_and_shuffle_score_far_above(real):
 def test_a_scaled_set_is_seen_by_size_only(real):
     doubled = homes(80, 4, "s")
     doubled = replace(doubled, values=doubled.values * 3)
-    named = by_name(evaluate(*real, doubled, bootstrap=0))
+    named = by_name(quick(*real, doubled))
     assert named["log annual level"]["ratio"] > 4
     assert named["load factor"]["ratio"] < 2
 
 
 def test_result_is_plain_json_and_reproducible(real):
     synthetic = homes(60, 5, "s")
-    first, second = (evaluate(*real, synthetic, seed=3, bootstrap=10) for _ in range(2))
+    first, second = (evaluate(*real, synthetic, seed=3, bootstrap=10, classifier_seeds=2) for _ in range(2))
     assert json.dumps(first, allow_nan=False) == json.dumps(second, allow_nan=False)
     assert first["sizes"]["compared"] == 60
     assert first["headline"]["low"] < first["headline"]["value"] < first["headline"]["high"]
+    assert first["schema_version"] == 2
+    keys = {"family", "name", "distance", "floor", "ratio", "low", "high", "unit", "sees", "blind_to", "in_headline"}
     for metric in first["metrics"]:
-        assert {
-            "family",
-            "name",
-            "distance",
-            "floor",
-            "ratio",
-            "low",
-            "high",
-            "unit",
-            "sees",
-            "blind_to",
-        } <= set(metric)
+        assert keys <= set(metric)
+        assert metric["sees"]
+        assert metric["blind_to"]
+        assert metric["ratio"] > 0
+    assert len(by_name(first)) == len(first["metrics"])
+    assert first["headline"]["metrics"] == sum(metric["in_headline"] for metric in first["metrics"])
+    classifiers = [metric for metric in first["metrics"] if metric["family"] == "classifier"]
+    assert [metric["name"] for metric in classifiers] == [
+        f"{name} accuracy - 0.5" for name in ("boosting", "convolution", "patch transformer")
+    ]
+    for metric in classifiers:
+        assert 0 <= metric["distance"] <= 0.5
+        assert 0 < metric["low"] <= metric["ratio"] <= metric["high"]
+        assert metric["auc"] == pytest.approx(0.5, abs=0.2)
+        assert metric["auc_floor"] == pytest.approx(0.5, abs=0.2)
     assert set(first["curves"]) == {"train", "holdout", "synthetic"}
     assert len(first["curves"]["train"]["autocorrelation"]["value"]) == 8 * STEPS + 1
 
@@ -111,7 +124,8 @@ def test_any_shape_is_judged(case):
         sets[:2] = [replace(part, values=np.where(gaps, np.nan, part.values)) for part in sets[:2]]
     if case == "other year":
         sets[2] = replace(sets[2], starts=sets[2].starts + np.timedelta64(366, "D"))
-    result = evaluate(*sets, bootstrap=5)
+    learned = 400 if case in ("two channels", "gaps", "no day", "short") else 0
+    result = evaluate(*sets, bootstrap=5, classifier_series=learned, classifier_seeds=2)
     assert 0.4 < headline(result) < 2.5
     json.dumps(result, allow_nan=False)
     assert ("correlation of channels" in by_name(result)) == (case == "two channels")
@@ -119,10 +133,32 @@ def test_any_shape_is_judged(case):
 
 def test_gaps_of_real_series_do_not_count_against_complete_synthetic_ones():
     train, holdout, synthetic = (homes(80, seed, prefix) for seed, prefix in ((1, "t"), (2, "h"), (3, "s")))
-    without = headline(evaluate(train, holdout, synthetic, bootstrap=0))
+    without = headline(quick(train, holdout, synthetic))
     gaps = np.random.default_rng(0).random(train.values.shape) < 0.3
     holed = [replace(part, values=np.where(gaps, np.nan, part.values)) for part in (train, holdout)]
-    assert headline(evaluate(*holed, synthetic, bootstrap=0)) == pytest.approx(without, rel=0.25)
+    assert headline(quick(*holed, synthetic)) == pytest.approx(without, rel=0.25)
+
+
+def test_gaps_that_training_alone_has_do_not_betray_complete_synthetic_series():
+    train, holdout, synthetic = (homes(80, seed, prefix) for seed, prefix in ((1, "t"), (2, "h"), (3, "s")))
+    without = by_name(quick(train, holdout, synthetic))
+    gaps = np.random.default_rng(0).random(train.values.shape) < 0.3
+    holed = replace(train, values=np.where(gaps, np.nan, train.values))
+    with_gaps = by_name(quick(holed, holdout, synthetic))
+    for name in ("spread of day shapes", "mean ramp"):
+        assert with_gaps[name]["distance"] < without[name]["distance"] + 0.1
+
+
+def test_map_is_of_the_features_and_centred_on_real_series(real):
+    far = homes(80, 3, "s")
+    result = quick(*real, replace(far, values=far.values * 20))
+    points = {name: np.array(result["embedding"][name]) for name in ("train", "holdout", "synthetic")}
+    assert all(part.shape == (80, 2) for part in points.values())
+    assert np.concatenate([points["train"], points["holdout"]]).mean(0) == pytest.approx([0, 0], abs=0.01)
+    first, second = result["embedding"]["explained"]
+    assert 1 > first >= second > 0
+    distance = np.linalg.norm(points["synthetic"].mean(0))
+    assert distance > 3 * np.linalg.norm(points["holdout"].mean(0))
 
 
 def test_empty_series_are_set_aside_and_constant_ones_are_seen(real):
@@ -130,7 +166,7 @@ def test_empty_series_are_set_aside_and_constant_ones_are_seen(real):
     values = synthetic.values.copy()
     values[:2] = np.nan
     values[2:42] = 1.0
-    result = evaluate(*real, replace(synthetic, values=values), bootstrap=0)
+    result = quick(*real, replace(synthetic, values=values))
     assert result["sizes"]["synthetic"]["set_aside_empty"] == 2
     assert result["sizes"]["synthetic"]["constant"] == 40
     assert by_name(result)["longest flat run"]["ratio"] > 5
@@ -140,7 +176,7 @@ def test_entities_with_several_series_stay_together():
     sets = [homes(60, seed, prefix) for seed, prefix in enumerate("ths")]
     sizes = np.r_[[7, 1, 4, 11, 2] * 2, 10]
     sets[:2] = [replace(part, entities=np.repeat(part.entities[: len(sizes)], sizes)) for part in sets[:2]]
-    result = evaluate(*sets, bootstrap=20)
+    result = quick(*sets, bootstrap=20)
     assert result["sizes"]["train"]["entities"] == len(sizes)
     assert 0.4 < headline(result) < 2.5
 

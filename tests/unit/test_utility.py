@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ttsgan.errors import DataError
+from ttsgan.evaluation import utility
 from ttsgan.evaluation.judged import Judged
-from ttsgan.evaluation.utility import utility_entries
 
 STEPS = 6
 KEYS = {
@@ -39,7 +39,7 @@ def homes(num, seed, prefix, days=50, channels=1):
 
 
 def compare(train, holdout, synthetic, seed=0, max_series=1000):
-    return {e["name"]: e for e in utility_entries(train, holdout, synthetic, seed=seed, max_series=max_series)}
+    return {e["name"]: e for e in utility.utility_entries(train, holdout, synthetic, seed=seed, max_series=max_series)}
 
 
 def three_weeks(whole):
@@ -57,13 +57,19 @@ def third(real):
     return compare(*real, homes(48, 3, "s"))
 
 
+@pytest.fixture
+def one_draw(monkeypatch):
+    """Make one draw do where the differences are large."""
+    monkeypatch.setattr(utility, "NUM_DRAWS", 1)
+
+
 def two_weeks_and_a_day(num, prefix):
     """Days of 1, then of 3, then one of 1, in two slots, times a level that must not matter."""
     day = np.repeat([1.0] * 7 + [3.0] * 7 + [1.0], 2)
     return judged((2.0 ** np.arange(num))[:, None, None] * day, prefix, 43_200)
 
 
-def test_bar_by_hand_without_and_with_a_gap():
+def test_bar_by_hand_without_and_with_a_gap(one_draw):
     train, holdout = two_weeks_and_a_day(16, "t"), two_weeks_and_a_day(16, "h")
     entries = compare(train, holdout, train)
     assert list(entries) == ["day ahead, ridge", "day ahead, MLP"]
@@ -96,7 +102,7 @@ def test_another_draw_of_the_same_law_costs_nothing(third):
         assert 0.97 < entry["ratio"] < 1.05, entry["name"]
 
 
-def test_collapse_and_shuffled_slots_cost_much(real):
+def test_collapse_and_shuffled_slots_cost_much(real, one_draw):
     train = real[0].values
     collapsed = compare(*real, judged(np.repeat(train.mean(axis=(0, 2), keepdims=True), 48, 0).repeat(300, 2)))
     shuffled = compare(*real, judged(np.random.default_rng(0).permuted(train, axis=2)))
@@ -137,7 +143,7 @@ def test_errors_of_channels_are_averaged(real):
     assert entry["distance"] == pytest.approx((good["distance"] + bad["distance"]) / 2, rel=0.02)
 
 
-def test_series_of_one_entity_count_as_one(real, third):
+def test_series_of_one_entity_count_as_one(real, third, one_draw):
     train, holdout = real
     doubled = replace(
         holdout,

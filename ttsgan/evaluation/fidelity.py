@@ -2,9 +2,9 @@
 
 Every metric is a triple: the distance of synthetic from holdout series, the *floor* (the distance between two
 samples of real series), and their ratio (1 = as close as another sample of real homes). All samples are of
-the same size n, because a distance between finite samples shrinks with n. The floor is averaged over random
+the same size n, because a distance between finite samples shrinks with n. The floor is the geometric mean over random
 entity-disjoint halves of train and holdout together, so that a few households do not decide it by luck; the
-synthetic side is averaged over several draws where there are more series than n.
+synthetic side that over several draws where there are more series than n.
 
 Distances are in units of the real spread (5 % to 95 % range of that quantity over real series, divided by
 3.29, so that it is the standard deviation of a Gaussian) where the quantity belongs to one series. ``ratio =
@@ -12,9 +12,11 @@ Distances are in units of the real spread (5 % to 95 % range of that quantity ov
 to be no difference. Quantities and distances are cut at 8 spreads (`distances.CEILING`), so that neither one
 odd home nor one absurd metric decides the mean of all.
 
+Beside the distances stand neighbour scores (`manifold`), classifiers that try to tell synthetic from real
+(`classifiers`), and what is lost by learning from synthetic series (`utility`).
+
 A good value says nothing about privacy: a copy of the training set scores best of all. Read it beside the
 audit.
-
 """
 
 from __future__ import annotations
@@ -125,7 +127,8 @@ def evaluate(
 
     Notes
     -----
-    Cost: see CPU below.
+    Cost: about 40 CPU-seconds and 0.7 GB for sets of 1,000, 1,000 and 3,000 series of 2,190 points, of which 20 are
+    the classifiers' and 10 the utility tasks'; as much for 300, 300 and 900 series of 8,760 points.
     """
     check_comparable(train=train, holdout=holdout, synthetic=synthetic)
     rng = np.random.default_rng(seed)
@@ -147,9 +150,11 @@ def evaluate(
     def between_halves() -> np.ndarray:
         return pool.distances(*(sampler.without_replacement(half) for half in sampler.halves()), rng)
 
-    distance = np.mean([to_holdout() for _ in range(NUM_DRAWS)], axis=0)
-    floor = np.mean([between_halves() for _ in range(NUM_DRAWS)], axis=0)
-    log_ratio = np.log((distance + EPSILON) / (floor + EPSILON))
+    # Means of logarithms: one draw set against the logarithm of a mean of many would seem closer than it is.
+    above, below = (
+        np.mean([np.log(draw() + EPSILON) for _ in range(NUM_DRAWS)], axis=0) for draw in (to_holdout, between_halves)
+    )
+    distance, floor, log_ratio = np.exp(above) - EPSILON, np.exp(below) - EPSILON, above - below
     replicates = []
     for _ in range(bootstrap):
         above = pool.distances(

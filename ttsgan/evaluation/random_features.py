@@ -98,7 +98,7 @@ def convolve(days: NDArray[np.float32], num_real: int, seed: int) -> NDArray[np.
     -------
     ndarray of shape (n, F), float32
         For each kernel the share of positions above each threshold and the log of the root mean square; for each
-        channel the share of values above 16 quantiles. About 2 CPU-milliseconds a series of 2,190 steps.
+        channel the share of values above 16 quantiles. About 4 CPU-milliseconds a series of 2,190 steps.
     """
     n, channels, _, steps = days.shape
     x = days.reshape(n, channels, -1)
