@@ -1,5 +1,6 @@
 """The command line: frozen commands and options, exit statuses, one clear line for each kind of bad input."""
 
+import json
 import re
 
 import numpy as np
@@ -162,7 +163,18 @@ def test_judge_needs_no_run_folder(tmp_path, capsys):
     for name in ("train", "holdout", "synthetic"):
         words += [f"--{name}", str(tmp_path / f"{name}.npy")]
     words += ["--unit", "kWh/h", "--step-seconds", "3600", "--out", str(tmp_path / "out")]
-    words += ["--set", "evaluate.bootstrap=20"]
+    words += ["--set", "evaluate.bootstrap=20", "evaluate.classifier_seeds=2"]
     assert main(words) in (0, 3)
-    for name in ("evaluation.json", "audit.json", "report.html"):
-        assert (tmp_path / "out" / name).is_file()
+    out = tmp_path / "out"
+    evaluation, audit = (json.loads((out / f"{name}.json").read_text()) for name in ("evaluation", "audit"))
+    assert evaluation["schema_version"] == audit["schema_version"] == 2
+    assert {"value", "low", "high"} <= set(evaluation["headline"])
+    assert {m["family"] for m in evaluation["metrics"]} >= {"marginal", "dynamics", "neighbours", "classifier"}
+    assert audit["verdict"] in ("FAIL", "INVALID", "UNPROVEN")
+    assert audit["reasons"]
+    keys = {"attack", "name", "stratum", "value", "low", "high", "threshold", "passed", "informs", "explains"}
+    assert all(keys <= set(check) for check in audit["checks"])
+    assert len(audit["attempts"]) == 1
+    assert main(words) in (0, 3)
+    assert len(json.loads((tmp_path / "out" / "audit.json").read_text())["attempts"]) == 2
+    assert (tmp_path / "out" / "report.html").is_file()
