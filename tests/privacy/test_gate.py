@@ -249,3 +249,24 @@ def test_a_series_written_many_times_counts_once_in_copying(real):
     result = audit(*few, collapsed)
     assert result["sizes"]["synthetic"]["distinct"] == 1
     assert not [check for check in result["checks"] if check["attack"] == "copying" and check["passed"] is False]
+
+
+@pytest.mark.parametrize("kind", ["two channels", "no day", "short", "hours", "gaps"])
+def test_any_shape_is_audited(kind):
+    def reshape(judged):
+        x = judged.values
+        if kind == "two channels":
+            return replace(judged, values=np.concatenate([x, 2 * np.roll(x, 3, -1)], axis=1))
+        if kind == "no day":
+            return replace(judged, step_seconds=50_000)
+        if kind == "short":
+            return replace(judged, values=x[:, :, :30])
+        if kind == "hours":
+            return replace(judged, values=np.repeat(x, 4, axis=2), step_seconds=3600)
+        values = np.where(np.random.default_rng(len(x)).random(x.shape) < 0.2, np.nan, x)
+        return replace(judged, values=values.astype(np.float32))
+
+    train, holdout, other = (reshape(homes(60, seed, prefix)) for seed, prefix in enumerate("ths"))
+    assert audit(train, holdout, other)["verdict"] == "UNPROVEN"
+    copies = replace(other, values=train.filled())
+    assert audit(train, holdout, copies)["verdict"] == "FAIL"

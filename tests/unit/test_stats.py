@@ -46,7 +46,19 @@ def test_residual_risk():
     assert risk == 0
     assert low == 0
     assert 0 < high < 0.03
-    assert stats.residual_risk((0, 10), (10, 10))[0] == 0
+    assert stats.residual_risk((0, 10), (10, 10)) == (0, 0, 0)
+
+
+def test_residual_risk_worked_out_by_hand():
+    """150 of 200 against 40 of 200: centres .7453 and .2057, half widths .0596 and .0552."""
+    risk, low, high = stats.residual_risk((150, 200), (40, 200), confidence=0.95)
+    assert risk == pytest.approx(0.6794, abs=2e-4)
+    assert (low, high) == (pytest.approx(risk - 0.0783, abs=3e-4), pytest.approx(risk + 0.0783, abs=3e-4))
+
+
+def test_an_attack_that_its_control_beats_gains_nothing():
+    assert stats.residual_risk((100, 300), (298, 300)) == (0, 0, 0)
+    assert stats.residual_risk((297, 300), (298, 300))[2] > 0
 
 
 def test_auc_counts_pairs_and_ties():
