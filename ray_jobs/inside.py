@@ -23,8 +23,7 @@ def read_inside(where: Location) -> Inside:
     def encode(series: Judged) -> np.ndarray:
         return model.encode(series.values, series.starts)
 
-    def discriminate(series: Judged) -> np.ndarray:
-        latents = encode(series)
+    def discriminate(series: Judged, latents: np.ndarray) -> np.ndarray:
         nearest = ((latents[:, None] - cond[None]) ** 2).sum(2).argmin(1)
         return model.discriminate(series.values, series.starts, cond[nearest])
 

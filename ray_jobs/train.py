@@ -1,9 +1,13 @@
 """Stage train: Ray Train runs one training worker per process; the library's loop does the rest."""
 
 import json
+import logging
+import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +25,17 @@ from ttsgan import api, recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.storage import Location
-from ttsgan.training.runtime import LocalRuntime, Runtime
+from ttsgan.errors import DataError, DivergedError, TtsganError
+from ttsgan.training.runtime import LocalRuntime, Runtime, Stopped
 from ttsgan.training.telemetry import PROGRESS_FILE
 
+log = logging.getLogger(__name__)
+
+STOP_FILE = "stop"
+"""Written by a driver that was asked to stop, and seen by its workers."""
+POLL_SECONDS = 2.0
+ENDED: dict[str, type[TtsganError]] = {"stopped": Stopped, "diverged": DivergedError}
+"""What all workers raise in the same step: told as a result, because Ray Train would try an error again."""
 SCALER_FILE = "scaler.safetensors"
 SILENCE_SECONDS = 600
 """Seconds after which a worker that hears nothing from the others gives up."""
@@ -67,7 +79,26 @@ def train_worker(where: Location, config: RunConfig, runtime: Runtime, keep_mode
 
 
 def _ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
-    return train_worker(Location.parse(settings["where"]), recipes.from_dict(settings["config"]), RayRuntime())
+    where, runtime = Location.parse(settings["where"]), RayRuntime()
+    done = threading.Event()
+    if runtime.rank == 0:
+        threading.Thread(target=_heed, args=(where / "checkpoints" / STOP_FILE, runtime, done), daemon=True).start()
+    try:
+        return train_worker(where, recipes.from_dict(settings["config"]), runtime)
+    except tuple(ENDED.values()) as error:
+        return next({name: str(error)} for name, kind in ENDED.items() if isinstance(error, kind))
+    finally:
+        done.set()
+
+
+def _heed(stop_file: Location, runtime: Runtime, done: threading.Event) -> None:
+    """Tell a worker to leave once ``stop_file`` is there."""
+    while not done.wait(POLL_SECONDS):
+        # A storage that fails once is asked again.
+        with suppress(DataError):
+            if stop_file.is_file():
+                runtime.leaving = True
+                return
 
 
 def run_train(folder: RunFolder, console: Console) -> dict[str, Any]:
@@ -81,13 +112,39 @@ def run_train(folder: RunFolder, console: Console) -> dict[str, Any]:
     watcher.start()
     try:
         if config.runtime.num_workers == 0:
-            checkpoints = (where / "checkpoints" / "train").local_path
-            return train_worker(where, config, LocalRuntime(checkpoints))
+            runtime = LocalRuntime((where / "checkpoints" / "train").local_path)
+            with _on_sigterm(lambda: setattr(runtime, "leaving", True)):
+                return train_worker(where, config, runtime)
         check_resources(config.runtime)
-        return _fit(where, config)
+        stop_file = where / "checkpoints" / STOP_FILE
+        stop_file.remove()
+        with _on_sigterm(lambda: stop_file.write_bytes(b"")):
+            summary = _fit(where, config)
+        for name, kind in ENDED.items():
+            if name in summary:
+                raise kind(summary[name])
+        return summary
     finally:
         stop.set()
         watcher.join()
+
+
+@contextmanager
+def _on_sigterm(act: Callable[[], object]) -> Iterator[None]:
+    """Do ``act`` when this process is asked to end, instead of ending; only the main thread can hear of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def heard(*_: object) -> None:
+        log.warning("asked to stop: a checkpoint is kept after this step")
+        act()
+
+    before = signal.signal(signal.SIGTERM, heard)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def fit_run_scaler(folder: RunFolder) -> None:

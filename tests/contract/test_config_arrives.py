@@ -58,7 +58,7 @@ READ = {
     "generate.chunk", "evaluate.max_series", "evaluate.bootstrap",
     "evaluate.classifier_series", "evaluate.classifier_seeds", "audit.max_targets", "audit.auc", "audit.tpr",
     "audit.outlier_tpr", "audit.soft_copies", "audit.fragments", "audit.linkage_risk",
-    "runtime.num_workers", "runtime.use_gpu",
+    "training.checksum_interval", "runtime.num_workers", "runtime.use_gpu",
     "runtime.cpus_per_worker", "runtime.max_failures", "runtime.scale_up_seconds", "runtime.max_concurrent_trials",
 }  # fmt: skip
 """Settings that need a cluster, thousands of series or a judge to show: proven by who reads them."""

@@ -142,6 +142,30 @@ def diverge(config, values, starts, entities, runtime) -> str:
     return "nothing"
 
 
+NUDGED = ("networks.encoder", "networks.generator", "average.days")
+
+
+def nudge(config, values, starts, entities, runtime) -> dict[str, str]:
+    """One weight of worker 1 differs in its last bit; what does each worker say, and after how many steps?"""
+    scaler = api.fit_scaler(values, starts, 14_400, config)
+    data = api.scale_training(values, starts, entities, scaler, config)
+    out = {}
+    for where in (*NUDGED, "not compared"):
+        interval = 0 if where == "not compared" else 3
+        config = recipes.override(config, [f"training.checksum_interval={interval}"])
+        made = Trainer(config, data, scaler, runtime, Telemetry(None, 1))
+        if runtime.rank == 1:
+            kind, _, name = (NUDGED[0] if interval == 0 else where).partition(".")
+            weight = next(getattr(made.state, kind).get_submodule(name).parameters())
+            weight.detach().view(torch.int32).view(-1)[0] += 1
+        try:
+            made._run_stage()
+            out[where] = "nothing"
+        except DivergedError as error:
+            out[where] = str(error)
+    return out
+
+
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORKERS)
@@ -156,6 +180,7 @@ def worker(rank: int, folder: str) -> None:
             "cases": run_cases(config, *series, runtime),
             "whole": whole_training(config, *series, kept),
             "diverged": diverge(config, *series, runtime),
+            "nudged": nudge(config, *series, runtime),
         }
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -241,3 +266,13 @@ def test_whole_training_ends_with_equal_workers(two):
 def test_a_worker_that_diverges_stops_all(two):
     for results in two:
         assert results["diverged"].startswith("the loss of the encoder is nan after 0 series")
+        assert "lower training.encoder_lr (now 0.002), and start over" in results["diverged"]
+
+
+def test_the_last_bit_of_one_weight_is_seen(two):
+    """Compared every third step of 8 series, in networks of other stages and in averages too."""
+    for results in two:
+        for where in NUDGED:
+            wanted = f"the weights of {where} on worker 1 are not those of worker 0 after 24 series; run the same"
+            assert results["nudged"][where].startswith(wanted)
+        assert results["nudged"]["not compared"] == "nothing"

@@ -2,14 +2,16 @@
 
 import json
 import math
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from ttsgan import recipes
-from ttsgan.errors import DivergedError, TtsganError
+from ttsgan.errors import DataError, DivergedError, TtsganError
 from ttsgan.training import runtime as runtimes
 from ttsgan.training import state
 from ttsgan.training.loop import Trainer
@@ -104,6 +106,75 @@ def test_a_half_written_checkpoint_is_not_taken(small, whole, tmp_path):
     assert different(wanted, everything(train(small, tmp_path))) == []
 
 
+def cut_short(folder):
+    with (folder / "optimizers.pt").open("r+b") as file:
+        file.truncate(1000)
+
+
+def one_bit(folder):
+    held = bytearray((folder / "networks.safetensors").read_bytes())
+    held[-1] ^= 1
+    (folder / "networks.safetensors").write_bytes(held)
+
+
+DAMAGE = {
+    "cut short": (cut_short, r"optimizers\.pt has 1000 bytes instead of \d+"),
+    "one bit": (one_bit, r"networks\.safetensors has another SHA-256"),
+    "a file gone": (lambda f: (f / "drawn.safetensors").unlink(), r"drawn\.safetensors is missing"),
+    "never finished": (lambda f: (f / "seal.json").unlink(), r"it has no seal\.json: half written"),
+    "seal cut short": (lambda f: (f / "seal.json").write_text('{"format"'), r"it cannot be read \(JSONDecodeError\)"),
+    "seal of another kind": (lambda f: (f / "seal.json").write_text("[]"), r"of another program or version"),
+    "seal of another shape": (
+        lambda f: (f / "seal.json").write_text('{"format": "ttsgan checkpoint 1", "files": [1]}'),
+        r"it cannot be read \(AttributeError\)",
+    ),
+}  # fmt: skip
+
+
+def three_checkpoints(whole, into):
+    """Copy three checkpoints of the days; return the folders, oldest first."""
+    chosen = [p for p in whole[1] if p.name[-2:] == "_1"][1:4]
+    return [Path(shutil.copytree(p, into / p.name)) for p in chosen]
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_checkpoint_gives_way_to_the_one_before_it(small, whole, tmp_path, caplog, kind):
+    spoil, words = DAMAGE[kind]
+    kept = three_checkpoints(whole, tmp_path)
+    spoil(kept[-1])
+    runtime = LocalRuntime(tmp_path)
+    with runtime.latest() as folder:
+        assert folder == kept[-2]
+    assert re.search(rf"damaged checkpoint, {kept[-1].name}: .*{words}", caplog.text)
+    assert different(whole[0], everything(train(small, tmp_path))) == []
+
+
+def test_two_damaged_checkpoints_give_way_to_the_third(small, whole, tmp_path):
+    kept = three_checkpoints(whole, tmp_path)
+    cut_short(kept[-1])
+    one_bit(kept[-2])
+    assert different(whole[0], everything(train(small, tmp_path))) == []
+
+
+def test_damaged_checkpoints_do_not_push_out_whole_ones(whole, tmp_path):
+    kept = three_checkpoints(whole, tmp_path)
+    cut_short(kept[-1])
+    runtime = LocalRuntime(tmp_path)
+    with runtime.latest():
+        pass
+    runtime.save("999999999_1", lambda f: (f / "x").write_text(""), {})
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [kept[-2].name, "checkpoint_999999999_1"]
+
+
+def test_no_whole_checkpoint_is_one_clear_error(small, whole, tmp_path):
+    kept = three_checkpoints(whole, tmp_path)
+    for folder in kept:
+        cut_short(folder)
+    with pytest.raises(DataError, match=rf"no checkpoint can be gone on with \({kept[-1].name}: .*; remove them"):
+        train(small, tmp_path)
+    assert all(folder.is_dir() for folder in kept)
+
+
 def test_another_seed_is_another_run(small, whole):
     assert different(whole[0], everything(train(small, None, "seed=1")))
 
@@ -191,7 +262,7 @@ def test_local_checkpoints_are_whole_and_few(tmp_path):
     assert kept == ["checkpoint_002_0", "checkpoint_010_0"]
     runtime.save("011_0", lambda f: (f / "x").write_text("11"), {})
     with runtime.latest() as newest:
-        assert [p.name for p in newest.iterdir()] == ["x"]
+        assert sorted(p.name for p in newest.iterdir()) == ["seal.json", "x"]
     LocalRuntime(None).save("x", fail, {})
 
 

@@ -1,6 +1,7 @@
 """Attacks with the owner's knowledge: conditions against theory, and canaries against published values."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ttsgan.evaluation.inside import (
     canary_check,
     effective_dimensions,
     epsilon_lower_bound,
+    network_checks,
     structure_checks,
     tracing_check,
     tracing_scores,
@@ -60,7 +62,8 @@ def test_members_are_traced_in_their_condition():
     centres = rng.normal(size=(20, 1, 64)) * 3
     train, holdout = ((centres + rng.normal(size=(20, n, 64))).reshape(-1, 64) for n in (20, 60))
     train, holdout = latents_as_series(train, "t"), latents_as_series(holdout, "h")
-    check = tracing_check(inside_of(train, groups), train, holdout, Thresholds())
+    inside = inside_of(train, groups)
+    check = tracing_check(inside, train.entities, inside.encode(train), inside.encode(holdout), Thresholds())
     # the attacker's centre is a mean of 30 itself, which costs a little
     assert norm.cdf(math.sqrt(64 / 40)) - 0.08 < check["value"] < norm.cdf(math.sqrt(64 / 40)) + 0.03
     assert check["informs"]
@@ -87,3 +90,20 @@ def test_canaries_that_were_learnt_are_told_apart():
     rng = np.random.default_rng(0)
     assert canary_check(rng.normal(4, 1, 200), rng.normal(size=200))["value"] > 3
     assert canary_check(rng.normal(size=200), rng.normal(size=200))["value"] < 0.4
+
+
+def test_a_discriminator_that_knows_its_members_fails():
+    """Latents are noise; the discriminator likes the members."""
+    rng = np.random.default_rng(3)
+    sets = [
+        latents_as_series(rng.normal(size=(num, 8)), prefix) for num, prefix in ((300, "t"), (300, "h"), (150, "r"))
+    ]
+    synthetic = latents_as_series(rng.normal(size=(300, 8)), "s")
+    plain = inside_of(sets[0], np.repeat(np.arange(10), 30))
+    knows = replace(
+        plain, discriminate=lambda judged, latents: np.char.startswith(judged.entities, "t") + latents[:, 0]
+    )
+    fair, leaky = (network_checks(inside, *sets, synthetic, Thresholds(), rng)[0] for inside in (plain, knows))
+    assert fair["passed"] is not False
+    assert leaky["passed"] is False
+    assert leaky["name"] == "AUC through the networks"

@@ -136,6 +136,7 @@ BAD = [
     ("training.grad_clip", 0.0), ("training.encoder_share", 1.0), ("training.days_share", 0.9),
     ("training.warmup", 1.0), ("training.diversity_floor", 1.0), ("training.validation_share", 0.0),
     ("training.validation_share", 0.6), ("training.weight_decay", -1.0), ("training.precision", "fp8"),
+    ("training.checksum_interval", -1),
     ("cluster.min_group_size", 9), ("cluster.groups", 1), ("cluster.iterations", 0), ("cluster.probes", 5),
     ("cluster.outlier_quantile", 0.5), ("cluster.max_dominance", 0.0), ("cluster.shards", 0), ("generate.series", -1),
     ("generate.chunk", 0), ("evaluate.max_series", 9), ("evaluate.bootstrap", 19), ("audit.max_targets", 99),

@@ -288,8 +288,11 @@ def test_loss_that_is_not_finite_stops(trainer, phase, value):
 
     with pytest.raises(
         DivergedError, match=rf"the loss of the {phase} is (nan|-?inf) after \d+ series; lower training.{phase}_lr"
-    ):
+    ) as caught:
         made._take(phase, loss)
+    assert ("raise loss.penalty_weight" in str(caught.value)) == (PHASES[phase] == 2)
+    assert "training.precision" not in str(caught.value), "it is fp32 already"
+    assert str(caught.value).endswith("and start over")
     assert same(held, weights(made.state.networks))
 
 

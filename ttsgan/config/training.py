@@ -66,6 +66,8 @@ class TrainingConfig:
     """Series between two checkpoints."""
     log_interval: int = 320
     """Series between two lines of progress."""
+    checksum_interval: int = 50
+    """Optimizer steps between two comparisons of the weights over workers; 0 compares never."""
     diversity_floor: float = 0.2
     """Spread between generated series over spread between real ones below which training stops as collapsed."""
     validation_share: float = 0.1
@@ -83,6 +85,12 @@ class TrainingConfig:
             "training.validation_share",
             self.validation_share,
             "above 0, to 0.5",
+        )
+        require(
+            self.checksum_interval >= 0,
+            "training.checksum_interval",
+            self.checksum_interval,
+            "0 or more",
         )
         shares = self.encoder_share + self.days_share
         require(shares <= 1, "training.encoder_share + training.days_share", shares, "at most 1")

@@ -16,7 +16,11 @@ import numpy as np
 
 from ttsgan.evaluation.gate import FAIL_ERROR, Thresholds, line
 from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.membership import Membership, density_scores, membership_checks
 from ttsgan.evaluation.stats import auc_delong, clopper_pearson_lower, entities_to_bound, normal_quantile
+from ttsgan.evaluation.views import per_entity
+
+NETWORK_TARGETS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +31,8 @@ class Inside:
     ----------
     encode : callable (Judged) -> ndarray of shape (n, D)
         Latents of series.
-    discriminate : callable (Judged) -> ndarray of shape (n,), or None
-        The discriminator's opinion that a series is real, given its own group's condition.
+    discriminate : callable (Judged, latents) -> ndarray of shape (n,), or None
+        The discriminator's opinion that a series is real, given the condition of its group.
     conditions : ndarray of shape (K, D)
         Conditions, means of latents.
     entities, condition_of : ndarray of shape (m,), str and int
@@ -38,7 +42,7 @@ class Inside:
     """
 
     encode: Callable[[Judged], np.ndarray]
-    discriminate: Callable[[Judged], np.ndarray] | None
+    discriminate: Callable[[Judged, np.ndarray], np.ndarray] | None
     conditions: np.ndarray
     entities: np.ndarray
     condition_of: np.ndarray
@@ -97,14 +101,52 @@ def effective_dimensions(latents: np.ndarray) -> float:
     return float(np.trace(covariance) ** 2 / max(float((covariance**2).sum()), 1e-30))
 
 
-def tracing_check(inside: Inside, train: Judged, holdout: Judged, limits: Thresholds) -> dict:
+def network_checks(
+    inside: Inside, members: Judged, nonmembers: Judged, reference: Judged, synthetic: Judged, limits: Thresholds,
+    rng: np.random.Generator,
+) -> list[dict]:  # fmt: skip
+    """Attack membership through encoder and discriminator, and trace members in their conditions (A4).
+
+    Parameters
+    ----------
+    inside : Inside
+    members, nonmembers, reference, synthetic : Judged
+        As for `membership.MembershipSearch`; at most `NETWORK_TARGETS` entities of each are asked about, because
+        networks are slow.
+    limits : Thresholds
+    rng : numpy.random.Generator
+    """
+    few = [part.sample_entities(NETWORK_TARGETS, rng) for part in (members, nonmembers, reference, synthetic)]
+    members, nonmembers, *_ = few
+    mine, theirs, control, made = (inside.encode(part) for part in few)
+    scores = {"latent": density_scores(np.concatenate([mine, theirs]), made, control)}
+    if inside.discriminate is not None:
+        sides = (inside.discriminate(*pair) for pair in ((members, mine), (nonmembers, theirs)))
+        scores["discriminator"] = np.concatenate(list(sides))
+    codes, num = (members.codes, nonmembers.codes), len(members)
+    halves = [{k: per_entity(v[rows], code) for k, v in scores.items()}
+              for rows, code in zip((slice(0, num), slice(num, None)), codes, strict=True)]  # fmt: skip
+    alike = tuple(np.zeros(code.max() + 1, int) for code in codes)
+    auc, tail, *_ = membership_checks(Membership(*halves, alike, alike), limits, rng)[0]
+    return [
+        auc | {"name": "AUC through the networks"},
+        tail | {"name": f"{tail['name']}, through the networks", "informs": True},
+        tracing_check(inside, members.entities, mine, theirs, limits),
+    ]
+
+
+def tracing_check(
+    inside: Inside, entities: np.ndarray, mine: np.ndarray, theirs: np.ndarray, limits: Thresholds
+) -> dict:
     """Attack A4: trace members in their condition, against holdout entities of the same group.
 
     Parameters
     ----------
     inside : Inside
-    train, holdout : Judged
-        Series; a holdout series belongs to the condition that is nearest to its latent.
+    entities : ndarray of shape (n,), str
+        Whose the training latents are.
+    mine, theirs : ndarray of shape (n, D) and (h, D)
+        Latents of training and of holdout series; the latter belong to the condition that is nearest.
     limits : Thresholds
 
     Returns
@@ -112,9 +154,8 @@ def tracing_check(inside: Inside, train: Judged, holdout: Judged, limits: Thresh
     dict
         A line that informs: conditions are never released.
     """
-    mine, theirs = inside.encode(train), inside.encode(holdout)
     where = dict(zip(inside.entities.tolist(), inside.condition_of.tolist(), strict=True))
-    own = np.array([where.get(entity, -1) for entity in train.entities])
+    own = np.array([where.get(entity, -1) for entity in entities])
     nearest = ((theirs[:, None] - inside.conditions[None]) ** 2).sum(2).argmin(1)
     positive, negative, widths = [], [], []
     for group, condition in enumerate(inside.conditions):

@@ -29,13 +29,13 @@ import numpy as np
 from ttsgan.evaluation import copying, fragments
 from ttsgan.evaluation.blocks import BlockMap, Blocks, Loader, gather, in_turn
 from ttsgan.evaluation.gate import Thresholds, verdict
-from ttsgan.evaluation.inside import Inside, canary_check, structure_checks, tracing_check
+from ttsgan.evaluation.inside import Inside, canary_check, network_checks, structure_checks
 from ttsgan.evaluation.judged import Judged, check_comparable, joined, split_by_entity
 from ttsgan.evaluation.linkage import LinkageSearch, linkage_checks
-from ttsgan.evaluation.membership import Membership, MembershipSearch, density_scores, membership_checks
+from ttsgan.evaluation.membership import MembershipSearch, membership_checks
 from ttsgan.evaluation.neighbours import nearest
 from ttsgan.evaluation.stats import jsonable
-from ttsgan.evaluation.views import Views, align_weekday, per_entity
+from ttsgan.evaluation.views import Views, align_weekday
 
 __all__ = ["Canaries", "Inside", "Thresholds", "audit"]
 
@@ -152,13 +152,12 @@ def _attack(
         planted_found = int(copying.copy_flags(copies.search(planted), cutoffs, **settings).soft.sum())
     report(0.7, "looking for fragments")
     checks += _fragment_checks(real, halves, sketch, limits, rng)
-    if inside is not None:
-        report(0.85, "asking the networks")
-        _add_inside_scores(membership, inside, members, nonmembers, reference, sketch)
     more, roc = membership_checks(membership, limits, rng)
     checks += more + linkage_checks(linked, limits)
     if inside is not None:
-        checks += [*structure_checks(inside, limits), tracing_check(inside, members, holdout, limits)]
+        report(0.85, "asking the networks")
+        checks += structure_checks(inside, limits)
+        checks += network_checks(inside, members, nonmembers, reference, sketch, limits, rng)
     return _Attacked(checks, roc, planted_found)
 
 
@@ -175,22 +174,6 @@ def _fragment_checks(
         if found is not None:
             checks.append(fragments.anywhere_check(found, days, limits))
     return checks
-
-
-def _add_inside_scores(
-    found: Membership, inside: Inside, members: Judged, nonmembers: Judged, reference: Judged, sketch: Judged
-) -> None:
-    """Add the attacks on latents and through the discriminator to those on series."""
-    latents = [inside.encode(part) for part in (members, nonmembers)]
-    scores = {
-        "latent": density_scores(np.concatenate(latents), inside.encode(sketch), inside.encode(reference)),
-    }
-    if inside.discriminate is not None:
-        scores["discriminator"] = np.concatenate([inside.discriminate(part) for part in (members, nonmembers)])
-    num = len(members)
-    for name, value in scores.items():
-        found.members[name] = per_entity(value[:num], members.codes)
-        found.nonmembers[name] = per_entity(value[num:], nonmembers.codes)
 
 
 def _self_test(real: _Real, limits: Thresholds, rng: np.random.Generator, report: Progress) -> list[str]:

@@ -15,9 +15,9 @@ from ttsgan.errors import ConfigError, DivergedError
 from ttsgan.models.patching import unpatchify
 from ttsgan.training import between, phases
 from ttsgan.training.dataset import StepRandom, TrainSet, batch_rows
-from ttsgan.training.runtime import Runtime
+from ttsgan.training.runtime import Runtime, Stopped
 from ttsgan.training.state import STAGES, TrainState, stage_series
-from ttsgan.training.step import Loss, autocast, precision_type, take_step
+from ttsgan.training.step import LEAVING, Loss, autocast, check_equal, precision_type, take_step
 from ttsgan.training.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,15 @@ class Trainer:
         self.fitted_rows = torch.nonzero(~data.validation)[:, 0]
 
     def train(self) -> TrainState:
-        """Go on from the newest checkpoint, or from the start, to the end. Collective."""
+        """Go on from the newest checkpoint, or from the start, to the end. Collective.
+
+        Raises
+        ------
+        Stopped
+            If a worker was asked to stop; a checkpoint of the last step was kept.
+        DivergedError
+            If a loss is not finite, the generator collapsed, or workers hold different weights.
+        """
         with self.runtime.latest() as folder:
             if folder is None:
                 self.runtime.broadcast(list(self.state.networks.parameters()))
@@ -107,6 +115,8 @@ class Trainer:
         while state.series_seen < total:
             figures = take()
             state.series_seen += training.batch_size
+            leaving = figures.pop(LEAVING) > 0
+            self._compare_workers()
             if "diversity" in figures:
                 state.diversity += 0.1 * (figures["diversity"] - state.diversity)
                 self._watch_diversity(state.diversity, state.series_seen / total)
@@ -114,11 +124,22 @@ class Trainer:
             validate = self._stage == "days" and _crossed(state.series_seen, total / VALIDATIONS, training.batch_size)
             if validate:
                 figures["validation/days"] = self._validate_days()
-            if _crossed(state.series_seen, training.log_interval, training.batch_size) or last:
+            report = _crossed(state.series_seen, training.log_interval, training.batch_size) or last
+            if report:
                 self.telemetry.report(self._stage, state.total_series, figures)
             due = validate or _crossed(state.series_seen, training.checkpoint_interval, training.batch_size)
-            if due and not last:
+            if leaving or (not last and (due or (report and self.runtime.noticed()))):
                 self._save()
+            if leaving:
+                raise Stopped(
+                    f"stopped as asked after {state.total_series} series; the same command goes on from there"
+                )
+
+    def _compare_workers(self) -> None:
+        training = self.config.training
+        interval, taken = training.checksum_interval, self.state.series_seen // training.batch_size
+        if self.runtime.world_size > 1 and interval and taken % interval == 0:
+            check_equal(self.state, self.runtime)
 
     def _leave(self) -> None:
         if self._stage == "days":

@@ -6,19 +6,78 @@ torch.distributed connects; the Ray driver adds its way of reporting checkpoints
 Data parallelism is one all-reduce of a phase's gradients before its step, and a broadcast at the start. Unlike
 DistributedDataParallel it does not depend on which module was called how often and in which order, so that gradient
 penalties, frozen networks and several backward passes are exact by construction.
+
+A checkpoint is whole when its seal, written last, names every file in it with size and SHA-256. One that is not is
+passed over with a warning, and the one before it is used.
 """
 
+import hashlib
+import json
+import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ttsgan.errors import DataError, TtsganError
+
+log = logging.getLogger(__name__)
+
 KEPT_CHECKPOINTS = 2
+SEAL_FILE = "seal.json"
+SEAL_FORMAT = "ttsgan checkpoint 1"
+
+
+class Stopped(TtsganError, RuntimeError):
+    """Training was asked to stop, kept a checkpoint, and left; the same command goes on from there."""
+
+
+def seal(folder: Path) -> None:
+    """Bring the files of a checkpoint to the disk, then write their sizes and SHA-256 beside them."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    with (folder / SEAL_FILE).open("w") as file:
+        json.dump({"format": SEAL_FORMAT, "files": files}, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def fault_of(folder: Path) -> str | None:
+    """Return what is wrong with a checkpoint folder, in a few words, or None when it is whole."""
+    try:
+        if not (folder / SEAL_FILE).is_file():
+            return f"it has no {SEAL_FILE}: half written, or not a checkpoint of this program"
+        said = json.loads((folder / SEAL_FILE).read_bytes())
+        if not isinstance(said, dict) or said.get("format") != SEAL_FORMAT:
+            return f"its {SEAL_FILE} is of another program or version"
+        for name, wanted in said["files"].items():
+            fault = _fault_of_file(folder / name, wanted)
+            if fault:
+                return f"{name} {fault}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"it cannot be read ({type(error).__name__})"
+    return None
+
+
+def _fault_of_file(path: Path, wanted: dict[str, Any]) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    if size != wanted["bytes"]:
+        return f"has {size} bytes instead of {wanted['bytes']}"
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != wanted["sha256"]:
+            return "has another SHA-256 than when it was written"
+    return None
 
 
 class Runtime(Protocol):
@@ -27,6 +86,11 @@ class Runtime(Protocol):
     rank: int
     world_size: int
     device: torch.device
+    leaving: bool
+    """Whether this worker was asked to stop; all stop after the step in which one was."""
+
+    def noticed(self) -> bool:
+        """Whether a machine of the run is about to be taken away, so that a checkpoint is due now. Collective."""
 
     def mean(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its mean over all workers, in place. Collective."""
@@ -37,8 +101,8 @@ class Runtime(Protocol):
     def gather(self, tensor: Tensor) -> Tensor:
         """Return the equally shaped tensors of all workers, joined along the first axis in rank order. Collective."""
 
-    def latest(self) -> "contextmanager[Path | None]":
-        """Open the newest complete checkpoint folder, or None."""
+    def latest(self) -> AbstractContextManager[Path | None]:
+        """Open the newest whole checkpoint folder, or None when there is no checkpoint. Collective."""
 
     def save(self, name: str, write: Callable[[Path], None], metrics: dict[str, float]) -> None:
         """Keep what ``write`` puts into an empty folder as checkpoint ``name``. Collective."""
@@ -60,6 +124,12 @@ class LocalRuntime:
     def __init__(self, checkpoints: Path | None = None, device: str = "cpu") -> None:
         self.checkpoints = checkpoints
         self.device = torch.device(device)
+        self.leaving = False
+        self.damaged: list[str] = []
+
+    def noticed(self) -> bool:
+        """Return False: whoever takes this machine away sends a signal, which sets ``leaving``."""
+        return False
 
     def mean(self, tensors: list[Tensor]) -> None:
         """Do nothing: the mean over one worker."""
@@ -76,14 +146,38 @@ class LocalRuntime:
             return []
         return sorted(p for p in self.checkpoints.iterdir() if p.is_dir() and p.name.startswith("checkpoint_"))
 
+    def _candidates(self) -> list[tuple[str, AbstractContextManager[Path]]]:
+        """Return the name of each checkpoint and what opens its folder, the newest first."""
+        return [(folder.name, nullcontext(folder)) for folder in reversed(self._kept())]
+
     @contextmanager
     def latest(self) -> Iterator[Path | None]:
-        """Open the newest complete checkpoint folder, or None."""
-        kept = self._kept()
-        yield kept[-1] if kept else None
+        """Open the newest whole checkpoint folder, or None when there is no checkpoint; name those that are damaged.
+
+        Raises
+        ------
+        DataError
+            If there are checkpoints, and all of them are damaged.
+        """
+        self.damaged, faults = [], []
+        for name, opened in self._candidates():
+            with opened as folder:
+                fault = fault_of(folder)
+                # A worker that reads its own copy may find a fault that the others do not.
+                whole = torch.tensor(float(fault is None), device=self.device)
+                self.mean([whole])
+                if whole == 1:
+                    yield folder
+                    return
+            faults.append(f"{name}: {fault or 'another worker cannot read it'}")
+            self.damaged.append(name)
+            log.warning("passed over a damaged checkpoint, %s", faults[-1])
+        if faults:
+            raise DataError(f"no checkpoint can be gone on with ({'; '.join(faults)}); remove them to start over")
+        yield None
 
     def save(self, name: str, write: Callable[[Path], None], metrics: dict[str, float]) -> None:
-        """Write a checkpoint under a temporary name, rename it, and drop all but the newest two."""
+        """Write a checkpoint under a temporary name, seal and rename it; drop damaged ones and all but the last two."""
         if self.checkpoints is None:
             return
         self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -91,9 +185,14 @@ class LocalRuntime:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         write(temporary)
+        seal(temporary)
         final = self.checkpoints / f"checkpoint_{name}"
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
+        for name in self.damaged:
+            if name != final.name:
+                shutil.rmtree(self.checkpoints / name, ignore_errors=True)
+        self.damaged = []
         for old in self._kept()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
 

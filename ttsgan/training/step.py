@@ -16,6 +16,9 @@ from ttsgan.training.state import STAGES, TrainState, stage_series
 Loss = Callable[[], tuple[Tensor, dict[str, Tensor]]]
 """Computes a phase's loss and the figures to log."""
 
+LEAVING = "leaving"
+"""Among the figures of a step: the share of workers that were asked to stop."""
+
 
 def precision_type(precision: str, device: torch.device) -> torch.dtype:
     """Return the type of matrix products: ``auto`` takes bfloat16 where the hardware multiplies it fast.
@@ -75,7 +78,7 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> di
         parameter.requires_grad_(False)
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    named = {f"loss/{phase}": value.detach(), **figures}
+    named = {f"loss/{phase}": value.detach(), **figures, LEAVING: value.new_tensor(float(runtime.leaving))}
     logged = torch.stack([v.detach().float().reshape(()) for v in named.values()])
     runtime.mean([p.grad for p in parameters] + [logged])
     scaler.unscale_(optimizer)
@@ -84,8 +87,7 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> di
         # A gradient scaler skips a step with a gradient too long for 16 bits, and lowers its scale.
         if not torch.isfinite(size) and (what == "loss" or not scaler.is_enabled()):
             raise DivergedError(
-                f"the {what} of the {phase} is {size.item()} after {state.total_series} series; "
-                f"lower training.{phase}_lr or raise loss.penalty_weight"
+                f"the {what} of the {phase} is {size.item()} after {state.total_series} series; {_advice(state, phase)}"
             )
     scaler.step(optimizer)
     scaler.update()
@@ -97,6 +99,50 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> di
         update_average(average, module, training.batch_size, seen, training.ema_half_life)
     out = dict(zip(named, logged.tolist(), strict=True))
     return {**out, f"gradient_norm/{phase}": float(norm), f"rate/{phase}": optimizer.param_groups[0]["lr"]}
+
+
+def check_equal(state: TrainState, runtime: Runtime) -> None:
+    """Compare a checksum of the parameters of every network and average, bit for bit, over workers. Collective.
+
+    Raises
+    ------
+    DivergedError
+        With the first network that differs, and the workers that hold other weights of it than worker 0.
+    """
+    modules = [
+        (f"{kind}.{name}", module)
+        for kind, networks in (("networks", state.networks), ("average", state.average))
+        for name, module in networks.named_children()
+    ]
+    sums = torch.stack([_checksum(module, runtime.device) for _, module in modules])
+    all_sums = runtime.gather(sums[None])
+    differs = (all_sums != all_sums[0]).cpu()
+    if differs.any():
+        first = int(differs.any(0).nonzero()[0])
+        ranks = ", ".join(str(int(rank)) for rank in differs[:, first].nonzero())
+        raise DivergedError(
+            f"the weights of {modules[first][0]} on worker {ranks} are not those of worker 0 after "
+            f"{state.total_series} series; run the same command again to go on from the last checkpoint"
+        )
+
+
+def _checksum(module: torch.nn.Module, device: torch.device) -> Tensor:
+    """Return the sum of the bit patterns of all parameters as whole numbers, int64 with wraparound."""
+    total = torch.zeros((), dtype=torch.int64, device=device)
+    for parameter in module.parameters():
+        whole = torch.int64 if parameter.element_size() == 8 else torch.int32
+        total += parameter.detach().contiguous().view(whole).sum(dtype=torch.int64)
+    return total
+
+
+def _advice(state: TrainState, phase: str) -> str:
+    training = state.config.training
+    ways = [f"lower training.{phase}_lr (now {getattr(training, f'{phase}_lr'):g})"]
+    if phase in ("discriminator", "generator"):
+        ways.append("raise loss.penalty_weight")
+    if training.precision != "fp32":
+        ways.append("set training.precision=fp32")
+    return f"{', or '.join(ways)}, and start over"
 
 
 def _name_of(state: TrainState, module: torch.nn.Module) -> str:
