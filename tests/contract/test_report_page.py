@@ -175,7 +175,7 @@ def line(attack, name, stratum, high, threshold, passed, **more):
 
 def full_results(thirds):
     """Return results of the real judges, with all that a page may have to show."""
-    evaluation, found = evaluate(*thirds, bootstrap=20), audit(*thirds)
+    evaluation, found = evaluate(*thirds, bootstrap=20, classifier_series=40, classifier_seeds=2), audit(*thirds)
     kind = {"distance": 0.3, "floor": 0.1, "low": 1.0, "high": 9.0, "unit": "u", "in_headline": False, "sees": "s",
             "blind_to": "b"}  # fmt: skip
     evaluation["metrics"] += [
