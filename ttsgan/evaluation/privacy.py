@@ -42,7 +42,7 @@ __all__ = ["Canaries", "Inside", "Thresholds", "audit"]
 SCHEMA_VERSION = 2
 DEFAULT_THRESHOLDS = Thresholds()
 MIN_ENTITIES = 12
-SELF_TEST_SERIES = 1000
+SELF_TEST_SERIES, SELF_TEST_SKETCH = 1000, 250
 SKETCH_SERIES = 5000
 Progress = Callable[[float, str], None]
 
@@ -182,19 +182,9 @@ def _self_test(real: _Real, limits: Thresholds, rng: np.random.Generator, report
     control = joined(*rest).sample_entities(2 * SELF_TEST_SERIES, rng)
     stand_in = stand_in.sample_entities(SELF_TEST_SERIES, rng)
     few = _Real.of(real.train.sample_entities(2 * SELF_TEST_SERIES, rng), control)
-    outcome = _attack(
-        few,
-        Blocks.of(stand_in),
-        stand_in,
-        np.ones(len(stand_in), bool),
-        None,
-        None,
-        limits,
-        2 * SELF_TEST_SERIES,
-        rng,
-        in_turn,
-        report,
-    )
+    sketch, first_of = stand_in.sample_entities(SELF_TEST_SKETCH, rng), np.ones(len(stand_in), bool)
+    num = 2 * SELF_TEST_SERIES
+    outcome = _attack(few, Blocks.of(stand_in), sketch, first_of, None, None, limits, num, rng, in_turn, report)
     return [check["name"] for check in outcome.checks if check["passed"] is False]
 
 
