@@ -137,7 +137,7 @@ def _on_sigterm(act: Callable[[], object]) -> Iterator[None]:
         return
 
     def heard(*_: object) -> None:
-        log.warning("asked to stop: a checkpoint is kept after this step")
+        log.warning("asked to stop; a checkpoint is kept first")
         act()
 
     before = signal.signal(signal.SIGTERM, heard)

@@ -40,11 +40,11 @@ def small_pool(monkeypatch):
 
 @pytest.fixture
 def prepared(small_config, tmp_path) -> RunFolder:
-    """A run folder whose series are prepared; the encoder alone is trained 48 steps, without a checkpoint."""
+    """A run folder whose series are prepared; the encoder alone is trained 24 steps, without a checkpoint."""
     config = recipes.override(
         small_config,
         [
-            "sample.households=40", "data.holdout=0.5", "training.max_series=480",
+            "sample.households=40", "data.holdout=0.5", "training.max_series=240",
             "training.encoder_share=0.8", "training.days_share=0.1", "training.log_interval=8",
         ],
     )  # fmt: skip
@@ -70,12 +70,12 @@ def test_a_process_asked_to_end_goes_on_where_it_was(prepared, tmp_path):
     kept = [p.name for p in (out / "checkpoints" / "train").iterdir()]
     seen = int(kept[0].split("_")[1])
     assert kept == [f"checkpoint_{seen:09d}_0"]
-    assert 0 < seen < 384
+    assert 0 < seen < 192
     assert f"stopped as asked after {seen} series; the same command goes on from there" in said
 
     run_train(RunFolder.load(prepared.where), Console())
     told = [json.loads(line)["series_seen"] for line in lines.read_text().splitlines()]
-    assert told == [*range(8, 488, 8), 480], "the last line tells how the correction was chosen"
+    assert told == [*range(8, 248, 8), 240], "the last line tells how the correction was chosen"
     run_train(RunFolder.load(Location.parse(str(whole))), Console())
     model = "checkpoints/model/networks.safetensors"
     assert (out / model).read_bytes() == (whole / model).read_bytes()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,6 +63,59 @@ def test_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     again = next(i for i in range(1, len(seen)) if seen[i] <= seen[i - 1])
     assert seen[again] > 64, "training began anew instead of going on from a checkpoint"
     assert {"train", "generate", "audit"} <= set(stages(out))
+
+
+NARROW = [
+    *SMALL, "encoder.width=16", "days.width=16", "days.depth=1", "generator.width=16", "discriminator.width=16",
+    "training.log_interval=32", "training.encoder_share=0.5", "training.days_share=0.3",
+]  # fmt: skip
+
+
+def test_run_asked_to_stop_keeps_a_checkpoint_and_a_damaged_one_is_passed_over(tmp_path):
+    """SIGTERM to the driver, then a checkpoint that is cut short: the end is that of a run that nobody disturbed."""
+
+    def words(out) -> list[str]:
+        return [*COMMAND, "train", "--data", "sample", "--out", str(out), "--set", *NARROW]
+
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    process = subprocess.Popen(words(out), stderr=subprocess.PIPE, text=True)
+    kept = out / "checkpoints" / "train"
+    give_up = time.monotonic() + 180
+    while not list(kept.glob("checkpoint_000000128*")):
+        assert process.poll() is None
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=180)[1]
+    assert process.returncode == 1, said
+    seen = int(re.search(r"ttsgan: stopped as asked after (\d+) series; the same command goes on", said)[1])
+    assert set(stages(out)) == {"prepare"}
+    newest = sorted(kept.glob("checkpoint_0*"))[-1]
+    assert newest.name.startswith(f"checkpoint_{seen:09d}_")
+    with (newest / "average.safetensors").open("r+b") as file:
+        file.truncate(100)
+
+    subprocess.run(words(out), check=True, timeout=540)
+    lines = [json.loads(line) for line in (out / "tensorboard" / "progress.jsonl").read_text().splitlines()]
+    told = [line["series_seen"] for line in lines]
+    again = next(i for i in range(1, len(told)) if told[i] <= told[i - 1])
+    assert 64 < told[again] <= seen, "it went on from the checkpoint before the damaged one"
+    subprocess.run(words(whole), check=True, timeout=540)
+    model = "checkpoints/model/networks.safetensors"
+    assert (out / model).read_bytes() == (whole / model).read_bytes()
+
+
+def test_diverged_run_ends_at_once_in_one_line(tmp_path):
+    """Every worker meets the same number at the same step: trying again would only take longer."""
+    out = tmp_path / "run"
+    words = [*COMMAND, "train", "--data", "sample", "--out", str(out), "--set", *NARROW, "training.encoder_lr=1e30"]
+    done = subprocess.run(words, timeout=300, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    said = (
+        r"ttsgan: the (loss|gradient) of the encoder is (nan|inf) after \d+ series; lower training\.encoder_lr .*over\n"
+    )
+    assert re.fullmatch(said, done.stderr)
+    assert len(list((out / "tensorboard").glob("events.out.tfevents.*"))) == 1
 
 
 def test_run_with_canaries_measures_memory_and_releases_nothing(tmp_path):

@@ -1,0 +1,319 @@
+"""What a training step costs: time, memory, growth with the length, share of the machine, workers, waiting for data.
+
+    python tests/benchmarks/bench_train.py --quick
+    python tests/benchmarks/bench_train.py --keep tests/benchmarks/results
+
+No Ray. Simulated households; the ``base`` recipe; one thread for each worker. A step is one of the discriminator and
+one of the generator, unless it is called one of the days (the temporal prior). Time is CPU-seconds of the process,
+which other programs on the machine change little; ratios of series per second are given by the clock as well. Prints a
+line of JSON per figure {name, value, limit, ok}; figures without a limit inform. Exit status 1 when a limit is missed.
+
+Axis letters: M series, N tokens, P values of a token, Z condition, H household numbers.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ttsgan import api, recipes
+from ttsgan.data.simulate import simulate
+from ttsgan.models.layers import Block, causal_mask
+from ttsgan.training.between import GROUPINGS
+from ttsgan.training.loop import Trainer
+from ttsgan.training.phases import SHARED
+from ttsgan.training.runtime import LocalRuntime, ProcessGroupRuntime, Runtime
+from ttsgan.training.step import autocast
+from ttsgan.training.telemetry import Telemetry
+
+ANCESTOR_CPU_SECONDS = 4.7
+"""Per series of one step at 2190 points, of the architecture that this one replaces."""
+BATCH = 16
+YEAR_SECONDS = 365 * 86_400
+LENGTHS = (2190, 4380, 8760, 17_520)
+HOUSEHOLDS = 32
+POOL = 64
+GIGABYTE = 1e9
+GROWTH = 1.25
+"""Most that cost may grow by for each time that tokens do; wider tokens make it a little more than one."""
+
+STAGE = {"step": 2, "days": 1}
+
+
+def population(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values (M, 1, L), starts and names of simulated households at any of `LENGTHS`."""
+    made = simulate(HOUSEHOLDS, 2190 if length == 2190 else 8760)
+    values = np.nan_to_num(made.values, nan=0.1)
+    if length == 4380:
+        values = values.reshape(*values.shape[:2], length, 2).mean(-1)
+    elif length == 17_520:
+        spread = np.random.default_rng(0).uniform(0.5, 1.5, (*values.shape[:2], length)).astype(np.float32)
+        values = np.repeat(values, 2, axis=2) * spread
+    return values.astype(np.float32), made.starts, made.ids
+
+
+def make_trainer(length: int, batch: int, runtime: Runtime) -> Trainer:
+    """Return a trainer of the ``base`` recipe with random conditions and a random pool instead of drawn ones."""
+    config = recipes.override(recipes.base(), [f"training.batch_size={batch}"])
+    values, starts, names = population(length)
+    scaler = api.fit_scaler(values, starts, YEAR_SECONDS // length, config)
+    data = api.scale_training(values, starts, names, scaler, config)
+    trainer = Trainer(config, data, scaler, runtime, Telemetry(None, 1))
+    random, latent = torch.Generator().manual_seed(0), config.encoder.latent_dim
+    rows = torch.randint(len(data), (POOL,), generator=random)
+    trainer.state.drawn = {
+        "cond": torch.randn(GROUPINGS, len(data), latent, generator=random),
+        "pool_cond": torch.randn(POOL // SHARED, latent, generator=random).repeat_interleave(SHARED, dim=0),
+        "pool_numbers": data.numbers[rows],
+        "pool_start_index": data.start_index[rows],
+        "pool_base": data.scores[rows],
+    }
+    return trainer
+
+
+def one_step(trainer: Trainer, kind: str) -> None:
+    """Take the next step of a kind."""
+    trainer.state.stage = STAGE[kind]
+    trainer._adversarial_step() if kind == "step" else trainer._days_step()
+    trainer.state.series_seen += trainer.config.training.batch_size
+
+
+def days_steps(steps: int) -> int:
+    """Return how many steps of the days are enough where others are taken ``steps`` times: all of them are alike."""
+    return max(1, steps // 4)
+
+
+def cpu_seconds(act: Callable[[], object], rounds: int, each: int) -> float:
+    """Return the CPU-seconds of one ``act``: the median of ``rounds`` means over ``each``, after one to warm up."""
+    act()
+    taken = []
+    for _ in range(rounds):
+        began = time.process_time()
+        for _ in range(each):
+            act()
+        taken.append((time.process_time() - began) / each)
+    return statistics.median(taken)
+
+
+class Products(TorchDispatchMode):
+    """Counts the floating-point operations of matrix products and convolutions, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def flops(act: Callable[[], object]) -> int:
+    """Return the floating-point operations of ``act``'s matrix products, attention included."""
+    # The fused attention of a CPU is not counted; the plain one does the same products.
+    with sdpa_kernel(SDPBackend.MATH), Products() as counter:
+        act()
+    return counter.total
+
+
+# ---- one process -----------------------------------------------------------------------------------------------------
+
+
+def steps_of_a_year(rounds: int) -> list[dict[str, Any]]:
+    """Return cost per series, share of a bare stack's rate, and waiting for data, at 2190 points."""
+    trainer = make_trainer(2190, BATCH, LocalRuntime())
+    every = trainer.config.loss.penalty_interval
+    per_step = {kind: cpu_seconds(lambda k=kind: one_step(trainer, k), rounds, every) for kind in STAGE}
+    out = [
+        figure("step, 2190 points, batch 16: CPU-s per series", per_step["step"] / BATCH, ANCESTOR_CPU_SECONDS / 60),
+        figure("days step, 2190 points, batch 16: CPU-s per series", per_step["days"] / BATCH),
+    ]
+    shapes = {"step": trainer.config.discriminator, "days": trainer.config.days}
+    for kind, seconds in per_step.items():
+        trainer.state.series_seen = 0
+        rate = flops(lambda k=kind: [one_step(trainer, k) for _ in range(every)]) / every / seconds
+        bare, dense = bare_rate(trainer, shapes[kind], rounds, causal=kind == "days"), product_rate(trainer.dtype)
+        name = "step" if kind == "step" else "days step"
+        out += [
+            figure(f"{name}: FLOP rate over that of a bare stack of its blocks", rate / bare, at_least=0.8),
+            figure(f"{name}: GFLOP per CPU-s", rate / 1e9),
+            figure(f"{name}: FLOP rate over that of large matrix products", rate / dense),
+        ]
+    waiting = cpu_seconds(
+        lambda: [trainer._adversarial_batch(phase) for phase in ("discriminator", "generator")], rounds, 10
+    )
+    out.append(figure("share of a step spent on fetching its data and noise", waiting / per_step["step"], 0.02))
+    return out
+
+
+def bare_rate(trainer: Trainer, shape: Any, rounds: int, causal: bool) -> float:
+    """Return the FLOP rate of blocks alone: same width, tokens, batch and precision, forward and backward."""
+    tokens = trainer.data.shape.num_tokens
+    blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(4))
+    mask = causal_mask(tokens, shape.memory, torch.device("cpu")) if causal else None
+    given = torch.randn(BATCH, tokens, shape.width, requires_grad=True)
+
+    def act() -> None:
+        with autocast(trainer.dtype, torch.device("cpu")):
+            x = given
+            for block in blocks:
+                x = block(x, mask)
+        x.float().square().mean().backward()
+
+    return flops(act) / cpu_seconds(act, rounds, 2)
+
+
+def product_rate(dtype: torch.dtype) -> float:
+    """Return the FLOP rate of 1024 x 1024 products."""
+    a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
+    return 2 * 1024**3 / cpu_seconds(lambda: a @ b, 3, 5)
+
+
+def measure_length(length: int, steps: int) -> None:
+    """Print what steps at this length take, as a process of its own."""
+    torch.set_num_threads(1)
+    trainer = make_trainer(length, BATCH, LocalRuntime())
+    before = peak_bytes()
+    seconds = cpu_seconds(lambda: one_step(trainer, "step"), 1, steps)
+    peak = peak_bytes()
+    days = cpu_seconds(lambda: one_step(trainer, "days"), 1, days_steps(steps))
+    tokens = trainer.data.shape.num_tokens
+    print(json.dumps({"tokens": tokens, "seconds": seconds, "before": before, "peak": peak, "days": days}))
+
+
+def peak_bytes() -> int:
+    """Return the largest memory that this process has held."""
+    # Not ru_maxrss, which begins at what the parent process held.
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def growth(steps: int) -> list[dict[str, Any]]:
+    """Return time and memory by length, each length in a process of its own."""
+    told = {}
+    for length in LENGTHS:
+        words = [sys.executable, __file__, "--length", str(length), "--steps", str(steps)]
+        told[length] = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    out, first = [], told[LENGTHS[0]]
+    for length, at in told.items():
+        limit = 2.0 if length == 8760 else None
+        name = f"{length} points"
+        out += [
+            figure(f"{name}: peak memory of the process of a step, GB", at["peak"] / GIGABYTE, limit),
+            figure(f"{name}: memory that the step adds, GB", (at["peak"] - at["before"]) / GIGABYTE),
+            figure(f"{name}: CPU-s of a step", at["seconds"]),
+            figure(f"{name}: CPU-s of a days step", at["days"]),
+        ]
+        if length != LENGTHS[0]:
+            tokens = at["tokens"] / first["tokens"]
+            out.append(figure(f"{name}: tokens over those of {LENGTHS[0]} points", tokens))
+            for what, key in (
+                ("CPU-s of a step", "seconds"),
+                ("CPU-s of a days step", "days"),
+                ("peak memory", "peak"),
+            ):
+                ratio = at[key] / first[key]
+                out.append(figure(f"{name}: {what} over that of {LENGTHS[0]} points", ratio, GROWTH * tokens))
+    return out
+
+
+# ---- two processes ---------------------------------------------------------------------------------------------------
+
+
+def work(rank: int, world: int, folder: str, steps: int) -> None:
+    """Take steps as one of ``world`` workers; write the clock's and the CPU's seconds for each kind."""
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    trainer = make_trainer(2190, 2 * BATCH, ProcessGroupRuntime() if world > 1 else LocalRuntime())
+    taken = {}
+    for kind in STAGE:
+        one_step(trainer, kind)
+        began, clock = time.process_time(), time.monotonic()
+        for _ in range(steps if kind == "step" else days_steps(steps)):
+            one_step(trainer, kind)
+        taken[kind] = (time.monotonic() - clock, time.process_time() - began)
+    Path(f"{folder}/{world}-{rank}.json").write_text(json.dumps(taken))
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def workers(steps: int) -> list[dict[str, Any]]:
+    """Return how many more series per second two workers of one thread see than one does; 32 series a step."""
+    out = []
+    with tempfile.TemporaryDirectory() as folder:
+        for world in (1, 2):
+            mp.start_processes(work, (world, folder, steps), nprocs=world, start_method="spawn")
+        told = {name: json.loads(Path(f"{folder}/{name}.json").read_text()) for name in ("1-0", "2-0", "2-1")}
+    for kind, name in (("step", "step"), ("days", "days step")):
+        (clock, cpu), pair = told["1-0"][kind], [told[f"2-{rank}"][kind] for rank in range(2)]
+        clocks, cpus = zip(*pair, strict=True)
+        out += [
+            figure(f"{name}: series per second by the clock, two workers over one", clock / max(clocks), at_least=1.8),
+            figure(f"{name}: CPU-s of one worker over those of the busier of two", cpu / max(cpus), at_least=1.8),
+            figure(f"{name}: one worker, share of the clock that it computes", cpu / clock),
+            figure(f"{name}: two workers, share of the clock that they compute", sum(cpus) / sum(clocks)),
+        ]
+    return out
+
+
+# ---- the whole -------------------------------------------------------------------------------------------------------
+
+
+def figure(name: str, value: float, at_most: float | None = None, at_least: float | None = None) -> dict[str, Any]:
+    """Return a line of the result, and print it."""
+    limit = at_most if at_least is None else at_least
+    ok = True if limit is None else bool(value <= limit if at_least is None else value >= limit)
+    line = {"name": name, "value": float(f"{value:.4g}"), "limit": None if limit is None else round(limit, 4), "ok": ok}
+    print(json.dumps(line), flush=True)
+    return line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions: within two minutes on one thread")
+    parser.add_argument("--keep", default="", help="folder for the figures, as train-<date>.json")
+    parser.add_argument("--length", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=4, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.length:
+        measure_length(options.length, options.steps)
+        return 0
+    torch.set_num_threads(1)
+    lines = steps_of_a_year(1 if options.quick else 3)
+    lines += growth(4 if options.quick else 8)
+    lines += workers(4 if options.quick else 16)
+    if options.keep:
+        about = {
+            "date": datetime.date.today().isoformat(),
+            "quick": options.quick,
+            "torch": torch.__version__,
+            "load": [round(x, 1) for x in os.getloadavg()],
+            "figures": lines,
+        }
+        (Path(options.keep) / f"train-{about['date']}.json").write_text(json.dumps(about, indent=2) + "\n")
+    return 0 if all(line["ok"] for line in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
