@@ -93,7 +93,7 @@ class Synthesizer:
         base = None
         if networks.noise_kind == "prior":
             residual = networks.draw_residual(cond_BZ, numbers, calendar_BNF, generator)
-            scores = self.scaler.decode_scores(self._series(residual), numbers.cpu().numpy(), starts, anew=True)
+            scores = self.scaler.compose_scores(self._series(residual), numbers.cpu().numpy(), starts)
             base = patchify(torch.from_numpy(scores), shape.patch_size).to(self.device)
         noise = networks.generator.draw_noise(len(cond), generator, self.device)
         written = networks.write_scores(noise, cond_BZ, numbers, calendar_BNF, base)

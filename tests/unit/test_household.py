@@ -14,10 +14,9 @@ from ttsgan.training import between
 from ttsgan.training.runtime import LocalRuntime
 
 
-def model(numbers, cond, mixtures=8, apart=None) -> HouseholdModel:
-    apart = torch.arange(len(numbers)) % 10 == 0 if apart is None else apart
+def model(numbers, cond, mixtures=8) -> HouseholdModel:
     empty = HouseholdModel(HouseholdConfig(mixtures=mixtures), numbers.shape[1], cond.shape[1])
-    return empty.fit(numbers, cond[None], apart, seed=0)
+    return empty.fit(numbers, cond[None], seed=0)
 
 
 def draw(fitted, cond, seed=0):
@@ -61,11 +60,12 @@ def test_marginals_are_those_of_training():
 
 def test_dependence_on_the_condition_is_recovered():
     numbers, cond, slope, rest = gaussian()
-    fitted = model(numbers, cond)
+    fitted = model(numbers, cond, mixtures=1)
     for at in (torch.tensor([1.0, 0.0]), torch.tensor([0.0, -1.5]), torch.zeros(2)):
         drawn = draw(fitted, at.expand(4000, 2))
-        torch.testing.assert_close(drawn.mean(0), at @ slope, atol=0.08, rtol=0)
-        torch.testing.assert_close(torch.cov(drawn.T), rest, atol=0.12, rtol=0)
+        torch.testing.assert_close(drawn.mean(0), at @ slope, atol=0.1, rtol=0)
+        # Shrinkage, and the noise given to conditions, leave a little more to chance than the data do.
+        torch.testing.assert_close(torch.cov(drawn.T), rest, atol=0.15, rtol=0)
 
 
 def test_correlation_between_numbers():
@@ -82,9 +82,24 @@ def test_rank_correlation_survives_curved_scales():
     np.testing.assert_allclose(made, wanted, atol=0.06)
 
 
-def test_one_gaussian_is_enough_for_one_kind_of_household():
-    numbers, cond, *_ = gaussian(1000)
-    assert model(numbers, cond).components == 1
+@pytest.mark.parametrize(
+    ("count", "most", "used"), [(20, 8, 1), (100, 8, 1), (150, 8, 2), (300, 8, 4), (1000, 8, 8), (1000, 5, 4)]
+)
+def test_few_households_get_few_gaussians(count, most, used):
+    numbers, cond, *_ = gaussian(count)
+    assert model(numbers, cond, most).components == used
+
+
+def test_households_drawn_together_stand_for_the_population():
+    """Each number's hundredths hold one draw each of a hundred, and the draws of many do not correlate by luck."""
+    numbers = normal(2000, 3)
+    fitted = model(numbers, torch.zeros(2000, 1), mixtures=1)
+    drawn = draw(fitted, torch.zeros(100, 1))
+    place = torch.searchsorted(numbers.sort(dim=0).values.T.contiguous(), drawn.T.contiguous()) / 2000
+    share = torch.stack([torch.histc(row.float(), 10, 0, 1) for row in place])
+    assert (share - 10).abs().max() <= 2
+    wanted = 0.95 * torch.corrcoef(numbers.T) + 0.05 * torch.eye(3)
+    torch.testing.assert_close(torch.corrcoef(drawn.T), wanted, atol=0.06, rtol=0)
 
 
 def two_kinds(count=1500):
@@ -111,9 +126,8 @@ def test_several_kinds_of_household_get_several_gaussians():
 
 def test_more_groupings_weigh_no_more_than_one():
     numbers, cond, *_ = gaussian(300)
-    apart = torch.arange(300) % 10 == 0
     once = model(numbers, cond, mixtures=1)
-    thrice = HouseholdModel(HouseholdConfig(mixtures=1), 3, 2).fit(numbers, cond.repeat(3, 1, 1), apart, seed=0)
+    thrice = HouseholdModel(HouseholdConfig(mixtures=1), 3, 2).fit(numbers, cond.repeat(3, 1, 1), seed=0)
     torch.testing.assert_close(once.covariance, thrice.covariance)
 
 
@@ -185,8 +199,7 @@ def test_constant_number():
 def test_order_of_households_does_not_matter():
     numbers, cond, *_ = gaussian(300)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
-    apart = torch.arange(300) % 10 == 0
-    one, other = model(numbers, cond, 1, apart), model(numbers[order], cond[order], 1, apart[order])
+    one, other = model(numbers, cond, 1), model(numbers[order], cond[order], 1)
     torch.testing.assert_close(draw(one, cond[:50]), draw(other, cond[:50]))
 
 
@@ -203,7 +216,7 @@ def test_seeded_and_independent_rows():
 def test_fit_is_kept_in_the_state():
     numbers, cond, *_ = gaussian(100)
     one = model(numbers, cond)
-    other = HouseholdModel(HouseholdConfig(), 3, 2)
+    other = HouseholdModel(HouseholdConfig(mixtures=8), 3, 2)
     other.load_state_dict(one.state_dict())
     assert torch.equal(draw(one, cond), draw(other, cond))
 

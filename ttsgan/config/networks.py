@@ -37,12 +37,12 @@ class EncoderConfig:
 class HouseholdConfig:
     """The numbers of a household (level, quantiles, habits) and their law given the condition."""
 
-    quantile_components: int = 8
+    quantile_components: int = 16
     """Principal components kept of the quantile function of a series divided by its level."""
     habit_components: int = 20
     """Principal components kept of the habit: the mean day by kind of day and season, in normal scores."""
-    mixtures: int = 8
-    """Most Gaussians in the joint law of numbers and condition; validation entities choose how many are used."""
+    mixtures: int = 16
+    """Most Gaussians in the joint law of numbers and condition; few households get fewer of them."""
 
     def __post_init__(self) -> None:
         require(

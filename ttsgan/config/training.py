@@ -71,7 +71,7 @@ class TrainingConfig:
     diversity_floor: float = 0.2
     """Spread between generated series over spread between real ones below which training stops as collapsed."""
     validation_share: float = 0.1
-    """Share of the training entities kept apart to choose the prior's best average and the household law's size."""
+    """Share of the training entities kept apart to choose the prior's best average."""
 
     def __post_init__(self) -> None:
         for name in ("max_series", "batch_size", "ema_half_life", "checkpoint_interval", "log_interval"):

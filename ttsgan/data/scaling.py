@@ -8,7 +8,7 @@ series but the order of its days; the *residual* says that order. A new series i
 residual, and its level, peaks and load factor come out right by construction, because only the order of the scores is
 used on the way back. Everything is fitted on training series; the *common course* is what all training series of the
 same dates share (weather, holidays). It is a mean over training series, and its members could be traced in it; so new
-series share another course of the same spectrum, drawn once (`decode_scores` with ``anew``).
+series share another course of the same spectrum, drawn once (`compose_scores`).
 
 Axis letters: B series, C channels, T time steps, S slots of a day, J basis functions of the habit, H household numbers,
 Q points of a quantile function.
@@ -23,15 +23,14 @@ from sklearn.decomposition import PCA
 
 from ttsgan.config import HouseholdConfig
 from ttsgan.data import calendar, quantiles
+from ttsgan.data.persistence import DAY_LAGS, DRIFT_DAYS, drift, lags, persistence, with_persistence
 from ttsgan.errors import DataError, NotFittedError
 
 SPREAD_COMPONENTS = 4
-DAY_LAGS = (1, 2, 7, 14)
-"""Lags, in days, of the autocorrelations among the household numbers; one step comes before them."""
-DRIFT_DAYS = 28
-"""Days of the means whose spread is the drift of a household."""
 KEPT_WAVES = 6
 """Waves a year up to which the common course of new series is that of training; faster ones are drawn anew."""
+MAX_REGULAR = 0.95
+"""Largest share of the variance of a new series' scores that habit and common course take."""
 MIN_SHARED = 10
 """A common course is estimated only for dates that so many training series share."""
 HABIT_RIDGE = np.array([1.0, 1.0, 4.0, 4.0, 4.0, 4.0])
@@ -183,24 +182,40 @@ class SeriesScaler:
         rest -= numbers[:, layout["loading"], None] * self._common(starts)
         numbers[:, layout["spread"]] = self._project("spread", self._log_spread(rest, observed, starts))
         residual = rest / self._spread(numbers[:, layout["spread"]], starts)
-        lags = [1, *(lag * self.num_slots for lag in DAY_LAGS)]
-        numbers[:, layout["persistence"]] = np.concatenate([_persistence(residual, observed, n) for n in lags], axis=1)
-        numbers[:, layout["drift"]] = _drift(residual, observed, DRIFT_DAYS * self.num_slots)
+        numbers[:, layout["persistence"]] = np.concatenate(
+            [persistence(residual, observed, lag) for lag in lags(self.num_slots)], axis=1
+        )
+        numbers[:, layout["drift"]] = drift(residual, observed, DRIFT_DAYS * self.num_slots)
         scores[~observed] = 0
         _bridge_gaps(residual, observed)
         return Scaled(scores.astype(np.float32), residual.astype(np.float32), observed, numbers.astype(np.float32))
 
-    def decode_scores(
-        self, residual: NDArray, numbers: NDArray, starts: NDArray, anew: bool = False
-    ) -> NDArray[np.float32]:
-        """Return the scores (B, C, T) of residuals (B, C, T) of households with these numbers (B, H).
+    def decode_scores(self, residual: NDArray, numbers: NDArray, starts: NDArray) -> NDArray[np.float32]:
+        """Return the scores (B, C, T) of the residuals (B, C, T) that `transform` found with these numbers (B, H)."""
+        numbers = np.asarray(numbers, dtype=np.float64)
+        course = self._course(numbers, starts, "common_course")
+        return (course + residual * self._spread(numbers[:, self.layout["spread"]], starts)).astype(np.float32)
 
-        With ``anew`` the common course is the one drawn for new series, else the one that training series shared.
+    def compose_scores(self, residual: NDArray, numbers: NDArray, starts: NDArray) -> NDArray[np.float32]:
+        """Return the scores (B, C, T) of new series from residuals (B, C, T) and numbers (B, H) that were drawn.
+
+        Drawn apart, the two do not fit each other. The residual is given the persistence and drift that the numbers
+        say, and what habit and common course leave of the variance of scores, which is 1 for every series. The common
+        course is the one drawn for new series.
         """
         layout, numbers = self.layout, np.asarray(numbers, dtype=np.float64)
-        scores = residual * self._spread(numbers[:, layout["spread"]], starts)
-        scores += numbers[:, layout["loading"], None] * self._common(starts, "common_anew" if anew else "common_course")
-        return (scores + self._habit(numbers[:, layout["habit"]], starts)).astype(np.float32)
+        wanted = numbers[:, layout["persistence"]].reshape(len(numbers), -1, residual.shape[1]).swapaxes(1, 2)
+        residual = with_persistence(residual, wanted, numbers[:, layout["drift"]], self.num_slots)
+        course = self._course(numbers, starts, "common_anew")
+        rest = residual * self._spread(numbers[:, layout["spread"]], starts)
+        share = 1 - np.minimum(course.var(axis=2, keepdims=True), MAX_REGULAR)
+        rest *= np.sqrt(share / np.maximum(np.square(rest).mean(axis=2, keepdims=True), 1e-9))
+        return (course + rest).astype(np.float32)
+
+    def _course(self, numbers: NDArray, starts: NDArray, common: str) -> NDArray:
+        """Return habit and common course (B, C, T) of households with these numbers."""
+        habit = self._habit(numbers[:, self.layout["habit"]], starts)
+        return habit + numbers[:, self.layout["loading"], None] * self._common(starts, common)
 
     def inverse(self, scores: NDArray, numbers: NDArray) -> NDArray[np.float32]:
         """Return series (B, C, T) in physical units: the order of ``scores`` under the law that ``numbers`` say."""
@@ -355,27 +370,6 @@ def _fill(scores: NDArray, missing: NDArray) -> NDArray:
 
 def _sigmoid(x: NDArray) -> NDArray:
     return 1 / (1 + np.exp(-x))
-
-
-def _persistence(residual: NDArray, observed: NDArray, lag: int) -> NDArray:
-    """Return the inverse hyperbolic tangent of the autocorrelation (B, C) at ``lag`` steps."""
-    if residual.shape[2] <= 2 * lag:
-        return np.zeros(residual.shape[:2])
-    both = observed[..., lag:] & observed[..., :-lag]
-    product = (residual[..., lag:] * residual[..., :-lag] * both).sum(axis=2)
-    square = (np.square(residual) * observed).sum(axis=2) * both.sum(axis=2) / np.maximum(observed.sum(axis=2), 1)
-    return np.arctanh(np.clip(product / np.maximum(square, 1e-9), -0.99, 0.99))
-
-
-def _drift(residual: NDArray, observed: NDArray, steps: int) -> NDArray:
-    """Return the log spread (B, C) of the means of stretches of ``steps``; a stretch without values counts as 0."""
-    whole = residual.shape[2] // steps * steps
-    if whole == 0:
-        return np.zeros(residual.shape[:2])
-    seen = observed[..., :whole].reshape(*residual.shape[:2], -1, steps)
-    parts = residual[..., :whole].reshape(seen.shape)
-    means = (parts * seen).sum(axis=3) / np.maximum(seen.sum(axis=3), 1)
-    return 0.5 * np.log(np.square(means).mean(axis=2) + 1e-3)
 
 
 def _bridge_gaps(residual: NDArray, observed: NDArray) -> None:

@@ -1,9 +1,9 @@
 """The household level: the law of a household's numbers given its condition.
 
 Each number keeps the law it has among training households. Their dependence on the condition and on each other is a
-mixture of Gaussians over normal scores and condition together; how many components, one to `HouseholdConfig.mixtures`,
-is what explains households kept apart best, so that a hundred households get one Gaussian and thousands of a mixed
-population get several. It is fitted by expectation and maximisation, not by gradient.
+mixture of Gaussians over normal scores and condition together: as many as there are `MEMBERS` households for, up to
+`HouseholdConfig.mixtures`. The density of households kept apart is no judge of that number: it asks for one Gaussian
+where the series of eight are closer to real ones. It is fitted by expectation and maximisation, not by gradient.
 
 Axis letters: B series, H household numbers, Z latent dimensions of a condition, D = H + Z, K components, M rows.
 """
@@ -12,7 +12,6 @@ import math
 
 import torch
 from sklearn.cluster import KMeans
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 
 from ttsgan.config import HouseholdConfig
@@ -24,7 +23,13 @@ TAIL = 0.1
 """Share of the kept points from which the slope beyond the largest and the smallest is taken."""
 UNUSED = -1e30
 """Log weight of a component that is not in use."""
-ITERATIONS = 40
+SHRINKAGE = 0.05
+"""Share that correlations lose. Ledoit and Wolf's share, a third for a hundred households, costs more than it saves."""
+MEMBERS = 64
+"""Households for each component of the mixture, on average."""
+CONDITION_NOISE = 0.05
+"""Variance added to conditions: new series get means of other groups than those that the law was fitted on."""
+ITERATIONS = 20
 """Rounds of expectation and maximisation."""
 
 
@@ -49,7 +54,7 @@ class HouseholdModel(nn.Module):
         self.register_buffer("mean", torch.zeros(k, d, dtype=torch.float64))
         self.register_buffer("covariance", torch.eye(d, dtype=torch.float64).repeat(k, 1, 1))
 
-    def fit(self, numbers_MH: Tensor, cond_GMZ: Tensor, validation_M: Tensor, seed: int) -> "HouseholdModel":
+    def fit(self, numbers_MH: Tensor, cond_GMZ: Tensor, seed: int) -> "HouseholdModel":
         """Fit the law of household numbers given conditions.
 
         Parameters
@@ -57,8 +62,6 @@ class HouseholdModel(nn.Module):
         numbers_MH : Tensor (M, H)
         cond_GMZ : Tensor (G, M, Z)
             Condition of each series under G groupings, standardised.
-        validation_M : Tensor (M,), bool
-            Series that only choose the number of components.
         seed : int
             Of the first guess of the components.
         """
@@ -66,24 +69,12 @@ class HouseholdModel(nn.Module):
         at = torch.linspace(0, len(numbers) - 1, MAX_KEPT, dtype=torch.float64)
         self.law.copy_(_interpolate(at[:, None].expand(-1, numbers.shape[1]), numbers.sort(dim=0).values))
         scores = _normal_scores(numbers)
-        rows = torch.stack([torch.cat([scores, cond.double().cpu()], dim=1) for cond in cond_GMZ])
-        apart = validation_M.cpu()
-        fitted, tried = rows[:, ~apart].flatten(0, 1), {}
-        shrinkage = ledoit_wolf(rows[0, ~apart].numpy(), assume_centered=False)[1]
-        counts = [k for k in (1, 2, 4, 8, 16) if k <= self.config.mixtures and k * fitted.shape[1] <= (~apart).sum()]
-        for k in counts or [1]:
-            tried[k] = _mixture(fitted, k, len(rows), shrinkage, seed)
-        z = scores.shape[1]
-        known = {k: _conditional_log_density(rows[0, apart], z, *guess) for k, guess in tried.items()}
-        best = min(known)
-        for k in sorted(known):
-            # More components only where they explain the households kept apart better by more than chance.
-            gain = known[k] - known[best]
-            if len(gain) > 1 and gain.mean() > gain.std() / math.sqrt(len(gain)):
-                best = k
-        log_weight, mean, covariance = _mixture(rows.flatten(0, 1), best, len(rows), shrinkage, seed)
+        rows = torch.cat([torch.cat([scores, cond.double().cpu()], dim=1) for cond in cond_GMZ])
+        most = min(self.config.mixtures, max(1, len(numbers) // MEMBERS))
+        k = 2 ** int(math.log2(most))
         self.log_weight.fill_(UNUSED)
-        self.log_weight[:best], self.mean[:best], self.covariance[:best] = log_weight, mean, covariance
+        self.log_weight[:k], self.mean[:k], self.covariance[:k] = _mixture(rows, k, len(cond_GMZ), seed)
+        self.covariance[:k].diagonal(dim1=1, dim2=2)[:, self.num_numbers :] += CONDITION_NOISE
         return self
 
     @property
@@ -107,12 +98,12 @@ class HouseholdModel(nn.Module):
         cond = cond_BZ.double()
         mean, covariance = self.mean[:k], self.covariance[:k]
         log_weight = self.log_weight[:k] + _log_density(cond, mean[:, h:], covariance[:, h:, h:])
-        uniform = torch.rand(len(cond), 1, generator=generator, dtype=torch.float64).to(cond.device)
+        uniform = _even(len(cond), 1, generator).to(cond.device)
         pick = (log_weight.softmax(1).cumsum(1) < uniform).sum(1).clamp(max=k - 1)
         gain = torch.linalg.solve(covariance[:, h:, h:], covariance[:, h:, :h]).mT
         rest = covariance[:, :h, :h] - gain @ covariance[:, h:, :h]
         factor = torch.linalg.cholesky(0.5 * (rest + rest.mT) + 1e-9 * torch.eye(h, dtype=rest.dtype).to(rest.device))
-        normal = torch.randn(len(cond), h, generator=generator, dtype=torch.float64).to(cond.device)
+        normal = _even_normal(len(cond), h, generator).to(cond.device)
         centre = mean[pick, :h] + torch.einsum("bhz,bz->bh", gain[pick], cond - mean[pick, h:])
         return self._to_numbers(centre + torch.einsum("bij,bj->bi", factor[pick], normal)).float()
 
@@ -130,15 +121,36 @@ class HouseholdModel(nn.Module):
         return numbers
 
 
+def _even(count: int, dims: int, generator: torch.Generator) -> Tensor:
+    """Return uniform numbers (count, dims): of each column, one in every ``count``-th of the unit interval."""
+    order = torch.rand(count, dims, generator=generator, dtype=torch.float64).argsort(dim=0)
+    return (order + torch.rand(count, dims, generator=generator, dtype=torch.float64)) / count
+
+
+def _even_normal(count: int, dims: int, generator: torch.Generator) -> Tensor:
+    """Return standard normal numbers (count, dims), spread evenly over each column and, where many, uncorrelated.
+
+    Households drawn together so stand for the whole population, with less luck than independent draws.
+    """
+    normal = torch.randn(count, dims, generator=generator, dtype=torch.float64)
+    if count > 2 * dims:
+        normal = normal - normal.mean(0)
+        factor = torch.linalg.cholesky(normal.T @ normal / count)
+        normal = torch.linalg.solve_triangular(factor, normal.T, upper=False).T
+    place = torch.rand(count, dims, generator=generator, dtype=torch.float64)
+    uniform = (normal.argsort(dim=0).argsort(dim=0) + place) / count
+    return math.sqrt(2.0) * torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-12, 1 - 1e-12))
+
+
 Mixture = tuple[Tensor, Tensor, Tensor]
 """Log weights (K,), means (K, D) and covariances (K, D, D)."""
 
 
-def _mixture(rows_MD: Tensor, k: int, repeats: int, shrinkage: float, seed: int) -> Mixture:
+def _mixture(rows_MD: Tensor, k: int, repeats: int, seed: int) -> Mixture:
     """Fit a mixture by expectation and maximisation, each covariance drawn towards the pooled one.
 
     ``repeats`` rows stand for one household, so that they weigh as one; the pooled covariance counts as D households
-    more in every component, and is itself drawn towards a multiple of the identity by ``shrinkage`` (0 to 1).
+    more in every component, and its correlations are `SHRINKAGE` smaller than those found.
     """
     count, dims = rows_MD.shape
     if k == 1:
@@ -153,9 +165,9 @@ def _mixture(rows_MD: Tensor, k: int, repeats: int, shrinkage: float, seed: int)
             [(rows_MD - m).T @ ((rows_MD - m) * r[:, None]) for m, r in zip(mean, resp.T, strict=True)]
         )
         pooled = spread.sum(0) / count
-        level = pooled.diagonal().mean() * torch.eye(dims, dtype=pooled.dtype)
         # A direction without any spread (a number that all share) keeps a trace of it, or nothing could be inverted.
-        pooled = (1 - shrinkage) * pooled + shrinkage * level + 1e-6 * torch.eye(dims, dtype=pooled.dtype)
+        alone = torch.diag(pooled.diagonal() + 1e-6)
+        pooled = (1 - SHRINKAGE) * pooled + SHRINKAGE * alone
         prior = dims if k > 1 else 0
         households = size[:, None, None] / repeats
         covariance = (spread / repeats + prior * pooled) / (households + prior) if k > 1 else pooled[None]
@@ -173,16 +185,6 @@ def _log_density(rows_MD: Tensor, mean_KD: Tensor, covariance_KDD: Tensor) -> Te
     white = torch.linalg.solve_triangular(factor, apart.mT, upper=False)
     log_volume = factor.diagonal(dim1=1, dim2=2).log().sum(1)
     return (-0.5 * white.square().sum(1) - log_volume[:, None]).T - 0.5 * dims * math.log(2 * math.pi)
-
-
-def _conditional_log_density(
-    rows_MD: Tensor, num_numbers: int, log_weight: Tensor, mean: Tensor, covariance: Tensor
-) -> Tensor:
-    """Return the log density (M,) of the first ``num_numbers`` columns given the others."""
-    h = num_numbers
-    joint = torch.logsumexp(log_weight + _log_density(rows_MD, mean, covariance), 1)
-    given = torch.logsumexp(log_weight + _log_density(rows_MD[:, h:], mean[:, h:], covariance[:, h:, h:]), 1)
-    return joint - given
 
 
 def _normal_scores(numbers_MH: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def make_conditions(state: TrainState, data: TrainSet, runtime: Runtime) -> None
     state.drawn["cond"] = torch.stack(conds)
     runtime.broadcast([state.drawn["cond"]])
     seed = seed_of(state.config.seed, "household")
-    household = state.networks.household.fit(data.numbers, state.drawn["cond"], data.validation, seed)
+    household = state.networks.household.fit(data.numbers, state.drawn["cond"], seed)
     runtime.broadcast(list(household.buffers()))
     state.average.household.load_state_dict(household.state_dict())
 
@@ -82,7 +82,7 @@ def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: 
             residual = state.average.draw_residual(cond, numbers, calendar, generator)
             channels, length = data.shape.channels, data.shape.length
             drawn = unpatchify(residual, channels, length).cpu().numpy()
-            scores = scaler.decode_scores(drawn, numbers.cpu().numpy(), data.starts[anchors.cpu()], anew=True)
+            scores = scaler.compose_scores(drawn, numbers.cpu().numpy(), data.starts[anchors.cpu()])
             parts["base"].append(patchify(torch.from_numpy(scores).to(cond.device), data.shape.patch_size))
     for name, tensors in parts.items():
         if tensors:
