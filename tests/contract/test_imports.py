@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from importlinter import cli
 
 import ttsgan
 
@@ -14,10 +13,11 @@ ROOT = Path(ttsgan.__file__).parents[1]
 MODULES = sorted(m.name for m in pkgutil.walk_packages(ttsgan.__path__, "ttsgan."))
 
 
-def test_contracts_hold(monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    broken = cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
-    assert broken == cli.EXIT_STATUS_SUCCESS, capsys.readouterr().out
+def test_contracts_hold():
+    # in a process of its own: the linter switches off every logger that it finds
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    done = subprocess.run([*command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_library_never_imports_ray():
