@@ -305,10 +305,15 @@ def test_the_keyboard_reaches_the_skip_link_first_and_then_everything(browser, u
     browser.ask("window.reached = new Set()")
     for _ in range(45):
         browser.press("Tab", 9)
-        assert browser.ask(
+        seen = (
             "(a => (reached.add(a), a === document.body || getComputedStyle(a).outlineStyle !== 'none'))"
             "(document.activeElement)"
         )
+        # on a busy machine the focus is there before its outline
+        give_up = time.monotonic() + 5
+        while not browser.ask(seen):
+            assert time.monotonic() < give_up, browser.ask("document.activeElement.outerHTML")
+            time.sleep(0.05)
     assert browser.ask("[...document.querySelectorAll('summary')].length") >= 9
     unreached = "[...document.querySelectorAll('summary, nav a, .scroll')].filter(e => !reached.has(e)).length"
     assert browser.ask(unreached) == 0

@@ -53,6 +53,7 @@ def prepared(small_config, tmp_path) -> RunFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_a_process_asked_to_end_goes_on_where_it_was(prepared, tmp_path):
     out, whole = prepared.where.local_path, tmp_path / "whole"
     shutil.copytree(out, whole)
