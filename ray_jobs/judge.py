@@ -14,7 +14,7 @@ from ray_jobs.machines import start_ray
 from ttsgan.config import DataConfig, PatchConfig, RunConfig
 from ttsgan.data.prepare import prepare
 from ttsgan.data.storage import Location
-from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks
+from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, in_turn
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.privacy import audit
 from ttsgan.evaluation.report import Pictures, render
@@ -47,18 +47,18 @@ def judge_files(
     console.progress("measuring distances to the holdout")
     evaluation = fidelity(*sets, config)
     pictures = Pictures(*(part.take(np.arange(min(PICTURED, len(part)))) for part in sets))
-    blocks, spread = sets.pop(), {}
+    blocks, spread = sets.pop(), in_turn
     if len(blocks) > RAY_SERIES:
         start_ray(config.runtime, address)
-        blocks, spread = _shared(blocks), {"spread": RayBlockMap()}
+        blocks, spread = _shared(blocks), RayBlockMap()
     verdict = audit(
         *sets,
         blocks,
         thresholds=thresholds(config.audit, config.cluster),
         seed=config.seed,
         max_targets=config.audit.max_targets,
+        spread=spread,
         progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
-        **spread,
     )
     earlier = (out / "audit.json").read_json() if out is not None and (out / "audit.json").is_file() else {}
     attempts = [*earlier.get("attempts", []), {"verdict": verdict["verdict"], **fingerprints}]

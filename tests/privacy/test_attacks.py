@@ -235,7 +235,7 @@ def test_copies_are_linked_and_tell_every_attribute(views):
 
 def test_independent_series_link_nobody(views):
     found = linked(views, homes(150, 1, "t", days=63), homes(150, 2, "h", days=63), homes(200, 3, "s", days=63))
-    assert set(found.hits) == {"1", "4", "level", "peak", "absence"}
+    assert set(found.hits) == {"1", "4", "level", "peak", "emptiest week"}
     assert not any(check["passed"] is False for check in linkage_checks(found, Thresholds()))
 
 
@@ -248,7 +248,7 @@ def test_attributes_of_a_series_worked_out_by_hand():
     told = attributes(judged, np.ones(21, bool))
     assert told["level"] == pytest.approx([(14 * DAY + 4) / (21 * DAY)])
     assert told["peak"].tolist() == [2 * DAY + 2]
-    assert told["absence"].tolist() == [1]
+    assert told["emptiest week"].tolist() == [1]
 
 
 def test_series_of_another_year_are_moved_to_the_same_weekday():

@@ -17,6 +17,7 @@ Axes: n series, C channels, L time steps, w steps of a window, q windows asked f
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,11 +66,12 @@ def _moves(windows: np.ndarray, spread: np.ndarray, own: np.ndarray) -> np.ndarr
     return (spread >= 0.25 * own) & (windows.shape[-1] / np.maximum((windows**4).mean(-1), _TINY) >= 3)
 
 
-def _nearest(windows: np.ndarray, base: np.ndarray) -> np.ndarray:
+def _nearest(windows: np.ndarray, bases: Iterable[np.ndarray]) -> np.ndarray:
     """Return the smallest relative distance; rows have norm sqrt(w): the product alone is good to 0.001."""
     best = np.full(len(windows), -np.inf, np.float32)
-    for start in range(0, len(base), 8192):
-        np.maximum(best, (windows @ base[start : start + 8192].T).max(1), out=best)
+    for base in bases:
+        for start in range(0, len(base), 8192):
+            np.maximum(best, (windows @ base[start : start + 8192].T).max(1), out=best)
     return np.sqrt(np.maximum(2 - 2 * best / windows.shape[1], 0))
 
 
@@ -111,7 +113,7 @@ def same_dates(
 
         window, spread = _standardised(cut(synthetic))
         to_train, to_peers, to_first, to_second = (
-            _nearest(window, _standardised(cut(part))[0]) for part in (train, peers, *halves)
+            _nearest(window, [_standardised(cut(part))[0]]) for part in (train, peers, *halves)
         )
         moves = _moves(window, spread, own)
         counts[0] += moves
@@ -124,18 +126,15 @@ def same_dates(
     return Found((by_train >= enough) & (by_train > 3 * folds * by_holdout), by_holdout >= enough)
 
 
-def _best_anywhere(asked: np.ndarray, base: Judged, width: int) -> np.ndarray:
-    """Return the smallest relative distance of the windows asked for, (q, C * w), to any window of the base."""
-    best = np.full(len(asked), -np.inf, np.float32)
+def _every_window(base: Judged, width: int) -> Iterator[np.ndarray]:
+    """Yield the windows that begin at any step, standardised, (m, C * w), a few series at a time."""
     for start in range(0, len(base), _BASE_ROWS):
         x = base.values[start : start + _BASE_ROWS]
         view = np.lib.stride_tricks.sliding_window_view(x, width, axis=2)
         rows = np.moveaxis(view, 1, 2).reshape(-1, x.shape[1] * width)
         windows, spread = _standardised(rows)
         windows[spread < _TINY] = 0
-        for begin in range(0, len(windows), 8192):
-            np.maximum(best, (asked @ windows[begin : begin + 8192].T).max(1), out=best)
-    return np.sqrt(np.maximum(2 - 2 * best / asked.shape[1], 0))
+        yield windows
 
 
 def anywhere(
@@ -168,7 +167,7 @@ def anywhere(
     per_series = 2.0 * len(chosen) * ASKED_WINDOWS * (length - width + 1) * width * channels
     num = int(np.clip(WORK / (2 * per_series), min(num, 50), num))
     bases = [part.sample_entities(num, rng) for part in (train, holdout)]
-    # as many candidates as steps: those that move and lie at random whole days
+    # more candidates than are asked for: not all of them move
     begins = rng.integers(0, (length - width) // synthetic.steps_per_day + 1, (len(chosen), 4 * ASKED_WINDOWS))
     own = np.maximum(chosen.values.std((1, 2)), _TINY)
     asked, owner = [], []
@@ -182,7 +181,7 @@ def anywhere(
     asked, owner = np.concatenate(asked).astype(np.float32), np.array(owner, int)
     if not len(asked):
         return Found(*(np.zeros(len(chosen), bool) for _ in range(2)))
-    to_train, to_holdout = (_best_anywhere(asked, base, width) for base in bases)
+    to_train, to_holdout = (_nearest(asked, _every_window(base, width)) for base in bases)
     sides = []
     for near, other in ((to_train, to_holdout), (to_holdout, to_train)):
         hit = (near < limits.literal_distance) & (ratio(near, other) < limits.hard_ratio)

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 
 from ttsgan.errors import ConfigError
 
-NUM_CHECKS = 20
+NUM_CHECKS = 25
 """At least as many statistical checks as an audit has."""
-FAMILY_ERROR = 0.02
+FAMILY_ERROR = 0.025
 """Largest chance that any check of an audit of an honest set fails."""
 FAIL_ERROR = FAMILY_ERROR / NUM_CHECKS
 """Error of the lower bound of one check."""
@@ -44,7 +44,8 @@ class Thresholds:
     outlier_tpr: float = 0.05
     """The same among the oddest targets, and in the worst group (fpr to 1)."""
     linkage_risk: float = 0.09
-    """Largest gain over the control from known weeks (0 to 1); 0.09 is the EMA and Health Canada limit."""
+    """Largest gain over the control from known weeks, in linkage and inference (0 to 1); 0.09 is the limit of EMA and
+    Health Canada."""
     min_group_size: int = 15
     """Fewest entities behind a condition (10 or more)."""
     max_dominance: float = 0.15

@@ -1,7 +1,8 @@
 """Attacks that need more than three sets of series: the conditions (A4), the networks, and planted canaries (A6).
 
-Only the owner of a run folder has them. The conditions and the networks stay confidential, so what their attacks show
-informs; a broken rule of the conditions (groups too small, one entity that dominates) fails.
+Only the owner of a run folder has them. Groups too small, an entity in two conditions, and members recognised through
+the networks fail; an entity that dominates its group leaves the audit unproven. Conditions are never released, so how
+well members are traced in them informs, and so do canaries.
 
 Axes: n series, D latent dimensions, K conditions, m members, e entities.
 """

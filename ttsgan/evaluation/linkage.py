@@ -2,8 +2,8 @@
 
 *Linkage* (A3): the known weeks and the rest of the year lead to the same synthetic series. *Inference* (A5): the
 synthetic series nearest by four known weeks tells an attribute of the rest: its level within 5 %, the slot of the week
-of its largest reading, and its emptiest week. Both are done to members and to controls, holdout
-homes of the same groups of alike households in the same numbers: what holds for a kind of household is no leak.
+of its largest reading, and its emptiest week. Both are done to members and to controls, holdout homes of the same
+groups of alike households in the same numbers: what holds for a kind of household is no leak.
 
 Axes: n series, m targets, C channels, L time steps, D days, S slots of a day, A attributes.
 """
@@ -31,7 +31,7 @@ STRATUM_TARGETS = 1250
 ATTRIBUTES = {
     "level": "the level of the rest of the year within 5 %",
     "peak": "the slot of the week of the largest reading",
-    "absence": "the week with the least load",
+    "emptiest week": "the week with the least load",
 }
 
 
@@ -49,7 +49,7 @@ def attributes(judged: Judged, rest: np.ndarray) -> dict[str, np.ndarray]:
     -------
     dict of str to ndarray of shape (n,)
         `level` (physical units, mean over unknown days and channels), `peak` (slot of the week, 0 = Monday's first),
-        `absence` (number of the unknown week of least load).
+        `emptiest week` (number of the unknown week of least load).
     """
     days = judged.days(judged.values)[:, :, : len(rest)].mean(1)
     weekday = judged.calendar(len(rest))[0]
@@ -59,7 +59,7 @@ def attributes(judged: Judged, rest: np.ndarray) -> dict[str, np.ndarray]:
     peak = weekday[:, rest][np.arange(len(judged)), at // slots] * slots + at % slots
     weeks = max(1, unknown.shape[1] // 7)
     load = np.abs(unknown[:, : 7 * weeks]).reshape(len(judged), weeks, -1).mean(2)
-    return {"level": unknown.mean((1, 2)), "peak": peak, "absence": load.argmin(1)}
+    return {"level": unknown.mean((1, 2)), "peak": peak, "emptiest week": load.argmin(1)}
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class LinkageSearch:
             }
             level = self.truth["level"]
             hits["level"] = self._per_entity(np.abs(guesses["level"] - level) <= LEVEL_TOLERANCE * np.abs(level))
-            for name in ("peak", "absence"):
+            for name in ("peak", "emptiest week"):
                 hits[name] = self._per_entity(guesses[name] == self.truth[name])
         return Linked(hits, self.sides, self.strata, self.chosen)
 

@@ -21,7 +21,7 @@ from scipy import stats as scipy_stats
 
 from ttsgan.evaluation.gate import FAIL_ERROR, Thresholds, line
 from ttsgan.evaluation.judged import Judged, joined
-from ttsgan.evaluation.neighbours import log_density, merge_nearest, nearest
+from ttsgan.evaluation.neighbours import log_density, merge_log_density, merge_nearest, nearest
 from ttsgan.evaluation.stats import (
     auc_delong,
     clopper_pearson_lower,
@@ -121,7 +121,7 @@ class MembershipSearch:
         low = self.axes(self._low(synthetic))
         density = log_density(self.low_targets, low, _bandwidth(self.num_synthetic, low.shape[1]))
         course = self.views.course(synthetic).sum(0, dtype=np.float64)
-        return found | {"density": density + math.log(len(low)), "course": course, "num": len(low)}
+        return found | {"density": density, "course": course, "num": len(low)}
 
     def join(self, parts: list[dict[str, Any]]) -> Membership:
         """Merge what the blocks brought."""
@@ -135,8 +135,7 @@ class MembershipSearch:
                 if k <= min(sum(sizes), self.num_reference):
                     scores[f"{name} k={k}"] = -np.log((found[:, k - 1] + floor) / (control[:, k - 1] + floor))
         scores["mean"] = self._traces(sum(part["course"] for part in parts) / sum(sizes))
-        density = np.logaddexp.reduce([part["density"] for part in parts]) - math.log(sum(sizes))
-        scores["density"] = density - self.reference_density
+        scores["density"] = merge_log_density([part["density"] for part in parts], sizes) - self.reference_density
         num = len(self.codes[0])
         halves = slice(0, num), slice(num, None)
         sides = [

@@ -3,8 +3,7 @@
 Verdicts, the worst wins:
 
 - FAIL: a leak is proven, whatever the size of the data. A statistical check fails where its *lower* bound exceeds the
-  threshold; the bounds share an error of 2 % between all checks (Bonferroni), so that at most 2 of 100 honest
-  sets fail.
+  threshold; the bounds share an error of 2.5 % between all checks (Bonferroni): so many honest sets fail at most.
 - INVALID: a control or the self-test did not work, or train and holdout overlap. Nothing is known.
 - UNPROVEN: no leak found, but with this few entities a leak above a threshold cannot be ruled out.
 - PASS: the *upper* one-sided 95 % bound of every check is at most its threshold. All must hold at once, so these need
@@ -73,23 +72,21 @@ def _survey(_: Any, loader: Loader) -> _Survey:
 
 @dataclass(frozen=True)
 class _Search:
-    """All attacks on whole sets, sent to whoever searches a block."""
+    """All attacks on whole sets, and the time stamp that series are aligned to; sent to whoever searches a block."""
 
     attacks: tuple[Any, ...]
     first: np.datetime64
 
-    def __call__(self, loader: Loader) -> list[Any] | None:
-        block = loader()
-        empty, constant = block.usable()
-        usable = ~(empty | constant)
-        if not usable.any():
-            return None
-        aligned = align_weekday(block.take(usable), self.first)
-        return [attack.search(aligned) for attack in self.attacks]
-
 
 def _search(shared: _Search, loader: Loader) -> list[Any] | None:
-    return shared(loader)
+    """Return what each attack finds in a block, or None where no series of it can be used."""
+    block = loader()
+    empty, constant = block.usable()
+    usable = ~(empty | constant)
+    if not usable.any():
+        return None
+    aligned = align_weekday(block.take(usable), shared.first)
+    return [attack.search(aligned) for attack in shared.attacks]
 
 
 @dataclass(frozen=True)
@@ -258,7 +255,7 @@ def audit(
 
     Notes
     -----
-    About 110 CPU-seconds and 1.2 GB for 5,000 series of 2,190 steps in each set; grows with the product of set sizes.
+    About 100 CPU-seconds for 5,000 series of 2,190 steps in each set; grows with the product of set sizes.
     """
     report = progress or (lambda done, text: None)
     blocks = synthetic if isinstance(synthetic, Blocks) else Blocks.of(synthetic)
