@@ -15,12 +15,9 @@ Every set of data gives ``traps-SET-DATE`` in the results folder: .json (all fig
 the exit status is 1 if one does not hold.
 """
 
-import argparse
-import datetime
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +30,25 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bench_ladder import LONDON, OURS, REAL, RESULTS, SETS, Split, data_folder, drawn, fit_ours, hardware, load, split
+from ladder import (
+    OURS,
+    REAL,
+    Course,
+    Ledger,
+    Split,
+    about_run,
+    attack,
+    data_file,
+    data_folder,
+    judge,
+    load,
+    markdown_table,
+    ours,
+    over_splits,
+    parser_of,
+    system_of,
+    write,
+)
 from rivals import (
     copy_of_training,
     fill_gaps,
@@ -44,15 +59,11 @@ from rivals import (
 )
 
 from ttsgan import recipes
-from ttsgan.data.simulate import simulate
-from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
-from ttsgan.evaluation.privacy import audit
 
 NOISE = 0.05
 """Spread of the noise of `noisy_copy`, in standard deviations of the series."""
 MEMBERS = 5
-SAMPLE_LENGTHS = {"sample-4h": 2190, "sample-1h": 8760}
 VERDICTS = ("FAIL", "INVALID", "UNPROVEN", "PASS")
 COLOURS = {"FAIL": "#c0392b", "INVALID": "#8e44ad", "UNPROVEN": "#e0a030", "PASS": "#2e8b57"}
 
@@ -119,16 +130,6 @@ KINDS: dict[str, str] = {REAL: "real"} | {
 # ---- one set ----------------------------------------------------------------------------------------------------
 
 
-def households_of(name: str, size: int, folder: Path, seed: int) -> Judged:
-    """Return the households of a set: all of a real one, three times ``size`` of a simulated one."""
-    if name not in SAMPLE_LENGTHS:
-        return load(name, folder, seed)
-    made = simulate(3 * size, length=SAMPLE_LENGTHS[name], seed=seed)
-    return Judged(
-        values=made.values, entities=made.ids, starts=made.starts, step_seconds=made.step_seconds, unit=made.unit
-    )
-
-
 def severity(check: dict[str, Any]) -> tuple[int, float]:
     """Order the checks of an audit: proven leaks above unproven ones above passed ones, then by their value."""
     return {False: 2, None: 1, True: 0}[check["passed"]], check["value"] or 0.0
@@ -140,10 +141,9 @@ def worst(checks: list[dict[str, Any]], attacks: Sequence[str], word: str = "") 
     return max(fitting, key=severity, default=None)
 
 
-def judge(parts: Split, synthetic: Judged, seed: int, bootstrap: int) -> dict[str, Any]:
-    """Return the figures of one set: headline with its interval, classifiers, recall, attacks, verdict."""
-    result = evaluate(parts.train, parts.holdout, synthetic, seed=seed, bootstrap=bootstrap)
-    report = audit(parts.train, parts.holdout, synthetic, seed=seed)
+def attacked(parts: Split, synthetic: Judged, seed: int) -> dict[str, Any]:
+    """Return what the attacks found on one set: the worst check of each kind, what proves a leak, the verdict."""
+    report = attack(parts, synthetic, seed)
     checks = report["checks"]
     # one that searches copying for pieces of series is called so; the others search for whole series
     pieces = [c for c in checks if c["attack"] == "fragments" or (c["attack"] == "copying" and "pasted" in c["name"])]
@@ -153,43 +153,12 @@ def judge(parts: Split, synthetic: Judged, seed: int, bootstrap: int) -> dict[st
         "pasted": worst(pieces, ["copying", "fragments"]),
         "linkage": worst(checks, ["linkage"]),
     }
-    row = {name: result["headline"][end] for name, end in (("headline", "value"), ("low", "low"), ("high", "high"))}
-    row["classifiers"] = {m["name"]: m["distance"] for m in result["metrics"] if "accuracy" in m["name"]}
-    row["recall"] = next((m.get("value") for m in result["metrics"] if m["name"].startswith("recall")), None)
+    row = {}
     for name, check in found.items():
         row[name] = check["value"] if check else None
         row[f"{name}_upper"] = min(1.0, check["high"]) if check else None
     row["proven_by"] = sorted({c["attack"] for c in checks if c["passed"] is False})
-    row["verdict"], row["reasons"] = report["verdict"], report["reasons"]
-    row["ratios"] = {m["name"]: round(m["ratio"], 3) for m in result["metrics"]}
-    return row
-
-
-def spring(
-    households: Judged, systems: dict[str, Callable], splits: int, size: int, seed: int, bootstrap: int
-) -> list[dict[str, Any]]:
-    """Judge every system and the third set of real households on every split; one row each, told as they come."""
-    rows = []
-    for number in range(splits):
-        parts = split(households, size, seed + number)
-        if parts.other is None:
-            sys.exit(
-                f"--households is {size}; at most {len(np.unique(households.entities)) // 3} leave a third real set"
-            )
-        train = parts.train
-        for name, fit_and_draw in {REAL: None, **systems}.items():
-            before = time.perf_counter()
-            if fit_and_draw is None:
-                made = parts.other
-            else:
-                count = len(train)
-                made = drawn(train, fit_and_draw(train.values, train.starts, train.step_seconds, count, seed + number))
-            rows.append({"system": name, "kind": KINDS.get(name, "generator"), "split": number})
-            rows[-1] |= judge(parts, made, seed, bootstrap)
-            figures = f"headline {rows[-1]['headline']:.2f} {rows[-1]['verdict']:<9}"
-            seconds = time.perf_counter() - before
-            print(f"  split {number}: {name:<30} {figures} {seconds:.0f} s", file=sys.stderr, flush=True)
-    return rows
+    return row | {"verdict": report["verdict"], "reasons": report["reasons"]}
 
 
 # ---- tables -----------------------------------------------------------------------------------------------------
@@ -242,7 +211,7 @@ def claims(table: list[dict[str, Any]], about: dict[str, Any]) -> list[dict[str,
                 "ok": ratio > 3,
             }
         )
-    allowed = ["FAIL"] if about["set"] in SAMPLE_LENGTHS else ["FAIL", "UNPROVEN"]
+    allowed = ["FAIL"] if about["set"].startswith("sample") else ["FAIL", "UNPROVEN"]
     for system in LEAKS:
         verdicts = by_name[system]["verdicts"]
         found.append(
@@ -281,9 +250,8 @@ def markdown(table: list[dict[str, Any]], about: dict[str, Any]) -> str:
         "the rest of the year. Copies: share of the set that are training series or nearly so; pasted: share with "
         "pieces of training series; the worst check each. Proven by: attacks that prove a leak in some split.",
         "",
-        "| " + " | ".join([*heads, "proven by", "verdicts"]) + " |",
-        "|---" * (len(heads) + 2) + "|",
     ]
+    rows = []
     for entry in table:
         interval = "" if entry["low"] is None else f" ({number(entry['low'])} to {number(entry['high'])})"
         cells = [
@@ -292,8 +260,8 @@ def markdown(table: list[dict[str, Any]], about: dict[str, Any]) -> str:
             bounded(entry, "membership_auc"), percent(entry["copies"]), percent(entry["pasted"]),
             bounded(entry, "linkage"), ", ".join(entry["proven_by"]) or "-", ", ".join(entry["verdicts"]),
         ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return "\n".join([*lines, *markdown_table([*heads, "proven by", "verdicts"], rows)]) + "\n"
 
 
 def draw(table: list[dict[str, Any]], about: dict[str, Any], where: Path) -> None:
@@ -331,54 +299,43 @@ def draw(table: list[dict[str, Any]], about: dict[str, Any], where: Path) -> Non
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Spring the traps as the command line says, write the results, print tables and claims; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=["london-4h", "sample-4h"])
+    parser = parser_of(__doc__, ["london-4h", "sample-4h"])
+    parser.add_argument("--splits", type=int, help="default: 3 of real households, 1 of the sample")
     parser.add_argument(
-        "--data", help=f"folder of {LONDON}; default: TTSGAN_DATA, or shared/data beside the repository"
-    )
-    parser.add_argument("--splits", type=int, help="default: 3 of London, 1 of the sample")
-    parser.add_argument(
-        "--households", type=int, help="in each of the three sets; default: 66 of London, 2000 of the sample"
+        "--households", type=int, help="in each of the three sets; default: a third of real ones, 2000 of the sample"
     )
     parser.add_argument("--ours", action="store_true", help=f"judge {OURS} as well")
-    parser.add_argument("--recipe", choices=list(recipes.RECIPES), default="quick")
-    parser.add_argument("--set", nargs="+", default=[], metavar="A.B=C", help=f"overrides of the recipe of {OURS}")
     parser.add_argument("--bootstrap", type=int, default=200, help="resamplings behind the intervals")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
-    systems = {**LEAKS, **BROKEN, **GENERATORS}
+    config = recipes.override(recipes.by_name(options.recipe), options.set) if options.ours else None
+    systems = {name: system_of(system) for name, system in {**LEAKS, **BROKEN, **GENERATORS}.items()}
     if options.ours:
-        systems[OURS] = fit_ours(options.set, options.recipe)
+        systems[OURS] = ours(options.recipe, options.set)
     options.out.mkdir(parents=True, exist_ok=True)
     held: list[dict[str, Any]] = []
     for name in options.sets:
-        simulated = name in SAMPLE_LENGTHS
-        size = options.households or (2000 if simulated else 66)
-        splits = options.splits or (1 if simulated else 3)
-        households = households_of(name, size, data_folder(options.data), options.seed)
-        rows = spring(households, systems, splits, size, options.seed, options.bootstrap)
-        about = {
-            "set": name,
-            "date": datetime.date.today().isoformat(),
-            "hardware": hardware(),
-            "households": size,
-            "length": households.values.shape[2],
-            "splits": splits,
-            "seed": options.seed,
-            "ours": {"recipe": options.recipe, "overrides": options.set} if options.ours else None,
-        }
+        simulated = name.startswith("sample")
+        households = load(name, data_folder(options.data), options.seed, 3 * (options.households or 2000))
+        most = len(np.unique(households.entities)) // 3
+        size = options.households or most
+        if size > most:
+            sys.exit(f"--households is {size}; at most {most} leave a third real set")
+        course = Course(options.splits or (1 if simulated else 3), size, 1, options.seed)
+
+        def figures_of(parts: Split, synthetic: Judged, system: str, seed: int = options.seed) -> dict[str, Any]:
+            kind = {"kind": KINDS.get(system, "generator")}
+            return kind | judge(parts, synthetic, seed, options.bootstrap) | attacked(parts, synthetic, seed)
+
+        ledger = Ledger(options.out / f"traps-{name}.jsonl", options.any_code)
+        keys = {"": {"bootstrap": options.bootstrap}, OURS: [options.recipe, *options.set]}
+        rows = over_splits(households, systems, course, figures_of, ledger, draws=1, keys=keys)
+        about = about_run(name, households, course, config)
         table = medians(rows)
         found = claims(table, about)
         held += found
         stem = options.out / f"traps-{name}-{about['date']}"
-        stem.with_suffix(".json").write_text(
-            json.dumps({"about": about, "claims": found, "medians": table, "rows": rows}, indent=1) + "\n"
-        )
-        text = markdown(table, about)
-        stem.with_suffix(".md").write_text(text)
+        write(stem, {"about": about, "claims": found, "medians": table, "rows": rows}, markdown(table, about))
         draw(table, about, stem.with_suffix(".png"))
-        print(text)
     for claim in held:
         print(json.dumps(claim))
     return 0 if all(claim["ok"] for claim in held) else 1
@@ -386,8 +343,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @pytest.mark.benchmark
 def test_the_judge_is_not_fooled_on_london(tmp_path):
-    if not (data_folder(None) / LONDON).exists():
-        pytest.skip(f"{LONDON} is not there; set TTSGAN_DATA to its folder")
+    if not data_file("london-4h", data_folder(None)).exists():
+        pytest.skip("the series of London are not there; set TTSGAN_DATA to their folder")
     assert main(["--sets", "london-4h", "--bootstrap", "0", "--out", str(tmp_path)]) == 0
 
 

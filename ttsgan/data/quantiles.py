@@ -18,19 +18,24 @@ def score_grid(length: int) -> NDArray[np.float64]:
     return np.linspace(-top, top, GRID_POINTS)
 
 
+def plotting_scores(count: int) -> NDArray[np.float64]:
+    """Return the normal scores of the ranks of ``count`` values: the k-th is the (k - 1/2)/count quantile."""
+    return ndtri((np.arange(count) + 0.5) / max(count, 1))
+
+
 def normal_scores(values_BT: NDArray, seed: int) -> NDArray[np.float32]:
     """Return each series' normal scores (B, T); NaN stays NaN.
 
     The k-th smallest of m observed values becomes the (k - 1/2)/m quantile of the standard normal law. Ties are ordered
-    at random, so that every series has the same continuous law whatever its resolution; `apply_quantiles` maps a tied
-    stretch back to one value. The order of ties is a function of the seed and the series itself, not of its company.
+    at random, so that every series has the same continuous law whatever its resolution; `place` gives a tied stretch
+    one value again. The order of ties is a function of the seed and the series itself, not of its company.
     """
     scores_BT = np.full(values_BT.shape, np.nan, dtype=np.float32)
     for row, values_T in enumerate(values_BT):
         seen = np.flatnonzero(~np.isnan(values_T))
         rng = np.random.default_rng([seed, zlib.crc32(values_T.tobytes())])
         order = np.lexsort((rng.random(len(seen)), values_T[seen]))
-        scores_BT[row, seen[order]] = ndtri((np.arange(len(seen)) + 0.5) / max(len(seen), 1))
+        scores_BT[row, seen[order]] = plotting_scores(len(seen))
     return scores_BT
 
 
@@ -39,18 +44,19 @@ def quantile_function(values_BT: NDArray, grid_Q: NDArray) -> NDArray[np.float64
     out_BQ = np.empty((len(values_BT), len(grid_Q)))
     for row, values_T in enumerate(values_BT):
         sorted_M = np.sort(values_T[~np.isnan(values_T)]).astype(np.float64)
-        scores_M = ndtri((np.arange(len(sorted_M)) + 0.5) / len(sorted_M))
+        scores_M = plotting_scores(len(sorted_M))
         out_BQ[row] = np.interp(grid_Q, scores_M, sorted_M)
     return out_BQ
 
 
-def apply_quantiles(scores_BT: NDArray, grid_Q: NDArray, quantiles_BQ: NDArray) -> NDArray[np.float64]:
-    """Return the series (B, T) whose values are ordered as ``scores_BT`` and follow the law ``quantiles_BQ``.
+def sorted_values(grid_Q: NDArray, quantiles_BQ: NDArray, length: int) -> NDArray[np.float64]:
+    """Return the ``length`` values of series of the laws ``quantiles_BQ``, in rising order (B, T)."""
+    plotting_T = plotting_scores(length)
+    return np.stack([np.interp(plotting_T, grid_Q, quantiles_Q) for quantiles_Q in quantiles_BQ])
 
-    Only the order of the scores matters: they are ranked first, so the law of the result is the wanted one exactly.
-    """
-    length = scores_BT.shape[1]
-    ranks_BT = scores_BT.argsort(axis=1).argsort(axis=1)
-    plotting_T = ndtri((np.arange(length) + 0.5) / length)
-    levels_BT = np.stack([np.interp(plotting_T, grid_Q, quantiles_Q) for quantiles_Q in quantiles_BQ])
-    return np.take_along_axis(levels_BT, ranks_BT, axis=1)
+
+def place(scores_T: NDArray, sorted_T: NDArray) -> NDArray:
+    """Return the values of each series (..., T), given in rising order, in the order of its scores."""
+    out = np.empty_like(sorted_T)
+    np.put_along_axis(out, scores_T.argsort(axis=-1), sorted_T, axis=-1)
+    return out

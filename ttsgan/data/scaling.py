@@ -3,12 +3,12 @@
     values  --ranks-->  normal scores  =  habit + loading * common course + spread * residual
             --sort--->  level, zero share and quantile function
 
-The *household numbers* (level, quantile function, habit, loading, spread, persistence, drift) say everything about a
-series but the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn
-residual, and its level, peaks and load factor come out right by construction, because only the order of the scores is
-used on the way back. Everything is fitted on training series; the *common course* is what all training series of the
-same dates share (weather, holidays). It is a mean over training series, and its members could be traced in it; so new
-series share another course of the same spectrum, drawn once (`compose_scores`).
+The *household numbers* (level, quantile function, habit, loading, spread, rhythm) say everything about a series but the
+order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn residual. Level,
+peaks and load factor come out right by construction, because only the order of the scores is used on the way back; the
+spectrum does, because the order is moved until the values have it (`ttsgan.data.spectrum`). Everything is fitted on
+training series. The *common course* is what all training series of the same dates share (weather, holidays); new series
+get a guess of it that hides its members (`ttsgan.data.common_course`).
 
 Axis letters: B series, C channels, T time steps, S slots of a day, J basis functions of the habit, H household numbers,
 Q points of a quantile function.
@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from ttsgan.config import HouseholdConfig
-from ttsgan.data import calendar, quantiles
-from ttsgan.data.persistence import DAY_LAGS, DRIFT_DAYS, drift, lags, persistence, with_persistence
+from ttsgan.data import calendar, quantiles, spectrum
+from ttsgan.data.common_course import guess_course
 from ttsgan.errors import DataError, NotFittedError
 
 SPREAD_COMPONENTS = 4
-KEPT_WAVES = 6
-"""Waves a year up to which the common course of new series is that of training; faster ones are drawn anew."""
 MAX_REGULAR = 0.95
 """Largest share of the variance of a new series' scores that habit and common course take."""
+NEAR_ZERO = 0.03
+"""A law whose least value is above this share of its mean has no zeros."""
 MIN_SHARED = 10
 """A common course is estimated only for dates that so many training series share."""
 HABIT_RIDGE = np.array([1.0, 1.0, 4.0, 4.0, 4.0, 4.0])
@@ -106,7 +106,8 @@ class SeriesScaler:
             "nonnegative": nonnegative,
             "shape": np.array([channels, length]),
         }
-        logq_BF = self._laws(values)[2]
+        _, zero_BC, logq_BF = self._laws(values)
+        self.state["most_zeros"] = _sigmoid(zero_BC).max(axis=0)
         self.state["logq_low"], self.state["logq_high"] = logq_BF.min(axis=0), logq_BF.max(axis=0)
         self._fit_components("quantile", logq_BF, self.config.quantile_components)
         scores = _fill(self._scores(values, seed), np.isnan(values))
@@ -127,17 +128,19 @@ class SeriesScaler:
 
     def _fit_common(self, rest: NDArray, observed: NDArray, starts: NDArray, seed: int) -> None:
         """Average what series of the same dates share beyond their habits, shrunk towards nothing."""
-        dates, courses = [], []
+        dates, courses, guesses = [], [], []
+        rng = np.random.default_rng(seed)
         for start in np.unique(starts):
             rows = starts == start
             if rows.sum() >= MIN_SHARED:
                 count_CT = observed[rows].sum(axis=0)
                 courses.append((rest[rows] * observed[rows]).sum(axis=0) / (count_CT + MIN_SHARED))
+                guesses.append(guess_course(courses[-1], rest[rows] * observed[rows], rng))
                 dates.append(start.astype("datetime64[s]").astype(np.int64))
         channels, length = self.state["shape"]
         self.state["common_start"] = np.array(dates, dtype=np.int64)
         self.state["common_course"] = np.array(courses, dtype=np.float64).reshape(-1, channels, length)
-        self.state["common_anew"] = _redraw(self.state["common_course"], np.random.default_rng(seed), self._year_steps)
+        self.state["common_guess"] = np.array(guesses, dtype=np.float64).reshape(-1, channels, length)
 
     # ---- there and back --------------------------------------------------------------------------------------------
 
@@ -149,14 +152,14 @@ class SeriesScaler:
         channels = int(self.state["shape"][0])
         sizes = {"level": channels, "zero_share": channels}
         sizes |= {name: len(self.state[f"{name}_axes"]) for name in ("quantile", "habit", "spread")}
-        sizes |= {"loading": channels, "persistence": channels * (1 + len(DAY_LAGS)), "drift": channels}
+        sizes |= {"loading": channels, "contrast": channels, "density": channels * self._bands.shape[1]}
         ends = np.cumsum(list(sizes.values()))
         return {name: slice(int(end - size), int(end)) for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
     @property
     def num_numbers(self) -> int:
         """Length H of the vector of household numbers."""
-        return self.layout["drift"].stop
+        return self.layout["density"].stop
 
     def transform(self, values: NDArray[np.float32], starts: NDArray, seed: int = 0) -> Scaled:
         """Return the scaled form of series (B, C, T) in physical units.
@@ -182,10 +185,12 @@ class SeriesScaler:
         rest -= numbers[:, layout["loading"], None] * self._common(starts)
         numbers[:, layout["spread"]] = self._project("spread", self._log_spread(rest, observed, starts))
         residual = rest / self._spread(numbers[:, layout["spread"]], starts)
-        numbers[:, layout["persistence"]] = np.concatenate(
-            [persistence(residual, observed, lag) for lag in lags(self.num_slots)], axis=1
-        )
-        numbers[:, layout["drift"]] = drift(residual, observed, DRIFT_DAYS * self.num_slots)
+        complete = spectrum.fill_by_week(values, 7 * self.num_slots)
+        for start in np.unique(starts):
+            rows = starts == start
+            rhythm = spectrum.measure(complete[rows], self._bands, self._weekend(start))
+            numbers[rows, layout["contrast"]] = rhythm.contrast
+            numbers[rows, layout["density"]] = rhythm.log_density.reshape(rows.sum(), -1)
         scores[~observed] = 0
         _bridge_gaps(residual, observed)
         return Scaled(scores.astype(np.float32), residual.astype(np.float32), observed, numbers.astype(np.float32))
@@ -199,18 +204,23 @@ class SeriesScaler:
     def compose_scores(self, residual: NDArray, numbers: NDArray, starts: NDArray) -> NDArray[np.float32]:
         """Return the scores (B, C, T) of new series from residuals (B, C, T) and numbers (B, H) that were drawn.
 
-        Drawn apart, the two do not fit each other. The residual is given the persistence and drift that the numbers
-        say, and what habit and common course leave of the variance of scores, which is 1 for every series. The common
-        course is the one drawn for new series.
+        Drawn apart, the two do not fit each other. Habit and common course leave the residual the rest of the variance
+        of scores, which is 1 for every series; then the order is moved until values have the rhythm that the numbers
+        say. The common course is the one for new series.
         """
         layout, numbers = self.layout, np.asarray(numbers, dtype=np.float64)
-        wanted = numbers[:, layout["persistence"]].reshape(len(numbers), -1, residual.shape[1]).swapaxes(1, 2)
-        residual = with_persistence(residual, wanted, numbers[:, layout["drift"]], self.num_slots)
-        course = self._course(numbers, starts, "common_anew")
+        course = self._course(numbers, starts, "common_guess")
         rest = residual * self._spread(numbers[:, layout["spread"]], starts)
         share = 1 - np.minimum(course.var(axis=2, keepdims=True), MAX_REGULAR)
-        rest *= np.sqrt(share / np.maximum(np.square(rest).mean(axis=2, keepdims=True), 1e-9))
-        return (course + rest).astype(np.float32)
+        scores = course + rest * np.sqrt(share / np.maximum(np.square(rest).mean(axis=2, keepdims=True), 1e-9))
+        sorted_BCT, density = self._sorted_values(numbers), numbers[:, layout["density"]]
+        wanted = spectrum.Rhythm(numbers[:, layout["contrast"]], density.reshape(*scores.shape[:2], -1))
+        for start in np.unique(starts):
+            rows = starts == start
+            part = spectrum.Rhythm(*(figure[rows] for figure in wanted))
+            scores[rows] = spectrum.with_rhythm(scores[rows], sorted_BCT[rows], part, self._bands, self._weekend(start))
+        normal_T = quantiles.plotting_scores(scores.shape[2])
+        return quantiles.place(scores, np.broadcast_to(normal_T, scores.shape)).astype(np.float32)
 
     def _course(self, numbers: NDArray, starts: NDArray, common: str) -> NDArray:
         """Return habit and common course (B, C, T) of households with these numbers."""
@@ -219,21 +229,25 @@ class SeriesScaler:
 
     def inverse(self, scores: NDArray, numbers: NDArray) -> NDArray[np.float32]:
         """Return series (B, C, T) in physical units: the order of ``scores`` under the law that ``numbers`` say."""
-        layout, state, numbers = self.layout, self.state, np.asarray(numbers, dtype=np.float64)
-        count, channels, length = scores.shape
+        return quantiles.place(scores, self._sorted_values(np.asarray(numbers, dtype=np.float64))).astype(np.float32)
+
+    def _sorted_values(self, numbers: NDArray) -> NDArray[np.float64]:
+        """Return the values (B, C, T) that ``numbers`` say, in physical units and rising order."""
+        layout, state = self.layout, self.state
+        channels, length = (int(n) for n in state["shape"])
         logq_BF = numbers[:, layout["quantile"]] @ state["quantile_axes"] + state["quantile_mean"]
         logq_BF = np.clip(logq_BF, state["logq_low"], state["logq_high"])
-        values = np.empty(scores.shape, dtype=np.float32)
+        values = np.empty((len(numbers), channels, length))
         for c, logq_BQ in enumerate(np.split(logq_BF, channels, axis=1)):
             law_BQ = np.sort(np.expm1(logq_BQ) if state["nonnegative"][c] else np.sinh(logq_BQ), axis=1)
-            shape_BT = quantiles.apply_quantiles(scores[:, c], state["grid"], law_BQ)
-            ranks_BT = scores[:, c].argsort(axis=1).argsort(axis=1)
+            shape_BT = quantiles.sorted_values(state["grid"], law_BQ, length)
             if state["nonnegative"][c]:
-                zeros_B = np.rint(_sigmoid(numbers[:, layout["zero_share"]][:, c]) * (length + 1) - 0.5)
-                shape_BT = np.where(ranks_BT < zeros_B[:, None], 0.0, np.maximum(shape_BT, 0.0))
+                share_B = np.minimum(_sigmoid(numbers[:, layout["zero_share"]][:, c]), state["most_zeros"][c])
+                # Drawn apart from the law, a share of zeros may not fit it: a home with a base load has none.
+                zeros_B = np.where(shape_BT[:, 0] < NEAR_ZERO, np.rint(share_B * (length + 1) - 0.5), 0)
+                shape_BT = _with_zeros(shape_BT, zeros_B)
             size_B1 = np.abs(shape_BT).mean(axis=1, keepdims=True)
             values[:, c] = shape_BT / np.maximum(size_B1, 1e-12) * np.exp(numbers[:, layout["level"]][:, c, None])
-        assert len(values) == count
         return values
 
     def level(self, numbers: NDArray) -> NDArray:
@@ -311,8 +325,11 @@ class SeriesScaler:
         return out
 
     @property
-    def _year_steps(self) -> float:
-        return calendar.YEAR_DAYS * calendar.DAY_SECONDS / self.step_seconds
+    def _bands(self) -> NDArray[np.float64]:
+        return spectrum.bands(int(self.state["shape"][1]), self.num_slots)
+
+    def _weekend(self, start: np.datetime64) -> NDArray[np.bool_]:
+        return calendar.weekday(calendar.moments(start, int(self.state["shape"][1]), self.step_seconds)) >= 5
 
     def _common(self, starts: NDArray, which: str = "common_course") -> NDArray:
         """Return the common course (B, C, T) of the dates of each series; zero where training knew too few."""
@@ -350,22 +367,19 @@ class SeriesScaler:
         return out
 
 
-def _redraw(courses_KCT: NDArray, rng: np.random.Generator, year_steps: float) -> NDArray:
-    """Return courses of the same spectrum with phases drawn anew; waves of `KEPT_WAVES` or fewer a year stay.
-
-    What is left of the training series' mean is a handful of slow waves and the size of the others (Theiler 1992).
-    """
-    waves = np.fft.rfft(courses_KCT, axis=2)
-    per_year = np.arange(waves.shape[2]) * year_steps / courses_KCT.shape[2]
-    # One phase for all channels, so that they stay in step.
-    turn = np.exp(2j * np.pi * rng.random((len(courses_KCT), 1, waves.shape[2])))
-    turn[..., per_year <= KEPT_WAVES] = 1
-    return np.fft.irfft(waves * turn, n=courses_KCT.shape[2], axis=2)
-
-
 def _fill(scores: NDArray, missing: NDArray) -> NDArray:
     scores[missing] = 0
     return scores
+
+
+def _with_zeros(sorted_BT: NDArray, zeros_B: NDArray) -> NDArray:
+    """Return laws whose first ``zeros_B`` values are 0 and the others above it: those that are not rise evenly."""
+    rank_T = np.arange(sorted_BT.shape[1])
+    low_B1 = np.maximum((sorted_BT <= 0).sum(axis=1), zeros_B)[:, None]
+    first_B1 = np.where(sorted_BT > 0, sorted_BT, np.inf).min(axis=1, keepdims=True, initial=np.inf)
+    rise_BT = (rank_T + 1 - zeros_B[:, None]) / (low_B1 + 1 - zeros_B[:, None])
+    ramp_BT = np.where(np.isfinite(first_B1), first_B1, 1.0) * rise_BT
+    return np.where(rank_T < zeros_B[:, None], 0.0, np.where(sorted_BT > 0, sorted_BT, ramp_BT))
 
 
 def _sigmoid(x: NDArray) -> NDArray:

@@ -1,0 +1,47 @@
+"""What households share on the same dates (weather, holidays), so that it can be given to others without its members.
+
+A mean over training series is a statistic in which they can be traced: the series of a member is, on average, closer to
+it than that of anybody else. `guess_course` keeps of it what a noisy version of the mean says.
+
+Axis letters: M members, C channels, T time steps, W frequencies.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+COURSE_NOISE = 3.0
+"""Power of the noise that hides the members, over that of the mean's own error."""
+
+
+def guess_course(mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a course that the members of a date may share, drawn given their mean and noise that hides them.
+
+    The mean is taken for the true course plus an error, whose power at each frequency the members' own power tells.
+    Noise of `COURSE_NOISE` times that power is added, and the sum is weighed as Wiener's filter does. What the filter
+    takes is replaced by a random course of the same power: a draw from the law of the true course given the noisy mean.
+    Many members leave the mean nearly as it is; few leave little of it.
+
+    Parameters
+    ----------
+    mean_CT : ndarray
+        What `members_MCT` share, in normal scores.
+    members_MCT : ndarray
+        Each member's scores without its habits; 0 where missing.
+    rng : numpy.random.Generator
+    """
+    length = mean_CT.shape[1]
+    waves_CW = np.fft.rfft(mean_CT, axis=1)
+    power_CW = sum(np.square(np.abs(np.fft.rfft(member_CT, axis=1))) for member_CT in members_MCT)
+    error_CW = power_CW / len(members_MCT) ** 2
+    signal_CW = np.maximum(np.square(np.abs(waves_CW)) - error_CW, 0)
+    trust_CW = signal_CW / np.maximum(signal_CW + (1 + COURSE_NOISE) * error_CW, 1e-12)
+    noise_CW = _complex_normal(waves_CW.shape, rng) * np.sqrt(COURSE_NOISE * error_CW)
+    # One turn of the phases for all channels, so that they stay in step.
+    turn_W = _complex_normal(waves_CW.shape[1:], rng)
+    other_CW = waves_CW / np.maximum(np.abs(waves_CW), 1e-12) * turn_W * np.sqrt(signal_CW * (1 - trust_CW))
+    return np.fft.irfft(trust_CW * (waves_CW + noise_CW) + other_CW, n=length, axis=1)
+
+
+def _complex_normal(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.complex128]:
+    """Return complex normal numbers of mean square 1."""
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / np.sqrt(2)

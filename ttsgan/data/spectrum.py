@@ -1,0 +1,140 @@
+"""The spectrum of a series in bands: measured as household numbers, and given to a series that was drawn.
+
+A band is a distance from the nearest line of the day (0, 1, 2 ... cycles a day): the line itself, the seasons, months,
+the weekly lines beside it, weeks, single days. So the bands of line 0 say how a household's days follow each other, and
+those of line 1 how its daily rhythm comes and goes. The mean of the weekend less that of other days, which has a sign
+that no power can say, is measured apart. The densities of all bands are shares of one variance, and say the
+autocorrelations of a series and the strength of its daily and weekly rhythm.
+
+`with_rhythm` gives a series the densities that its numbers say, with the values that they say: the spectrum is scaled
+band by band, which keeps phases and with them the events of single days, and the values are put back by their ranks, in
+turn (iterated surrogates of Schreiber and Schmitz 1996, with bands in place of single frequencies).
+
+Axis letters: B series, C channels, T time steps, W frequencies, K bands.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttsgan.data.calendar import YEAR_DAYS
+from ttsgan.data.quantiles import place
+
+LINES = (0, 1, 2, 3, 4, 7)
+"""First line of the day (cycles a day) of each group of lines; the last takes all faster ones."""
+DISTANCES = (1.5, 8.0, 26.0, 91.0)
+"""Bounds between bands, in cycles a year from the line: the line, seasons, months, weeks, days."""
+WEEKLY = YEAR_DAYS / 7
+"""Cycles a year of the weekly line."""
+HARMONICS = (1, 2, 3)
+"""Harmonics of the weekly line, with one band for all of them beside each group of lines."""
+LEAST = 1e-3
+"""Added to densities (white noise is 1) before their logarithm."""
+LARGEST_GAIN = 10.0
+"""An amplitude is not multiplied or divided by more in one round."""
+ROUNDS = 6
+"""Rounds of spectrum and values in turn."""
+
+
+def bands(length: int, num_slots: int) -> NDArray[np.float64]:
+    """Return the mean over each band as a matrix (W, K) for spectra of series of ``length`` steps.
+
+    ``num_slots`` are the steps of a day. Bands without a frequency are left out; the mean of a series is in none.
+    """
+    cycles_W = np.arange(length // 2 + 1) * num_slots / length
+    line_W = np.rint(cycles_W)
+    apart_W = np.abs(cycles_W - line_W) * YEAR_DAYS
+    band_W = np.searchsorted(DISTANCES, apart_W, side="right")
+    resolution = YEAR_DAYS * num_slots / length
+    near_week = np.abs(apart_W[:, None] - WEEKLY * np.array(HARMONICS)).min(axis=1) < 1.5 * max(resolution, 1.0)
+    band_W[near_week & (band_W > 0)] = len(DISTANCES) + 1
+    band_W += (len(DISTANCES) + 2) * np.searchsorted(LINES, line_W, side="right")
+    band_W[0] = -1
+    member_WK = (band_W[:, None] == np.unique(band_W[1:])).astype(np.float64)
+    return member_WK / member_WK.sum(axis=0)
+
+
+def fill_by_week(values_BCT: NDArray, week: int) -> NDArray[np.float64]:
+    """Return series without gaps: a missing value is that of the last week, or of the next, that has one there."""
+    complete = values_BCT.astype(np.float64)
+    length = values_BCT.shape[2]
+    for b, c in zip(*np.nonzero(np.isnan(values_BCT).any(axis=2)), strict=True):
+        weeks = np.full((-(-length // week), week), np.nan)
+        weeks.reshape(-1)[:length] = complete[b, c]
+        for table in (weeks, weeks[::-1]):
+            known = np.where(np.isnan(table), -1, np.arange(len(table))[:, None])
+            last = np.maximum.accumulate(known, axis=0)
+            table[:] = np.where(last >= 0, np.take_along_axis(table, np.maximum(last, 0), axis=0), table)
+        seen = np.flatnonzero(~np.isnan(weeks.reshape(-1)[:length]))
+        complete[b, c] = np.interp(np.arange(length), seen, weeks.reshape(-1)[seen])
+    return complete
+
+
+class Rhythm(NamedTuple):
+    """What is measured of the spectrum of series.
+
+    Attributes
+    ----------
+    contrast : ndarray (B, C)
+        Mean of the weekend less that of other days, over the mean absolute value.
+    log_density : ndarray (B, C, K)
+        Log mean power in each band, over that of white noise of the same variance, the contrast taken out.
+    """
+
+    contrast: NDArray[np.float64]
+    log_density: NDArray[np.float64]
+
+
+def measure(values_BCT: NDArray, bands_WK: NDArray, weekend_T: NDArray) -> Rhythm:
+    """Return the rhythm of complete series; ``weekend_T`` is true on weekends."""
+    contrast_BC, rest_BCT = _without_contrast(values_BCT, weekend_T)
+    size_BC = np.maximum(np.abs(values_BCT).mean(axis=2), 1e-12)
+    return Rhythm(contrast_BC / size_BC, np.log(_densities(_waves(rest_BCT), bands_WK) + LEAST))
+
+
+def with_rhythm(
+    scores_BCT: NDArray, sorted_BCT: NDArray, wanted: Rhythm, bands_WK: NDArray, weekend_T: NDArray
+) -> NDArray[np.float64]:
+    """Return scores whose order gives series with these values and, as nearly as these allow, the wanted rhythm.
+
+    Parameters
+    ----------
+    scores_BCT : ndarray
+        Whose order of values and phases to begin with.
+    sorted_BCT : ndarray
+        The values of each series in rising order.
+    wanted : Rhythm
+    bands_WK : ndarray
+        `bands` of the length.
+    weekend_T : ndarray of bool
+    """
+    density_BCK = np.maximum(np.exp(wanted.log_density) - LEAST, 0.1 * LEAST)
+    contrast_BC1 = (wanted.contrast * np.abs(sorted_BCT).mean(axis=2))[..., None]
+    member_KW = (bands_WK > 0).T.astype(np.float64)
+    for _ in range(ROUNDS):
+        waves = _waves(_without_contrast(place(scores_BCT, sorted_BCT), weekend_T)[1])
+        gain_BCK = np.sqrt(density_BCK / np.maximum(_densities(waves, bands_WK), 1e-9))
+        waves *= np.clip(gain_BCK, 1 / LARGEST_GAIN, LARGEST_GAIN) @ member_KW
+        scores_BCT = np.fft.irfft(waves, n=scores_BCT.shape[2], axis=2) + contrast_BC1 * weekend_T
+    return scores_BCT
+
+
+def _without_contrast(values_BCT: NDArray, weekend_T: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the mean of the weekend less that of other days (B, C), and the series without it."""
+    course_T = weekend_T - weekend_T.mean()
+    size = course_T @ course_T
+    contrast_BC = values_BCT @ (course_T / size) if size > 0 else np.zeros(values_BCT.shape[:2])
+    return contrast_BC, values_BCT - contrast_BC[..., None] * course_T
+
+
+def _waves(values_BCT: NDArray) -> NDArray:
+    waves = np.fft.rfft(values_BCT, axis=2)
+    waves[..., 0] = 0
+    return waves
+
+
+def _densities(waves_BCW: NDArray, bands_WK: NDArray) -> NDArray[np.float64]:
+    power_BCW = np.square(waves_BCW.real) + np.square(waves_BCW.imag)
+    total_BC1 = np.maximum(power_BCW.sum(axis=2, keepdims=True), 1e-12)
+    return power_BCW @ bands_WK * (power_BCW.shape[2] - 1) / total_BC1
