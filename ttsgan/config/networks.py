@@ -41,7 +41,7 @@ class HouseholdConfig:
     """Principal components kept of the quantile function of a series divided by its level."""
     habit_components: int = 20
     """Principal components kept of the habit: the mean day by kind of day and season, in normal scores."""
-    mixtures: int = 16
+    mixtures: int = 32
     """Most Gaussians in the joint law of numbers and condition; few households get fewer of them."""
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class HouseholdConfig:
             "1 or more",
         )
         require(self.habit_components >= 1, "household.habit_components", self.habit_components, "1 or more")
-        require(1 <= self.mixtures <= 16, "household.mixtures", self.mixtures, "1 to 16")
+        require(1 <= self.mixtures <= 64, "household.mixtures", self.mixtures, "1 to 64")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,8 +29,8 @@ from ttsgan.errors import DataError, NotFittedError
 SPREAD_COMPONENTS = 4
 MAX_REGULAR = 0.95
 """Largest share of the variance of a new series' scores that habit and common course take."""
-NEAR_ZERO = 0.03
-"""A law whose least value is above this share of its mean has no zeros."""
+MAX_ZEROED = 0.01
+"""Zeros take no more than this share of the sum of a law."""
 MIN_SHARED = 10
 """A common course is estimated only for dates that so many training series share."""
 HABIT_RIDGE = np.array([1.0, 1.0, 4.0, 4.0, 4.0, 4.0])
@@ -244,10 +244,11 @@ class SeriesScaler:
             if state["nonnegative"][c]:
                 share_B = np.minimum(_sigmoid(numbers[:, layout["zero_share"]][:, c]), state["most_zeros"][c])
                 # Drawn apart from the law, a share of zeros may not fit it: a home with a base load has none.
-                zeros_B = np.where(shape_BT[:, 0] < NEAR_ZERO, np.rint(share_B * (length + 1) - 0.5), 0)
-                shape_BT = _with_zeros(shape_BT, zeros_B)
-            size_B1 = np.abs(shape_BT).mean(axis=1, keepdims=True)
-            values[:, c] = shape_BT / np.maximum(size_B1, 1e-12) * np.exp(numbers[:, layout["level"]][:, c, None])
+                sum_BT = np.maximum(shape_BT, 0).cumsum(axis=1)
+                most_B = (sum_BT <= MAX_ZEROED * sum_BT[:, -1:]).sum(axis=1)
+                shape_BT = _with_zeros(shape_BT, np.minimum(np.rint(share_B * (length + 1) - 0.5), most_B))
+            shape_BT = shape_BT / np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
+            values[:, c] = shape_BT * np.exp(numbers[:, layout["level"]][:, c, None])
         return values
 
     def level(self, numbers: NDArray) -> NDArray:

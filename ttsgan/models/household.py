@@ -3,7 +3,9 @@
 Each number keeps the law it has among training households. Their dependence on the condition and on each other is a
 mixture of Gaussians over normal scores and condition together: as many as there are `MEMBERS` households for, up to
 `HouseholdConfig.mixtures`. The density of households kept apart is no judge of that number: it asks for one Gaussian
-where the series of eight are closer to real ones. It is fitted by expectation and maximisation, not by gradient.
+where the series of eight are closer to real ones. It is fitted by expectation and maximisation, not by gradient. Only
+the mixture's dependence is used: a drawn score is ranked by its own law of that number, and the rank looked up in the
+law of training households, so that no number comes out too wide or too narrow.
 
 Axis letters: B series, H household numbers, Z latent dimensions of a condition, D = H + Z, K components, M rows.
 """
@@ -25,8 +27,10 @@ UNUSED = -1e30
 """Log weight of a component that is not in use."""
 SHRINKAGE = 0.05
 """Share that correlations lose. Ledoit and Wolf's share, a third for a hundred households, costs more than it saves."""
-MEMBERS = 64
-"""Households for each component of the mixture, on average."""
+MEMBERS = 160
+"""Households for each component of the mixture, on average: with half as many, those of training can be told by it."""
+PRIOR = 0.5
+"""Weight of the pooled covariance in each component: households for each dimension."""
 CONDITION_NOISE = 0.05
 """Variance added to conditions: new series get means of other groups than those that the law was fitted on."""
 ITERATIONS = 20
@@ -70,8 +74,7 @@ class HouseholdModel(nn.Module):
         self.law.copy_(_interpolate(at[:, None].expand(-1, numbers.shape[1]), numbers.sort(dim=0).values))
         scores = _normal_scores(numbers)
         rows = torch.cat([torch.cat([scores, cond.double().cpu()], dim=1) for cond in cond_GMZ])
-        most = min(self.config.mixtures, max(1, len(numbers) // MEMBERS))
-        k = 2 ** int(math.log2(most))
+        k = min(self.config.mixtures, max(1, len(numbers) // MEMBERS))
         self.log_weight.fill_(UNUSED)
         self.log_weight[:k], self.mean[:k], self.covariance[:k] = _mixture(rows, k, len(cond_GMZ), seed)
         self.covariance[:k].diagonal(dim1=1, dim2=2)[:, self.num_numbers :] += CONDITION_NOISE
@@ -108,7 +111,12 @@ class HouseholdModel(nn.Module):
         return self._to_numbers(centre + torch.einsum("bij,bj->bi", factor[pick], normal)).float()
 
     def _to_numbers(self, scores_BH: Tensor) -> Tensor:
-        """Map normal scores through each number's law; beyond its ends follow the slope of its outer tenth."""
+        """Map scores to the numbers of the same rank; beyond the ends follow the slope of the outer tenth."""
+        k, h = self.components, self.num_numbers
+        spread_KH = self.covariance[:k].diagonal(dim1=1, dim2=2)[:, :h].sqrt()
+        below_KBH = torch.special.ndtr((scores_BH - self.mean[:k, None, :h]) / spread_KH[:, None])
+        rank_BH = torch.einsum("k,kbh->bh", self.log_weight[:k].exp(), below_KBH).clamp(1e-9, 1 - 1e-9)
+        scores_BH = torch.special.ndtri(rank_BH)
         grid = _scores_of_ranks(MAX_KEPT).to(scores_BH.device)
         tail = int(TAIL * MAX_KEPT)
         position = torch.searchsorted(grid, scores_BH.contiguous()).clamp(1, MAX_KEPT - 1)
@@ -149,8 +157,8 @@ Mixture = tuple[Tensor, Tensor, Tensor]
 def _mixture(rows_MD: Tensor, k: int, repeats: int, seed: int) -> Mixture:
     """Fit a mixture by expectation and maximisation, each covariance drawn towards the pooled one.
 
-    ``repeats`` rows stand for one household, so that they weigh as one; the pooled covariance counts as D households
-    more in every component, and its correlations are `SHRINKAGE` smaller than those found.
+    ``repeats`` rows stand for one household, so that they weigh as one; the pooled covariance counts as `PRIOR` D
+    households more in every component, and its correlations are `SHRINKAGE` smaller than those found.
     """
     count, dims = rows_MD.shape
     if k == 1:
@@ -168,7 +176,7 @@ def _mixture(rows_MD: Tensor, k: int, repeats: int, seed: int) -> Mixture:
         # A direction without any spread (a number that all share) keeps a trace of it, or nothing could be inverted.
         alone = torch.diag(pooled.diagonal() + 1e-6)
         pooled = (1 - SHRINKAGE) * pooled + SHRINKAGE * alone
-        prior = dims if k > 1 else 0
+        prior = PRIOR * dims if k > 1 else 0
         households = size[:, None, None] / repeats
         covariance = (spread / repeats + prior * pooled) / (households + prior) if k > 1 else pooled[None]
         log_weight = (size / count).clamp(min=1e-12).log()
