@@ -31,7 +31,7 @@ def base() -> RunConfig:
     return RunConfig(
         recipe="base",
         days=DaysConfig(width=128, depth=4),
-        training=TrainingConfig(max_series=36_000, batch_size=32, checkpoint_interval=4_000),
+        training=TrainingConfig(max_series=36_000, checkpoint_interval=4_000),
         evaluate=EvaluateConfig(max_series=2_000, bootstrap=500),
     )
 

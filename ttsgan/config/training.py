@@ -42,7 +42,7 @@ class TrainingConfig:
     """Share of ``max_series`` spent on the encoder."""
     days_share: float = 0.6
     """Share of ``max_series`` spent on the temporal prior; the rest trains the generator and discriminator."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Series per optimizer step, over all workers."""
     encoder_lr: float = 2e-3
     """Peak learning rate of the encoder."""
