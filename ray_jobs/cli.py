@@ -92,17 +92,29 @@ def run(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions]
     return run_all(folder, console, general.address, accept_unproven)
 
 
-def train(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions]) -> int:
-    """Train in a run folder; with --data, prepare it first."""
+def train(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], profile: bool = False) -> int:
+    """Train in a run folder; with --data, prepare it first.
+
+    Parameters
+    ----------
+    general : RunOptions
+    data : DataOptions
+    profile : bool
+        Profile some steps of each stage on worker 0: train/profile/ in the run folder gets a Chrome trace (open it in
+        chrome://tracing or ui.perfetto.dev) and a table of the heaviest operators for each.
+    """
     from ray_jobs.console import Console
     from ray_jobs.run import run_stage
     from ray_jobs.settings import open_run
+    from ray_jobs.train import PROFILE_FOLDER
 
     console = Console()
     folder = open_run(general, data, console)
     if not folder.done("prepare"):
         run_stage(folder, "prepare", console, general.address)
-    run_stage(folder, "train", console, general.address)
+    run_stage(folder, "train", console, general.address, profile=profile)
+    if profile:
+        console.say(f"profile {folder.where / PROFILE_FOLDER}")
     return 0
 
 
@@ -322,20 +334,11 @@ def submit(address: str, no_follow: bool = False, working_dir: str = "", env: tu
 
 
 COMMANDS = {
-    "run": run,
-    "prepare": prepare,
-    "train": train,
-    "encode": encode,
-    "cluster": cluster,
-    "generate": generate,
-    "evaluate": evaluate,
-    "audit": audit,
-    "export": export,
-    "report": report,
-    "judge": judge,
-    "tune": tune,
-    "submit": submit,
-}
+    command.__name__: command
+    for command in (
+        run, prepare, train, encode, cluster, generate, evaluate, audit, export, report, judge, tune, submit,
+    )
+}  # fmt: skip
 
 
 def _spread_overrides(words: list[str]) -> list[str]:

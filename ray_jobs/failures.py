@@ -2,18 +2,36 @@
 
 import errno
 
+from ray.exceptions import RayActorError, WorkerCrashedError
+
 from ttsgan.errors import DataError, TtsganError
 
-_INNER = ("_base_exc", "cause", "controller_failure", "__cause__", "__context__")
+_INNER = ("_base_exc", "cause", "controller_failure", "health_check_failure", "__cause__", "__context__")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_MEMORY = ("allocate memory", "not enough memory", "CUDA out of memory", "running low on memory")
+"""What torch, on a CPU or a GPU, and Ray's watch over the memory of a machine say."""
+
+
+_LOWER = (
+    "lower training.batch_size or the widths (encoder.width, days.width, generator.width, discriminator.width), or run "
+    "fewer workers on each machine (raise runtime.cpus_per_worker), and run it again"
+)
+
+
+class OutOfMemory(TtsganError, MemoryError):
+    """A worker needed more memory than its machine or its GPU has."""
+
+
+class WorkerLost(TtsganError, RuntimeError):
+    """A worker ended without a word, more often than `RuntimeConfig.max_failures` allows."""
 
 
 def told(error: BaseException) -> TtsganError | None:
-    """Return this project's own error inside ``error``, or one for a full disk; None for anything else.
+    """Return this project's own error inside ``error``, or one for want of room or a lost worker; None for others.
 
     Ray wraps what its workers raise, several layers deep; the layers are searched in the order that they were put on.
     """
-    seen, layers = set(), [error]
+    seen, layers, lost = set(), [error], False
     while layers:
         layer = layers.pop(0)
         if not isinstance(layer, BaseException) or id(layer) in seen:
@@ -25,6 +43,14 @@ def told(error: BaseException) -> TtsganError | None:
             return DataError(
                 "no space left on device while the run was being written; free some space and run it again"
             )
+        if isinstance(layer, MemoryError) or any(words in str(layer) for words in _NO_MEMORY):
+            return OutOfMemory(f"a worker ran out of memory; {_LOWER}")
+        lost |= isinstance(layer, RayActorError | WorkerCrashedError)
         layers += list(getattr(layer, "worker_failures", {}).values())
         layers += [getattr(layer, name, None) for name in _INNER]
+    if lost:
+        return WorkerLost(
+            "a worker was lost more often than runtime.max_failures allows: its machine went away, or the system ended "
+            f"it, most often for want of memory; {_LOWER}, which goes on from the last checkpoint"
+        )
     return None

@@ -87,7 +87,7 @@ def check_resources(runtime: RuntimeConfig) -> None:
     ConfigError
         With what is asked for and what there is.
     """
-    workers = max(runtime.num_workers, 1)
+    workers = runtime.min_workers or max(runtime.num_workers, 1)
     each = {"CPU": runtime.cpus_per_worker, **({"GPU": 1} if runtime.use_gpu else {})}
     missing = _missing(each, workers)
     if missing and runtime.scale_up_seconds:
@@ -97,9 +97,8 @@ def check_resources(runtime: RuntimeConfig) -> None:
             time.sleep(POLL_SECONDS)
             missing = _missing(each, workers)
     if missing:
-        raise ConfigError(
-            f"runtime.num_workers = {workers} workers need {missing}; lower runtime.num_workers or add machines"
-        )
+        field = "runtime.min_workers" if runtime.min_workers else "runtime.num_workers"
+        raise ConfigError(f"{field} = {workers} workers need {missing}; lower {field} or add machines")
 
 
 def _missing(each: dict[str, int], workers: int) -> str:

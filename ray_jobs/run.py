@@ -18,7 +18,6 @@ from ttsgan.errors import ReleaseRefused, TtsganError
 
 STAGE_FUNCTIONS: dict[str, Callable[[RunFolder, Console], dict[str, Any]]] = {
     "prepare": run_prepare,
-    "train": run_train,
     "encode": run_encode,
     "cluster": run_cluster,
     "generate": run_generate,
@@ -31,8 +30,18 @@ DONE, NOT_PASSED = 0, 3
 """Exit statuses."""
 
 
-def run_stage(folder: RunFolder, stage: str, console: Console, address: str, accept_unproven: bool = False) -> None:
-    """Run one stage, whether or not it was done before; later stages count as not done afterwards."""
+def run_stage(
+    folder: RunFolder,
+    stage: str,
+    console: Console,
+    address: str,
+    accept_unproven: bool = False,
+    profile: bool = False,
+) -> None:
+    """Run one stage, whether or not it was done before; later stages count as not done afterwards.
+
+    ``accept_unproven`` is for export, ``profile`` for train.
+    """
     position = STAGES.index(stage)
     for earlier in STAGES[:position]:
         if stage != "report" or earlier not in ("evaluate", "audit"):
@@ -48,6 +57,8 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, acc
         try:
             if stage == "export":
                 summary = run_export(folder, console, accept_unproven)
+            elif stage == "train":
+                summary = run_train(folder, console, profile)
             else:
                 summary = STAGE_FUNCTIONS[stage](folder, console)
         except TtsganError:

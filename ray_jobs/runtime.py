@@ -1,16 +1,30 @@
 """The world of a training worker that Ray Train started."""
 
-import tempfile
+import signal
+import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import ray.train
 import ray.train.torch
-from pyarrow.fs import FileSelector, FileType
+from pyarrow.fs import FileSelector, FileSystem, FileType
+from ray.train import CheckpointUploadMode
+from ray.train.v2._internal.execution.callback import WorkerCallback
 
-from ttsgan.training.runtime import ProcessGroupRuntime, seal
+from ttsgan.training.runtime import SEAL_FILE, ProcessGroupRuntime, patiently, seal_of
+
+TERMINATED = threading.Event()
+"""Set in a worker process that was sent SIGTERM."""
+
+
+class HeedTermination(WorkerCallback):
+    """Lets a worker that is sent SIGTERM keep a checkpoint first; by itself it would end at once."""
+
+    def after_init_train_context(self) -> None:
+        """Hear of the signal; runs in the main thread of each worker, where alone that can be asked for."""
+        signal.signal(signal.SIGTERM, lambda *_: TERMINATED.set())
 
 
 class RayRuntime(ProcessGroupRuntime):
@@ -19,6 +33,15 @@ class RayRuntime(ProcessGroupRuntime):
     def __init__(self) -> None:
         super().__init__(None, str(ray.train.torch.get_device()))
         self.saved_on_notice = False
+
+    @property
+    def leaving(self) -> bool:
+        """Whether this worker was asked to stop, by the driver or by a signal."""
+        return self._asked or TERMINATED.is_set()
+
+    @leaving.setter
+    def leaving(self, asked: bool) -> None:
+        self._asked = asked
 
     def noticed(self) -> bool:
         """Whether Ray has notice that a node of the run will be taken away, the first time that it has."""
@@ -32,29 +55,38 @@ class RayRuntime(ProcessGroupRuntime):
         if newest is None:
             return []
         parent, _, last = newest.path.rstrip("/").rpartition("/")
-        entries = newest.filesystem.get_file_info(FileSelector(parent))
+        entries = patiently(lambda: newest.filesystem.get_file_info(FileSelector(parent)), f"list {parent}")
         folders = [entry.base_name for entry in entries if entry.type == FileType.Directory]
         names = sorted(n for n in folders if n.startswith("checkpoint_") and n <= last)
         return [
             (name, _opened(ray.train.Checkpoint(f"{parent}/{name}", newest.filesystem))) for name in reversed(names)
         ]
 
-    def save(self, name: str, write: Callable[[Path], None], metrics: dict[str, float]) -> None:
-        """Report what rank 0 writes; every rank reports, which is a barrier."""
-        figures = {**metrics, "checkpoint": name}
-        if self.rank != 0:
-            ray.train.report(figures)
-            return
+    def save(self, name: str, files: dict[str, bytes], metrics: dict[str, float]) -> None:
+        """Let rank 0 write into the run's storage, then report it; every rank reports, which is a barrier."""
         # Ray Train would delete one of two checkpoints of one name, and with it the other.
         again = f"_{uuid.uuid4().hex[:8]}" if f"checkpoint_{name}" in self.damaged else ""
-        with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder))
-            seal(Path(folder))
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(figures, checkpoint=checkpoint, checkpoint_dir_name=f"checkpoint_{name}{again}")
+        storage = ray.train.get_context().get_storage()
+        filesystem, folder = storage.storage_filesystem, f"{storage.experiment_fs_path}/checkpoint_{name}{again}"
+        # Ray Train's own copying would restart all workers when the storage fails for a moment, or is full.
+        self._keep(f"checkpoint {folder}", lambda: write_checkpoint(filesystem, folder, files))
+        ray.train.report(
+            {**metrics, "checkpoint": name},
+            checkpoint=ray.train.Checkpoint(folder, filesystem) if self.rank == 0 else None,
+            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+        )
+
+
+def write_checkpoint(filesystem: FileSystem, folder: str, files: dict[str, bytes]) -> None:
+    """Write a checkpoint's files, its seal last; what fails is raised, and what it left behind has no seal."""
+    filesystem.create_dir(folder, recursive=True)
+    filesystem.delete_dir_contents(folder)
+    for name, content in {**files, SEAL_FILE: seal_of(files)}.items():
+        with filesystem.open_output_stream(f"{folder}/{name}") as file:
+            file.write(content)
 
 
 @contextmanager
 def _opened(checkpoint: ray.train.Checkpoint) -> Iterator[Path]:
-    with checkpoint.as_directory() as folder:
-        yield Path(folder)
+    with ExitStack() as stack:
+        yield Path(patiently(lambda: stack.enter_context(checkpoint.as_directory()), f"read {checkpoint.path}"))

@@ -9,13 +9,20 @@ from ttsgan import recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.storage import Location
 from ttsgan.errors import ConfigError
+from ttsgan.training.loop import check_batch
 
 if TYPE_CHECKING:
     from ray_jobs.cli import DataOptions, RunOptions
 
 
 def settings(general: "RunOptions", data: "DataOptions") -> RunConfig | None:
-    """Return the configuration that the options ask for, or None when they ask for nothing but a folder."""
+    """Return the configuration that the options ask for, or None when they ask for nothing but a folder.
+
+    Raises
+    ------
+    ConfigError
+        If it is not allowed, or its batch cannot be shared by every number of workers that it may be trained with.
+    """
     asked = {name: value for name, value in vars(data).items() if value}
     if general.data:
         asked["source"] = general.data
@@ -34,7 +41,10 @@ def settings(general: "RunOptions", data: "DataOptions") -> RunConfig | None:
         config = replace(config, generate=replace(config.generate, series=general.series))
     if general.seed >= 0:
         config = replace(config, seed=general.seed)
-    return recipes.override(config, general.set)
+    config = recipes.override(config, general.set)
+    most = max(config.runtime.num_workers, 1)
+    check_batch(config.training.batch_size, range(config.runtime.min_workers or most, most + 1))
+    return config
 
 
 def open_run(general: "RunOptions", data: "DataOptions", console: Console) -> RunFolder:

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.machines import check_resources
 from ray_jobs.prepare import read_half
-from ray_jobs.runtime import RayRuntime
+from ray_jobs.runtime import HeedTermination, RayRuntime
 from ttsgan import api, recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.storage import Location
 from ttsgan.errors import DataError, DivergedError, TtsganError
-from ttsgan.training.runtime import LocalRuntime, Runtime, Stopped
+from ttsgan.training.runtime import LocalRuntime, NotKept, Runtime, Stopped
 from ttsgan.training.telemetry import PROGRESS_FILE
 
 log = logging.getLogger(__name__)
@@ -34,18 +34,24 @@ log = logging.getLogger(__name__)
 STOP_FILE = "stop"
 """Written by a driver that was asked to stop, and seen by its workers."""
 POLL_SECONDS = 2.0
-ENDED: dict[str, type[TtsganError]] = {"stopped": Stopped, "diverged": DivergedError}
+ENDED: dict[str, type[TtsganError]] = {"stopped": Stopped, "diverged": DivergedError, "not kept": NotKept}
 """What all workers raise in the same step: told as a result, because Ray Train would try an error again."""
+PROFILE_FOLDER = "train/profile"
+"""In the run folder: for each stage a Chrome trace, and a table of the heaviest operators."""
 SCALER_FILE = "scaler.safetensors"
+RESIZE_SECONDS = 60.0
+"""Seconds between two looks for machines that an elastic run could grow onto."""
 SILENCE_SECONDS = 600
 """Seconds after which a worker that hears nothing from the others gives up."""
 
 
-def train_worker(where: Location, config: RunConfig, runtime: Runtime, keep_model: bool = True) -> dict[str, Any]:
+def train_worker(
+    where: Location, config: RunConfig, runtime: Runtime, keep_model: bool = True, profile: bool = False
+) -> dict[str, Any]:
     """Train on the run folder's training series; return a summary.
 
     With ``keep_model`` rank 0 writes ``checkpoints/model``, and the log goes to ``tensorboard``; a trial of a search
-    keeps neither.
+    keeps neither. With ``profile`` rank 0 writes `PROFILE_FOLDER`.
     """
     torch.set_num_threads(config.runtime.cpus_per_worker)
     series = read_half(where, holdout=False)
@@ -57,14 +63,11 @@ def train_worker(where: Location, config: RunConfig, runtime: Runtime, keep_mode
     if runtime.rank == 0:
         entities = series.entities.astype(str)
         score = api.closeness(series.values, series.starts, entities, series.step_seconds, series.unit, config.seed)
-    logs = where / "tensorboard"
-    with tempfile.TemporaryDirectory() as scratch:
-        local = logs.local_path if keep_model and logs.is_local else Path(scratch)
-        local.mkdir(parents=True, exist_ok=True)
-        state = api.train(data, scaler, config, runtime, local, score)
-        if runtime.rank == 0 and keep_model and not logs.is_local:
-            for file in local.iterdir():
-                (logs / file.name).write_bytes(file.read_bytes())
+    with ExitStack() as stack:
+        logs = stack.enter_context(_written_to(where / "tensorboard", runtime.rank == 0 and keep_model))
+        if profile and runtime.rank == 0:
+            runtime.profile = stack.enter_context(_written_to(where / PROFILE_FOLDER, keep=True))
+        state = api.train(data, scaler, config, runtime, logs, score)
     if runtime.rank == 0 and keep_model:
         with (where / "checkpoints" / "model").replace_dir() as model:
             for name, content in api.Model(state.average, scaler, config).files().items():
@@ -78,14 +81,31 @@ def train_worker(where: Location, config: RunConfig, runtime: Runtime, keep_mode
     }
 
 
+@contextmanager
+def _written_to(place: Location, keep: bool) -> Iterator[Path]:
+    """Give a local folder; what is in it at the end is at ``place``, or nowhere unless ``keep``."""
+    if keep and place.is_local:
+        place.local_path.mkdir(parents=True, exist_ok=True)
+        yield place.local_path
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
+        if keep:
+            for file in Path(scratch).iterdir():
+                (place / file.name).write_bytes(file.read_bytes())
+
+
 def _ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
     where, runtime = Location.parse(settings["where"]), RayRuntime()
-    done = threading.Event()
+    done, stop_file = threading.Event(), where / "checkpoints" / STOP_FILE
     if runtime.rank == 0:
-        threading.Thread(target=_heed, args=(where / "checkpoints" / STOP_FILE, runtime, done), daemon=True).start()
+        threading.Thread(target=_heed, args=(stop_file, runtime, done), daemon=True).start()
     try:
-        return train_worker(where, recipes.from_dict(settings["config"]), runtime)
+        return train_worker(where, recipes.from_dict(settings["config"]), runtime, profile=settings["profile"])
     except tuple(ENDED.values()) as error:
+        if isinstance(error, Stopped) and not stop_file.is_file():
+            # A worker's machine is taken away, the run is not asked to end: others go on from the checkpoint.
+            raise
         return next({name: str(error)} for name, kind in ENDED.items() if isinstance(error, kind))
     finally:
         done.set()
@@ -101,8 +121,8 @@ def _heed(stop_file: Location, runtime: Runtime, done: threading.Event) -> None:
                 return
 
 
-def run_train(folder: RunFolder, console: Console) -> dict[str, Any]:
-    """Fit the scaler, then train; return the summary."""
+def run_train(folder: RunFolder, console: Console, profile: bool = False) -> dict[str, Any]:
+    """Fit the scaler, then train; return the summary. With ``profile`` some steps of worker 0 are profiled."""
     where, config = folder.where, folder.config
     if not (where / "checkpoints" / SCALER_FILE).is_file():
         console.progress("fitting the scaler")
@@ -114,12 +134,12 @@ def run_train(folder: RunFolder, console: Console) -> dict[str, Any]:
         if config.runtime.num_workers == 0:
             runtime = LocalRuntime((where / "checkpoints" / "train").local_path)
             with _on_sigterm(lambda: setattr(runtime, "leaving", True)):
-                return train_worker(where, config, runtime)
+                return train_worker(where, config, runtime, profile=profile)
         check_resources(config.runtime)
         stop_file = where / "checkpoints" / STOP_FILE
         stop_file.remove()
         with _on_sigterm(lambda: stop_file.write_bytes(b"")):
-            summary = _fit(where, config)
+            summary = _fit(where, config, profile)
         for name, kind in ENDED.items():
             if name in summary:
                 raise kind(summary[name])
@@ -154,15 +174,16 @@ def fit_run_scaler(folder: RunFolder) -> None:
     (folder.where / "checkpoints" / SCALER_FILE).write_bytes(scaler.to_bytes())
 
 
-def _fit(where: Location, config: RunConfig) -> dict[str, Any]:
+def _fit(where: Location, config: RunConfig, profile: bool) -> dict[str, Any]:
     runtime = config.runtime
     storage = where / "checkpoints"
     trainer = TorchTrainer(
         _ray_worker,
-        train_loop_config={"where": where.uri, "config": recipes.to_dict(config)},
+        train_loop_config={"where": where.uri, "config": recipes.to_dict(config), "profile": profile},
         torch_config=TorchConfig(timeout_s=SILENCE_SECONDS),
         scaling_config=ScalingConfig(
-            num_workers=runtime.num_workers,
+            num_workers=(runtime.min_workers, runtime.num_workers) if runtime.min_workers else runtime.num_workers,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=runtime.use_gpu,
             resources_per_worker={"CPU": runtime.cpus_per_worker, **({"GPU": 1} if runtime.use_gpu else {})},
         ),
@@ -172,6 +193,7 @@ def _fit(where: Location, config: RunConfig) -> dict[str, Any]:
             storage_filesystem=storage.filesystem,
             failure_config=FailureConfig(max_failures=runtime.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=[HeedTermination()],
         ),
     )
     return trainer.fit().return_value
@@ -197,7 +219,8 @@ def _progress_line(line: bytes) -> str:
         return "training"
     losses = ", ".join(f"{k.removeprefix('loss/')} {v:.3f}" for k, v in said.items() if k.startswith("loss/"))
     left = "" if said["seconds_left"] is None else f", {said['seconds_left']:.0f} s left"
+    back = f"; gone back {said['rollbacks']:.0f} times in this stage" if "rollbacks" in said else ""
     return (
         f"training {said['stage']}: {said['series_seen']}/{said['total_series']} series, "
-        f"{said['series_per_second']:.0f}/s{left}; loss: {losses}"
+        f"{said['series_per_second']:.0f}/s{left}; loss: {losses}{back}"
     )

@@ -4,6 +4,7 @@ The validation loss is in nats per value of one scaled series, so that it means 
 measured on training entities kept apart: the holdout takes no part in the choice.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,8 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     space = search_space(config, step_seconds)
     # Ray Train frees the machines of a trial that is stopped early through the state API, which the dashboard serves.
     start_ray(config.runtime, address, dashboard=True)
-    check_resources(config.runtime)
+    # Trials are not elastic: they are compared by what they did with the same machines.
+    check_resources(replace(config.runtime, min_workers=0))
     if not (where / "checkpoints" / SCALER_FILE).is_file():
         fit_run_scaler(folder)
     storage, uri = where / "trials", where.uri

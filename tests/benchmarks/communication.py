@@ -22,10 +22,12 @@ from ttsgan.training.runtime import LocalRuntime
 from ttsgan.training.telemetry import Telemetry
 
 STEP_SECONDS, HOUSEHOLDS, STEPS = 14_400, 64, 3
+MEASURED_SHARE = 4
+"""Series of the measured step; the time of a step is taken to grow in proportion."""
 NODE = 8
 """GPUs of a node, which have the fast link among each other."""
-LINKS = {"400 Gbit/s for each GPU": 50e9, "100 Gbit/s for a node": 12.5e9 / NODE}
-"""Bytes per second and GPU, one way, between nodes."""
+LINKS = {"8 x 400 Gbit/s": 400e9, "100 Gbit/s": 12.5e9}
+"""Bytes per second, one way, out of a node: a ring crosses each boundary once for every network card."""
 INSIDE = 450e9
 """Bytes per second and GPU, one way, inside a node (NVLink of an H100)."""
 LATENCY = 10e-6
@@ -46,16 +48,16 @@ class Counting(LocalRuntime):
         self.bytes += sum(t.numel() * t.element_size() for t in tensors)
 
 
-def measure(recipe: str, share: int) -> list[tuple[str, int, int, float]]:
-    """Return stage, messages, bytes and seconds of a step on ``share`` series, by stage."""
-    changes = [f"training.batch_size={share}", "training.precision=fp32", "cluster.min_group_size=10"]
+def measure(recipe: str) -> list[tuple[str, int, int, float]]:
+    """Return stage, messages, bytes and seconds of a step on `MEASURED_SHARE` series, by stage."""
+    changes = [f"training.batch_size={MEASURED_SHARE}", "training.precision=fp32", "cluster.min_group_size=10"]
     config = recipes.override(recipes.by_name(recipe), changes)
     people = simulate(HOUSEHOLDS)
     scaler = api.fit_scaler(people.values, people.starts, STEP_SECONDS, config)
     data = api.scale_training(people.values, people.starts, people.ids.astype(str), scaler, config)
     runtime = Counting()
     made = Trainer(config, data, scaler, runtime, Telemetry(None, 1))
-    between.POOL_CHUNK, between.POOL_CHUNKS = max(share, between.SHARED), 1
+    between.POOL_CHUNK, between.POOL_CHUNKS = between.SHARED, 1
     steps = {"encoder": made._encoder_step, "days": made._days_step, "adversarial": made._adversarial_step}
     out = []
     for stage, step in steps.items():
@@ -63,7 +65,7 @@ def measure(recipe: str, share: int) -> list[tuple[str, int, int, float]]:
         step()
         runtime.messages, runtime.bytes, started = 0, 0, time.perf_counter()
         for _ in range(STEPS):
-            made.state.series_seen += share
+            made.state.series_seen += MEASURED_SHARE
             step()
         seconds = (time.perf_counter() - started) / STEPS
         out.append((stage, runtime.messages // STEPS, runtime.bytes // STEPS, seconds))
@@ -73,7 +75,7 @@ def measure(recipe: str, share: int) -> list[tuple[str, int, int, float]]:
 
 def exchange(size: int, messages: int, gpus: int, between_nodes: float) -> float:
     """Return the seconds of all-reduces of ``size`` bytes: a ring's volume over its slowest link, a tree's hops."""
-    speed = INSIDE if gpus <= NODE else between_nodes
+    speed = INSIDE if gpus <= NODE else min(INSIDE, between_nodes)
     return 2 * (gpus - 1) / gpus * size / speed + messages * 2 * math.log2(gpus) * LATENCY
 
 
@@ -81,20 +83,20 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="large", choices=recipes.RECIPES)
-    parser.add_argument("--share", type=int, default=4, help="series of one worker in a step")
+    parser.add_argument("--share", type=int, default=32, help="series of one GPU in a step")
     parser.add_argument("--faster", type=float, default=500, help="how much faster a GPU takes the step")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = measure(given.recipe, given.share)
+    rows = measure(given.recipe)
     print(
-        f"recipe {given.recipe}, {given.share} series for each worker; a GPU is taken for {given.faster:g} times faster"
+        f"recipe {given.recipe}, {given.share} series for each GPU, taken for {given.faster:g} times as fast as a core"
     )
-    head = ["stage", "messages", "MB", "step, one core", "step, GPU", "links between nodes"]
+    head = ["stage", "messages", "MB", f"{MEASURED_SHARE} series, core", f"{given.share} series, GPU", "out of a node"]
     print("| " + " | ".join([*head, *(f"{n} GPUs" for n in GPUS)]) + " |")
     print("|" + "---|" * (len(head) + len(GPUS)))
     for stage, messages, size, seconds in rows:
         for link, speed in LINKS.items():
-            step = seconds / given.faster
+            step = seconds * given.share / MEASURED_SHARE / given.faster
             left = [f"{step / (step + exchange(size, messages, n, speed)):.1%}" for n in GPUS]
             shown = [stage, str(messages), f"{size / 1e6:.1f}", f"{seconds:.2f} s", f"{1000 * step:.1f} ms", link]
             print("| " + " | ".join([*shown, *left]) + " |")

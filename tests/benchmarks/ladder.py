@@ -42,7 +42,8 @@ FILES = {"london": ("lcl_london_2013.parquet", "entity"), "cambridge": ("ucam_el
 """File of each set of real series, and the column of whom a series belongs to."""
 SETS = ("london-4h", "london-1h", "cambridge-4h", "sample-4h", "sample-1h")
 SAMPLE_HOUSEHOLDS, LARGEST_SIDE = 900, 300
-DRAWS = 4
+DRAWS = 1
+"""Series drawn for each training series: as many as there are, as a run does where nothing else is asked for."""
 OURS, REAL = "ttsgan", "other real households"
 BARS = ("hierarchical copula", "hierarchical copula in groups")
 """Systems of which the better one is the bar to beat."""

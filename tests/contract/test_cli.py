@@ -15,7 +15,7 @@ RUNNING = f"out data holdout recipe config set series seed fresh address {READIN
 OPTIONS = {
     "run": f"{RUNNING} accept-unproven",
     "prepare": f"source out {READING}",
-    "train": RUNNING,
+    "train": f"{RUNNING} profile",
     "encode": "out address",
     "cluster": "out address",
     "generate": "out address series",
@@ -107,6 +107,14 @@ def test_no_data_and_no_run_folder(tmp_path, capsys):
     status, line = complaint(capsys, ["run", "--out", str(tmp_path / "r")])
     assert status == 2
     assert "--data" in line
+
+
+def test_batch_that_some_number_of_workers_cannot_share(tmp_path, capsys):
+    elastic = ["--set", "runtime.num_workers=4", "runtime.min_workers=1"]
+    status, line = complaint(capsys, ["train", "--data", "sample", "--out", str(tmp_path / "r"), *elastic])
+    assert status == 2
+    assert line == "ttsgan: training.batch_size is 16; allowed with 1 to 4 workers: a multiple of 48"
+    assert not (tmp_path / "r").exists()
 
 
 def test_stage_of_a_folder_that_is_no_run(tmp_path, capsys):

@@ -58,7 +58,7 @@ READ = {
     "generate.chunk", "evaluate.max_series", "evaluate.bootstrap",
     "evaluate.classifier_series", "evaluate.classifier_seeds", "audit.max_targets", "audit.auc", "audit.tpr",
     "audit.outlier_tpr", "audit.soft_copies", "audit.fragments", "audit.linkage_risk",
-    "training.checksum_interval", "runtime.num_workers", "runtime.use_gpu",
+    "training.checksum_interval", "runtime.num_workers", "runtime.min_workers", "runtime.use_gpu",
     "runtime.cpus_per_worker", "runtime.max_failures", "runtime.scale_up_seconds", "runtime.max_concurrent_trials",
 }  # fmt: skip
 """Settings that need a cluster, thousands of series or a judge to show: proven by who reads them."""
@@ -102,7 +102,7 @@ def short_training(small, **changed) -> str:
         else:
             config = dataclasses.replace(config, **{name: value})
     sample, told, runtime = small.sample, Told(), LocalRuntime()
-    runtime.save = lambda name, write, metrics: told.kept.append(name)
+    runtime.save = lambda name, files, metrics: told.kept.append(name)
     values, starts = sample.values[..., : 6 * 21], sample.starts
     scaler = api.fit_scaler(values, starts, sample.step_seconds, config)
     data = api.scale_training(values, starts, sample.entities, scaler, config)

@@ -7,6 +7,7 @@ All cases run in one pair of processes, which writes its results; the tests comp
 """
 
 import dataclasses
+import errno
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from torch import nn
 
 from ttsgan import api, recipes
 from ttsgan.errors import DivergedError
-from ttsgan.training import between
+from ttsgan.training import between, phases
 from ttsgan.training.loop import Trainer
-from ttsgan.training.runtime import LocalRuntime, ProcessGroupRuntime
+from ttsgan.training.runtime import LocalRuntime, NotKept, ProcessGroupRuntime
 from ttsgan.training.telemetry import Telemetry
 
 TOLERANCE = 1e-11
@@ -142,6 +143,41 @@ def diverge(config, values, starts, entities, runtime) -> str:
     return "nothing"
 
 
+def recover(config, values, starts, entities, runtime, checkpoints) -> dict:
+    """One worker meets one bad number in the third step: both go back to the checkpoint before it, and on."""
+    config = recipes.override(config, ["training.checkpoint_interval=16"])
+    scaler = api.fit_scaler(values, starts, 14_400, config)
+    data = api.scale_training(values, starts, entities, scaler, config)
+    made = Trainer(config, data, scaler, ProcessGroupRuntime(checkpoints), Telemetry(None, 1))
+    seen, real = [], phases.encoder_loss
+
+    def loss(networks, data, rows, *others):
+        seen.append((made.state.series_seen, made.state.rollbacks))
+        total, figures = real(networks, data, rows, *others)
+        return (total * float("nan") if runtime.rank == 1 and seen[-1] == (16, 0) else total), figures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phases, "encoder_loss", loss)
+        state = made.train()
+    weights = state.networks.state_dict() | state.average.state_dict()
+    return {"seen": seen, "weights": {k: v.clone() for k, v in weights.items()}}
+
+
+def no_room(checkpoints) -> str:
+    """The disk of worker 0 is full; what does each worker say?"""
+    kept = ProcessGroupRuntime(checkpoints)
+
+    def write(name, files):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kept._write = write
+    try:
+        kept.save("000000008_0", {}, {})
+    except NotKept as error:
+        return str(error)
+    return "nothing"
+
+
 NUDGED = ("networks.encoder", "networks.generator", "average.days")
 
 
@@ -157,7 +193,8 @@ def nudge(config, values, starts, entities, runtime) -> dict[str, str]:
         if runtime.rank == 1:
             kind, _, name = (NUDGED[0] if interval == 0 else where).partition(".")
             weight = next(getattr(made.state, kind).get_submodule(name).parameters())
-            weight.detach().view(torch.int32).view(-1)[0] += 1
+            # The largest, whose last bit outlives a few small steps.
+            weight.detach().view(torch.int32).view(-1)[weight.abs().argmax()] += 1
         try:
             made._run_stage()
             out[where] = "nothing"
@@ -180,6 +217,8 @@ def worker(rank: int, folder: str) -> None:
             "cases": run_cases(config, *series, runtime),
             "whole": whole_training(config, *series, kept),
             "diverged": diverge(config, *series, runtime),
+            "recovered": recover(config, *series, runtime, Path(folder) / "others"),
+            "no room": no_room(Path(folder) / "full"),
             "nudged": nudge(config, *series, runtime),
         }
     torch.save(results, f"{folder}/{rank}.pt")
@@ -265,8 +304,21 @@ def test_whole_training_ends_with_equal_workers(two):
 
 def test_a_worker_that_diverges_stops_all(two):
     for results in two:
-        assert results["diverged"].startswith("the loss of the encoder is nan after 0 series")
+        assert results["diverged"].startswith("the loss of the encoder is nan after 0 series, after 3 rollbacks")
         assert "lower training.encoder_lr (now 0.002), and start over" in results["diverged"]
+
+
+def test_a_worker_that_diverges_once_takes_all_back(two):
+    first, second = (results["recovered"] for results in two)
+    assert first["seen"] == second["seen"] == [(0, 0), (8, 0), (16, 0), (16, 1), (24, 1)]
+    assert [k for k, v in first["weights"].items() if not torch.equal(v, second["weights"][k])] == []
+    assert all(torch.isfinite(v).all() for v in first["weights"].values())
+
+
+def test_a_full_disk_of_one_worker_ends_all(two):
+    first, second = (results["no room"] for results in two)
+    assert first.startswith("No space left on device: cannot write checkpoint 000000008_0 in ")
+    assert second.startswith("worker 0 could not write checkpoint 000000008_0 in ")
 
 
 def test_the_last_bit_of_one_weight_is_seen(two):

@@ -162,7 +162,7 @@ def test_damaged_checkpoints_do_not_push_out_whole_ones(whole, tmp_path):
     runtime = LocalRuntime(tmp_path)
     with runtime.latest():
         pass
-    runtime.save("999999999_1", lambda f: (f / "x").write_text(""), {})
+    runtime.save("999999999_1", {"x": b""}, {})
     assert [p.name for p in sorted(tmp_path.iterdir())] == [kept[-2].name, "checkpoint_999999999_1"]
 
 
@@ -248,29 +248,24 @@ def test_local_checkpoints_are_whole_and_few(tmp_path):
     with runtime.latest() as newest:
         assert newest is None
     for index in (1, 2, 10):
-        runtime.save(f"{index:03d}_0", lambda f, i=index: (f / "x").write_text(str(i)), {})
-
-    def fail(into):
-        (into / "x").write_text("half")
-        raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        runtime.save("011_0", fail, {})
+        runtime.save(f"{index:03d}_0", {"x": str(index).encode()}, {})
+    with pytest.raises(TypeError):
+        runtime.save("011_0", {"x": b"half", "y": "no bytes"}, {})
     with runtime.latest() as newest:
         assert (newest / "x").read_text() == "10"
     kept = [p.name for p in sorted(tmp_path.glob("checkpoints/checkpoint_*"))]
     assert kept == ["checkpoint_002_0", "checkpoint_010_0"]
-    runtime.save("011_0", lambda f: (f / "x").write_text("11"), {})
+    runtime.save("011_0", {"x": b"11"}, {})
     with runtime.latest() as newest:
         assert sorted(p.name for p in newest.iterdir()) == ["seal.json", "x"]
-    LocalRuntime(None).save("x", fail, {})
+    LocalRuntime(None).save("x", {"x": "no bytes"}, {})
 
 
 def test_checkpoints_are_taken_at_their_interval(trainer, tmp_path, monkeypatch):
     """Every 16 series, after each look at the prior's validation loss, and at the end of each stage."""
     kept = {}
     runtime = LocalRuntime(tmp_path)
-    monkeypatch.setattr(runtime, "save", lambda name, write, metrics: kept.update({name: metrics}))
+    monkeypatch.setattr(runtime, "save", lambda name, files, metrics: kept.update({name: metrics}))
     made = trainer("training.checkpoint_interval=16", runtime=runtime)
     made.train()
     sizes = {name: state.stage_series(made.config.training, name) for name in state.STAGES}

@@ -112,7 +112,8 @@ def test_diverged_run_ends_at_once_in_one_line(tmp_path):
     done = subprocess.run(words, timeout=300, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     said = (
-        r"ttsgan: the (loss|gradient) of the encoder is (nan|inf) after \d+ series; lower training\.encoder_lr .*over\n"
+        r"ttsgan: the (loss|gradient) of the encoder is (nan|inf) after \d+ series, after 3 rollbacks, each with .*; "
+        r"lower training\.encoder_lr .*over\n"
     )
     assert re.fullmatch(said, done.stderr)
     assert len(list((out / "tensorboard").glob("events.out.tfevents.*"))) == 1

@@ -141,8 +141,9 @@ BAD = [
     ("cluster.outlier_quantile", 0.5), ("cluster.max_dominance", 0.0), ("cluster.shards", 0), ("generate.series", -1),
     ("generate.chunk", 0), ("evaluate.max_series", 9), ("evaluate.bootstrap", 19), ("audit.max_targets", 99),
     ("audit.auc", 0.5), ("audit.tpr", 0.01), ("audit.outlier_tpr", 1.0), ("audit.soft_copies", 0.0),
-    ("audit.linkage_risk", 1.0), ("runtime.num_workers", -1), ("runtime.cpus_per_worker", 0),
-    ("runtime.max_failures", -1), ("runtime.max_concurrent_trials", 0), ("runtime.scale_up_seconds", -1), ("seed", -1),
+    ("audit.linkage_risk", 1.0), ("runtime.num_workers", -1), ("runtime.min_workers", 3),
+    ("runtime.cpus_per_worker", 0), ("runtime.max_failures", -1), ("runtime.max_concurrent_trials", 0),
+    ("runtime.scale_up_seconds", -1), ("seed", -1),
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from ttsgan.errors import ConfigError, DivergedError
 from ttsgan.models.patching import unpatchify
 from ttsgan.training import between, dataset, phases, state, step
 from ttsgan.training.dataset import StepRandom, batch_rows, build_train_set
-from ttsgan.training.loop import ALARM_AFTER, VALIDATIONS, Trainer
+from ttsgan.training.loop import ALARM_AFTER, VALIDATIONS, Trainer, check_batch
 from ttsgan.training.runtime import LocalRuntime
 from ttsgan.training.telemetry import Telemetry
 
@@ -174,6 +174,13 @@ def test_batch_must_fit_workers_and_cycles(trainer):
     runtime.world_size = 3
     with pytest.raises(ConfigError, match=r"training\.batch_size is 8; allowed with 3 workers: a multiple of 12"):
         trainer(runtime=runtime)
+
+
+def test_batch_must_fit_every_number_of_workers():
+    check_batch(48, range(1, 5))
+    check_batch(32, range(8, 9))
+    with pytest.raises(ConfigError, match=r"batch_size is 32; allowed with 1 to 4 workers: a multiple of 48$"):
+        check_batch(32, range(1, 5))
 
 
 def test_stages_are_whole_batches():
@@ -354,6 +361,24 @@ def test_training_lowers_its_losses(two_stages, trainer):
     assert error[-10:].mean() < 0.8 * error[:5].mean()
     days = np.array(made.telemetry.of("loss/days"))
     assert days[-10:].mean() < days[:5].mean() - 0.05
+
+
+def test_the_generator_is_scored_on_the_way(trainer):
+    """Three times between the start and the end of the adversarial stage, on series in physical units."""
+    seen = []
+
+    def score(values, starts):
+        seen.append((values.shape, starts.dtype.kind, float(values.mean())))
+        return float(len(seen))
+
+    settings = ("training.max_series=160", "training.log_interval=1000")
+    made = trainer(*settings, score=score)
+    held = weights(made.train().networks.generator)
+    told = [(at, figures["score/pool"]) for _, at, figures in made.telemetry.lines if "score/pool" in figures]
+    assert told == [(112 + 16, 1.0), (112 + 24, 2.0), (112 + 40, 3.0)]
+    assert [shape for shape, *_ in seen] == [(128, 1, 252)] * 3 + [(256, 1, 252)] * 3
+    assert all(kind == "M" and 0 < mean < 10 for _, kind, mean in seen)
+    assert same(held, weights(trainer(*settings).train().networks.generator)), "and nothing is trained otherwise"
 
 
 # ---- alarms ----------------------------------------------------------------------------------------------------------

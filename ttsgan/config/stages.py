@@ -114,6 +114,8 @@ class RuntimeConfig:
 
     num_workers: int = 2
     """Training workers (processes); 0 trains in the driver without Ray."""
+    min_workers: int = 0
+    """Fewest training workers to go on with when machines are lost; 0 always waits for all of ``num_workers``."""
     use_gpu: bool = False
     """One GPU for each training and generation worker."""
     cpus_per_worker: int = 1
@@ -127,6 +129,8 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         require(self.num_workers >= 0, "runtime.num_workers", self.num_workers, "0 or more")
+        allowed = f"0 (not elastic) to runtime.num_workers ({self.num_workers})"
+        require(0 <= self.min_workers <= self.num_workers, "runtime.min_workers", self.min_workers, allowed)
         require(self.cpus_per_worker >= 1, "runtime.cpus_per_worker", self.cpus_per_worker, "1 or more")
         require(self.scale_up_seconds >= 0, "runtime.scale_up_seconds", self.scale_up_seconds, "0 or more")
         require(self.max_failures >= 0, "runtime.max_failures", self.max_failures, "0 or more")

@@ -3,31 +3,71 @@
 encoder      the variational autoencoder; then its latents are grouped, and groups give the conditions
 days         the temporal prior, by likelihood; the average with the best validation loss is kept
 adversarial  discriminator and generator in turn, on draws of the prior; then the share of the correction is chosen
+
+A stage that diverges (a loss or gradient that is not finite, or a collapsed generator) goes back to the last checkpoint
+with its rates halved and its batches and noise drawn anew, up to `MAX_ROLLBACKS` times. Every worker holds that
+checkpoint in memory, and all meet the divergence in the same step, so that none has to tell the others. Training that
+was cut off and goes on takes the same steps to the same rollback; only a checkpoint kept on leaving is one more to go
+back to.
 """
 
 import logging
+import math
 
 import torch
 
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
-from ttsgan.errors import ConfigError, DivergedError
+from ttsgan.errors import ConfigError
 from ttsgan.models.patching import unpatchify
+from ttsgan.seeds import seed_of
 from ttsgan.training import between, phases
 from ttsgan.training.dataset import StepRandom, TrainSet, batch_rows
+from ttsgan.training.profiling import profiled
 from ttsgan.training.runtime import Runtime, Stopped
 from ttsgan.training.state import STAGES, TrainState, stage_series
-from ttsgan.training.step import LEAVING, Loss, autocast, check_equal, precision_type, take_step
+from ttsgan.training.step import (
+    LEAVING,
+    ROLLBACK_FACTOR,
+    Loss,
+    Unstable,
+    autocast,
+    check_equal,
+    precision_type,
+    take_step,
+    tried,
+)
 from ttsgan.training.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
 VALIDATIONS = 8
 """Times that the prior's validation loss is looked at during its stage."""
+SCORES, SCORED = 4, 128
+"""Parts of the adversarial stage after each of which the averaged generator is scored, and the series drawn for it.
+
+A score takes half the time of a step of the ``quick`` recipe, all together 0.7 % of its training.
+"""
 UNKNOWN_LOSS = 1e6
 """Reported as validation loss before the first one is known; a search does not compare it."""
 ALARM_AFTER = 0.25
-"""Share of the adversarial stage after which a lack of diversity stops training."""
+"""Share of the adversarial stage after which a lack of diversity is taken for a collapse."""
+MAX_ROLLBACKS = 3
+"""Times that a stage goes back to a checkpoint before training gives up."""
+
+
+def check_batch(batch_size: int, workers: range) -> None:
+    """Refuse a global batch that cannot be shared equally, cycle groups whole, by each number of ``workers``.
+
+    Raises
+    ------
+    ConfigError
+        With the batch, the numbers of workers and what is allowed.
+    """
+    unit = math.lcm(*(phases.SHARED * count for count in workers))
+    if batch_size % unit:
+        shown = str(workers[0]) if len(workers) == 1 else f"{workers[0]} to {workers[-1]}"
+        raise ConfigError(f"training.batch_size is {batch_size}; allowed with {shown} workers: a multiple of {unit}")
 
 
 class Trainer:
@@ -42,7 +82,8 @@ class Trainer:
     runtime : Runtime
     telemetry : Telemetry
     score : Score or None
-        Judges synthetic series in physical units, to choose the share of the generator's correction.
+        Judges synthetic series in physical units, to choose the share of the generator's correction and to be told
+        on the way; rank 0 alone needs it.
     """
 
     def __init__(
@@ -54,12 +95,7 @@ class Trainer:
         telemetry: Telemetry,
         score: between.Score | None = None,
     ) -> None:
-        batch = config.training.batch_size
-        unit = phases.SHARED * runtime.world_size
-        if batch % unit:
-            raise ConfigError(
-                f"training.batch_size is {batch}; allowed with {runtime.world_size} workers: a multiple of {unit}"
-            )
+        check_batch(config.training.batch_size, range(runtime.world_size, runtime.world_size + 1))
         data = data.to(runtime.device)
         self.config, self.data, self.scaler = config, data, scaler
         self.runtime, self.telemetry, self.score = runtime, telemetry, score
@@ -68,6 +104,7 @@ class Trainer:
         self.state.networks.fit_numbers(data.numbers)
         self.state.average.fit_numbers(data.numbers)
         self.fitted_rows = torch.nonzero(~data.validation)[:, 0]
+        self.last_good: dict[str, bytes] = {}
 
     def train(self) -> TrainState:
         """Go on from the newest checkpoint, or from the start, to the end. Collective.
@@ -76,8 +113,10 @@ class Trainer:
         ------
         Stopped
             If a worker was asked to stop; a checkpoint of the last step was kept.
+        NotKept
+            If a checkpoint could not be written.
         DivergedError
-            If a loss is not finite, the generator collapsed, or workers hold different weights.
+            If a stage still diverges after `MAX_ROLLBACKS` rollbacks, or workers hold different weights.
         """
         with self.runtime.latest() as folder:
             if folder is None:
@@ -86,20 +125,40 @@ class Trainer:
             else:
                 self.state.load(folder)
                 log.info("training goes on from %s series", self.state.total_series)
+        self.last_good = self.state.files()
         while not self.state.done:
             if self.state.series_seen == 0:
                 self._enter()
-            self._run_stage()
+            try:
+                self._run_stage()
+            except Unstable as error:
+                self._roll_back(error)
+                continue
             self._leave()
-            self.state.stage, self.state.series_seen = self.state.stage + 1, 0
+            self.state.stage, self.state.series_seen, self.state.rollbacks = self.state.stage + 1, 0, 0
             self._save()
         return self.state
+
+    def _roll_back(self, error: Unstable) -> None:
+        rollbacks = self.state.rollbacks + 1
+        if rollbacks > MAX_ROLLBACKS:
+            raise error
+        self.state.restore(self.last_good)
+        self.state.rollbacks = rollbacks
+        factor = ROLLBACK_FACTOR**rollbacks
+        seen = self.state.total_series
+        log.warning("%s; going back to %s series, with %g times the rates of this stage", error.what, seen, factor)
+        self.telemetry.report(self._stage, seen, {"rollbacks": rollbacks, "rate_factor": factor})
 
     # ---- a stage ---------------------------------------------------------------------------------------------------
 
     @property
     def _stage(self) -> str:
         return STAGES[self.state.stage]
+
+    @property
+    def _stage_series(self) -> int:
+        return stage_series(self.config.training, self._stage)
 
     def _enter(self) -> None:
         if self._stage == "days":
@@ -108,32 +167,41 @@ class Trainer:
             between.draw_pool(self.state, self.data, self.scaler, self.runtime)
 
     def _run_stage(self) -> None:
-        training, state = self.config.training, self.state
-        total = stage_series(training, self._stage)
+        with profiled(self.runtime.profile, self._stage, self.runtime.device) as step_taken:
+            while self.state.series_seen < self._stage_series:
+                self._run_step()
+                step_taken()
+
+    def _run_step(self) -> None:
+        """Take a step, look at what came of it, tell of it and keep it where that is due."""
+        training, state, total = self.config.training, self.state, self._stage_series
         step = {"encoder": self._encoder_step, "days": self._days_step, "adversarial": self._adversarial_step}
-        take = step[self._stage]
-        while state.series_seen < total:
-            figures = take()
-            state.series_seen += training.batch_size
-            leaving = figures.pop(LEAVING) > 0
-            self._compare_workers()
-            if "diversity" in figures:
-                state.diversity += 0.1 * (figures["diversity"] - state.diversity)
-                self._watch_diversity(state.diversity, state.series_seen / total)
-            last = state.series_seen >= total
-            validate = self._stage == "days" and _crossed(state.series_seen, total / VALIDATIONS, training.batch_size)
-            if validate:
-                figures["validation/days"] = self._validate_days()
-            report = _crossed(state.series_seen, training.log_interval, training.batch_size) or last
-            if report:
-                self.telemetry.report(self._stage, state.total_series, figures)
-            due = validate or _crossed(state.series_seen, training.checkpoint_interval, training.batch_size)
-            if leaving or (not last and (due or (report and self.runtime.noticed()))):
-                self._save()
-            if leaving:
-                raise Stopped(
-                    f"stopped as asked after {state.total_series} series; the same command goes on from there"
-                )
+        figures = step[self._stage]()
+        state.series_seen += training.batch_size
+        leaving = figures.pop(LEAVING) > 0
+        self._compare_workers()
+        if "diversity" in figures:
+            state.diversity += 0.1 * (figures["diversity"] - state.diversity)
+            self._watch_diversity(state.diversity, state.series_seen / total)
+        last = state.series_seen >= total
+        validate = self._stage == "days" and _crossed(state.series_seen, total / VALIDATIONS, training.batch_size)
+        if validate:
+            figures["validation/days"] = self._validate_days()
+        if state.rollbacks:
+            figures["rollbacks"] = state.rollbacks
+        score = self._stage == "adversarial" and _crossed(state.series_seen, total / SCORES, training.batch_size)
+        if score and not last and self.score is not None:
+            figures["score/pool"] = self.score(*between.pool_values(state, self.data, self.scaler, SCORED))
+        report = _crossed(state.series_seen, training.log_interval, training.batch_size) or score or last
+        if report:
+            self.telemetry.report(self._stage, state.total_series, {**figures, "workers": self.runtime.world_size})
+        due = validate or _crossed(state.series_seen, training.checkpoint_interval, training.batch_size)
+        due = due or (report and self.runtime.noticed())
+        # A collapsed generator is not kept: a rollback would lead back to it.
+        if leaving or (due and not last and state.diversity >= training.diversity_floor):
+            self._save()
+        if leaving:
+            raise Stopped(f"stopped as asked after {state.total_series} series; the same command goes on from there")
 
     def _compare_workers(self) -> None:
         training = self.config.training
@@ -156,6 +224,9 @@ class Trainer:
 
     def _begin(self, stage: str, candidates: torch.Tensor) -> tuple[torch.Tensor, StepRandom]:
         seed, batch, seen = self.config.seed, self.config.training.batch_size, self.state.series_seen
+        if self.state.rollbacks:
+            # Other batches and other noise than those that led astray.
+            seed = seed_of(seed, "rollback", self.state.rollbacks)
         rnd = StepRandom(seed, stage, seen, batch, self.runtime)
         return batch_rows(candidates, seed, stage, seen, batch)[rnd.rows], rnd
 
@@ -244,10 +315,10 @@ class Trainer:
     def _watch_diversity(self, diversity: float, progress: float) -> None:
         floor = self.config.training.diversity_floor
         if progress > ALARM_AFTER and diversity < floor:
-            raise DivergedError(
+            raise Unstable(
                 f"the generator collapsed: spread of its series is {diversity:.3f} of the real spread after "
-                f"{self.state.total_series} series, the floor is {floor}; raise loss.mode_seeking or "
-                "loss.penalty_weight, or lower training.generator_lr"
+                f"{self.state.total_series} series{tried(self.state)}, the floor is {floor}",
+                "raise loss.mode_seeking or loss.penalty_weight, or lower training.generator_lr",
             )
 
     def _draw_picture(self) -> None:
@@ -262,7 +333,8 @@ class Trainer:
     def _save(self) -> None:
         state = self.state
         known = {"series_seen": state.total_series, "validation": min(state.best_loss, UNKNOWN_LOSS)}
-        self.runtime.save(f"{state.total_series:09d}_{state.stage}", state.save, known)
+        self.last_good = state.files()
+        self.runtime.save(f"{state.total_series:09d}_{state.stage}", self.last_good, known)
 
 
 def _crossed(series_seen: int, interval: float, batch: int) -> bool:

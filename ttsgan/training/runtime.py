@@ -8,26 +8,32 @@ DistributedDataParallel it does not depend on which module was called how often 
 penalties, frozen networks and several backward passes are exact by construction.
 
 A checkpoint is whole when its seal, written last, names every file in it with size and SHA-256. One that is not is
-passed over with a warning, and the one before it is used.
+passed over with a warning, and the one before it is used. A storage that fails for a moment is asked again; one that is
+full, or not ours to write, ends training in all workers with one line.
 """
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ttsgan.data.storage import one_line
 from ttsgan.errors import DataError, TtsganError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 KEPT_CHECKPOINTS = 2
 SEAL_FILE = "seal.json"
@@ -38,33 +44,63 @@ class Stopped(TtsganError, RuntimeError):
     """Training was asked to stop, kept a checkpoint, and left; the same command goes on from there."""
 
 
-def seal(folder: Path) -> None:
-    """Bring the files of a checkpoint to the disk, then write their sizes and SHA-256 beside them."""
-    files = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    with (folder / SEAL_FILE).open("w") as file:
-        json.dump({"format": SEAL_FORMAT, "files": files}, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
+class NotKept(DataError):
+    """A checkpoint could not be written; those before it are as they were. All workers raise it together."""
+
+
+PAUSES = (1.0, 4.0, 16.0)
+"""Seconds before a storage that failed is asked again."""
+PASSING = (
+    # Remote storage gives no number.
+    None, errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EPIPE,
+    errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH,
+)  # fmt: skip
+"""Numbers of errors that may be over in a moment."""
+
+
+def patiently(act: Callable[[], T], what: str) -> T:
+    """Return ``act()``; after an error of the storage that may pass, try again after growing pauses.
+
+    Raises
+    ------
+    OSError
+        The last one, when it does not pass.
+    """
+    for pause in PAUSES:
+        try:
+            return act()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            log.warning("cannot %s: %s; trying again in %g s", what, one_line(error), pause)
+        time.sleep(pause)
+    return act()
+
+
+def seal_of(files: dict[str, bytes]) -> bytes:
+    """Return the seal of a checkpoint: the sizes and SHA-256 of its files."""
+    said = {n: {"bytes": len(held), "sha256": hashlib.sha256(held).hexdigest()} for n, held in files.items()}
+    return json.dumps({"format": SEAL_FORMAT, "files": said}, indent=2).encode()
 
 
 def fault_of(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint folder, in a few words, or None when it is whole."""
     try:
-        if not (folder / SEAL_FILE).is_file():
-            return f"it has no {SEAL_FILE}: half written, or not a checkpoint of this program"
-        said = json.loads((folder / SEAL_FILE).read_bytes())
-        if not isinstance(said, dict) or said.get("format") != SEAL_FORMAT:
-            return f"its {SEAL_FILE} is of another program or version"
-        for name, wanted in said["files"].items():
-            fault = _fault_of_file(folder / name, wanted)
-            if fault:
-                return f"{name} {fault}"
+        return patiently(lambda: _fault_of(folder), f"read {folder}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"it cannot be read ({type(error).__name__})"
+
+
+def _fault_of(folder: Path) -> str | None:
+    if not (folder / SEAL_FILE).is_file():
+        return f"it has no {SEAL_FILE}: half written, or not a checkpoint of this program"
+    said = json.loads((folder / SEAL_FILE).read_bytes())
+    if not isinstance(said, dict) or said.get("format") != SEAL_FORMAT:
+        return f"its {SEAL_FILE} is of another program or version"
+    for name, wanted in said["files"].items():
+        fault = _fault_of_file(folder / name, wanted)
+        if fault:
+            return f"{name} {fault}"
     return None
 
 
@@ -88,6 +124,8 @@ class Runtime(Protocol):
     device: torch.device
     leaving: bool
     """Whether this worker was asked to stop; all stop after the step in which one was."""
+    profile: Path | None
+    """Folder for a profile of some of this worker's steps; None makes none."""
 
     def noticed(self) -> bool:
         """Whether a machine of the run is about to be taken away, so that a checkpoint is due now. Collective."""
@@ -104,8 +142,14 @@ class Runtime(Protocol):
     def latest(self) -> AbstractContextManager[Path | None]:
         """Open the newest whole checkpoint folder, or None when there is no checkpoint. Collective."""
 
-    def save(self, name: str, write: Callable[[Path], None], metrics: dict[str, float]) -> None:
-        """Keep what ``write`` puts into an empty folder as checkpoint ``name``. Collective."""
+    def save(self, name: str, files: dict[str, bytes], metrics: dict[str, float]) -> None:
+        """Keep rank 0's ``files`` as checkpoint ``name``. Collective.
+
+        Raises
+        ------
+        NotKept
+            If they could not be written.
+        """
 
 
 class LocalRuntime:
@@ -125,6 +169,7 @@ class LocalRuntime:
         self.checkpoints = checkpoints
         self.device = torch.device(device)
         self.leaving = False
+        self.profile: Path | None = None
         self.damaged: list[str] = []
 
     def noticed(self) -> bool:
@@ -176,22 +221,49 @@ class LocalRuntime:
             raise DataError(f"no checkpoint can be gone on with ({'; '.join(faults)}); remove them to start over")
         yield None
 
-    def save(self, name: str, write: Callable[[Path], None], metrics: dict[str, float]) -> None:
-        """Write a checkpoint under a temporary name, seal and rename it; drop damaged ones and all but the last two."""
-        if self.checkpoints is None:
-            return
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+    def save(self, name: str, files: dict[str, bytes], metrics: dict[str, float]) -> None:
+        """Write a checkpoint, seal included; drop damaged ones and all but the last two."""
+        if self.checkpoints is not None:
+            self._keep(f"checkpoint {name} in {self.checkpoints}", lambda: self._write(name, files))
+
+    def _keep(self, what: str, write: Callable[[], None]) -> None:
+        """Let rank 0 ``write``; the others wait until it has. All raise `NotKept` when it could not. Collective."""
+        failure = None
+        if self.rank == 0:
+            try:
+                patiently(write, f"write {what}")
+            except OSError as error:
+                why = error.strerror or one_line(error)
+                failure = NotKept(
+                    f"{why}: cannot write {what}; put that right and run the same command again, which goes on from "
+                    "the checkpoint before it"
+                )
+        kept = torch.tensor(float(failure is None), device=self.device)
+        self.mean([kept])
+        if kept < 1:
+            raise failure or NotKept(f"worker 0 could not write {what}")
+
+    def _write(self, name: str, files: dict[str, bytes]) -> None:
+        """Write under a temporary name and rename, so that what is half written is never taken for a checkpoint."""
         temporary = self.checkpoints / f".{name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        write(temporary)
-        seal(temporary)
+        temporary.mkdir(parents=True)
+        try:
+            for file_name, content in {**files, SEAL_FILE: seal_of(files)}.items():
+                with (temporary / file_name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError:
+            # A full disk stays full of it otherwise.
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         final = self.checkpoints / f"checkpoint_{name}"
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        for name in self.damaged:
-            if name != final.name:
-                shutil.rmtree(self.checkpoints / name, ignore_errors=True)
+        for damaged in self.damaged:
+            if damaged != final.name:
+                shutil.rmtree(self.checkpoints / damaged, ignore_errors=True)
         self.damaged = []
         for old in self._kept()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
@@ -224,9 +296,3 @@ class ProcessGroupRuntime(LocalRuntime):
         parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
-
-    def save(self, name: str, write: Callable[[Path], None], metrics: dict[str, float]) -> None:
-        """Let rank 0 write; the others wait until it has."""
-        if self.rank == 0:
-            super().save(name, write, metrics)
-        dist.barrier()

@@ -5,18 +5,21 @@ A checkpoint folder holds ``networks.safetensors`` and ``average.safetensors`` (
 """
 
 import copy
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from ttsgan import recipes
 from ttsgan.config import RunConfig, TrainingConfig
 from ttsgan.errors import ConfigError
 from ttsgan.models.networks import Networks, SeriesShape
+from ttsgan.training.runtime import patiently
 
 STAGES = ("encoder", "days", "adversarial")
 """Stages of training, in order; each has its own networks, and those before it are frozen."""
@@ -53,6 +56,8 @@ class TrainState:
         Series seen in this stage.
     drawn : dict of Tensor
         ``cond`` (G, M, Z): condition of each training series under G groupings; ``pool_*``: draws of the prior.
+    rollbacks : int
+        How often this stage went back to a checkpoint because it diverged; each halves its rates.
     best_loss : float
         Smallest validation loss of the temporal prior so far.
     diversity : float
@@ -69,7 +74,7 @@ class TrainState:
         self.grad_scalers = {
             name: torch.amp.GradScaler(device.type, enabled=scale_gradients) for name in self.optimizers
         }
-        self.stage, self.series_seen = 0, 0
+        self.stage, self.series_seen, self.rollbacks = 0, 0, 0
         self.drawn: dict[str, Tensor] = {}
         self.best_loss, self.diversity = float("inf"), 1.0
 
@@ -106,22 +111,47 @@ class TrainState:
 
     # ---- kept ------------------------------------------------------------------------------------------------------
 
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint into an empty folder."""
-        save_file(_contiguous(self.networks.state_dict()), folder / "networks.safetensors")
-        save_file(_contiguous(self.average.state_dict()), folder / "average.safetensors")
-        save_file(_contiguous(self.drawn), folder / "drawn.safetensors")
+    def files(self) -> dict[str, bytes]:
+        """Return a checkpoint as named files; `restore` goes on from them."""
         states = {"optimizers": self.optimizers, "grad_scalers": self.grad_scalers}
-        kept = {kind: {name: o.state_dict() for name, o in group.items()} for kind, group in states.items()}
-        torch.save(kept, folder / "optimizers.pt")
+        held = io.BytesIO()
+        torch.save({kind: {name: o.state_dict() for name, o in group.items()} for kind, group in states.items()}, held)
         progress = {
             "stage": self.stage,
             "series_seen": self.series_seen,
+            "rollbacks": self.rollbacks,
             "best_loss": repr(self.best_loss),
             "diversity": repr(self.diversity),
         }
-        (folder / "progress.json").write_text(json.dumps(progress))
-        (folder / "config.json").write_text(json.dumps(recipes.to_dict(self.config), indent=2))
+        return {
+            "networks.safetensors": _packed(self.networks.state_dict()),
+            "average.safetensors": _packed(self.average.state_dict()),
+            "drawn.safetensors": _packed(self.drawn),
+            "optimizers.pt": held.getvalue(),
+            "progress.json": json.dumps(progress).encode(),
+            "config.json": json.dumps(recipes.to_dict(self.config), indent=2).encode(),
+        }
+
+    def restore(self, files: dict[str, bytes]) -> None:
+        """Go on from what `files` returned."""
+        self.networks.load_state_dict(load_tensors(files["networks.safetensors"]))
+        self.average.load_state_dict(load_tensors(files["average.safetensors"]))
+        device = next(self.networks.parameters()).device
+        self.drawn = {name: tensor.to(device) for name, tensor in load_tensors(files["drawn.safetensors"]).items()}
+        states = torch.load(io.BytesIO(files["optimizers.pt"]), weights_only=True)
+        for kind, group in (("optimizers", self.optimizers), ("grad_scalers", self.grad_scalers)):
+            for name, holder in group.items():
+                holder.load_state_dict(states[kind][name])
+        progress = json.loads(files["progress.json"])
+        self.stage, self.series_seen = progress["stage"], progress["series_seen"]
+        # Checkpoints of earlier versions have none.
+        self.rollbacks = progress.get("rollbacks", 0)
+        self.best_loss, self.diversity = float(progress["best_loss"]), float(progress["diversity"])
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint into an empty folder."""
+        for name, content in self.files().items():
+            (folder / name).write_bytes(content)
 
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint that `save` wrote.
@@ -139,17 +169,7 @@ class TrainState:
                 f"checkpoint {folder.name} was written with {name} = {was.get(name)!r}, now it is {now[name]!r}; "
                 "start over, or go back to the old setting"
             )
-        self.networks.load_state_dict(load_file(folder / "networks.safetensors"))
-        self.average.load_state_dict(load_file(folder / "average.safetensors"))
-        device = next(self.networks.parameters()).device
-        self.drawn = {name: tensor.to(device) for name, tensor in load_file(folder / "drawn.safetensors").items()}
-        states = torch.load(folder / "optimizers.pt", weights_only=True)
-        for kind, group in (("optimizers", self.optimizers), ("grad_scalers", self.grad_scalers)):
-            for name, holder in group.items():
-                holder.load_state_dict(states[kind][name])
-        progress = json.loads((folder / "progress.json").read_text())
-        self.stage, self.series_seen = progress["stage"], progress["series_seen"]
-        self.best_loss, self.diversity = float(progress["best_loss"]), float(progress["diversity"])
+        self.restore(patiently(lambda: {p.name: p.read_bytes() for p in folder.iterdir()}, f"read {folder}"))
 
 
 def _settings(config: RunConfig | dict[str, Any]) -> dict[str, Any]:
@@ -158,5 +178,5 @@ def _settings(config: RunConfig | dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in whole.items() if name.split(".")[0] in CHECKED_SECTIONS}
 
 
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+def _packed(tensors: dict[str, Tensor]) -> bytes:
+    return save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})

@@ -18,6 +18,28 @@ Loss = Callable[[], tuple[Tensor, dict[str, Tensor]]]
 
 LEAVING = "leaving"
 """Among the figures of a step: the share of workers that were asked to stop."""
+ROLLBACK_FACTOR = 0.5
+"""What the rates of a stage are multiplied by each time that it goes back to a checkpoint."""
+
+
+class Unstable(DivergedError):
+    """A loss or gradient is not finite, or the generator collapsed: all workers raise it in the same step.
+
+    Parameters
+    ----------
+    what : str
+        What was met, and when.
+    advice : str
+        What to change when lower rates do not help.
+    """
+
+    def __init__(self, what: str, advice: str) -> None:
+        # Both are arguments of the base class, so that it pickles.
+        super().__init__(what, advice)
+        self.what, self.advice = what, advice
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.advice}"
 
 
 def precision_type(precision: str, device: torch.device) -> torch.dtype:
@@ -60,7 +82,7 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> di
 
     Raises
     ------
-    DivergedError
+    Unstable
         If the loss, or a gradient that no scaler can make good, is not finite on any worker. Nothing has moved then.
     """
     training, scaler = state.config.training, state.grad_scalers[phase]
@@ -68,7 +90,8 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> di
     stage = STAGES[state.stage]
     progress = (state.series_seen + 0.5 * training.batch_size) / max(stage_series(training, stage), 1)
     for group in optimizer.param_groups:
-        group["lr"] = getattr(training, f"{phase}_lr") * rate_factor(training, progress)
+        peak = getattr(training, f"{phase}_lr") * ROLLBACK_FACTOR**state.rollbacks
+        group["lr"] = peak * rate_factor(training, progress)
     for parameter in parameters:
         parameter.grad = None
         parameter.requires_grad_(True)
@@ -86,9 +109,8 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> di
     for what, size in (("loss", logged[0]), ("gradient", norm)):
         # A gradient scaler skips a step with a gradient too long for 16 bits, and lowers its scale.
         if not torch.isfinite(size) and (what == "loss" or not scaler.is_enabled()):
-            raise DivergedError(
-                f"the {what} of the {phase} is {size.item()} after {state.total_series} series; {_advice(state, phase)}"
-            )
+            met = f"the {what} of the {phase} is {size.item()} after {state.total_series} series{tried(state)}"
+            raise Unstable(met, _advice(state, phase))
     scaler.step(optimizer)
     scaler.update()
     for parameter in parameters:
@@ -133,6 +155,13 @@ def _checksum(module: torch.nn.Module, device: torch.device) -> Tensor:
         whole = torch.int64 if parameter.element_size() == 8 else torch.int32
         total += parameter.detach().contiguous().view(whole).sum(dtype=torch.int64)
     return total
+
+
+def tried(state: TrainState) -> str:
+    """Return words for what a stage has tried against its divergence, or nothing."""
+    if not state.rollbacks:
+        return ""
+    return f", after {state.rollbacks} rollbacks, each with rates {ROLLBACK_FACTOR:g} times those before"
 
 
 def _advice(state: TrainState, phase: str) -> str:

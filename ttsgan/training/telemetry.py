@@ -24,7 +24,7 @@ class Telemetry:
 
     def __init__(self, folder: Path | None, total_series: int) -> None:
         self.total_series = total_series
-        self.started, self.first_series = time.monotonic(), None
+        self.started, self.first_series, self.last_series = time.monotonic(), None, 0
         self.writer = None if folder is None else SummaryWriter(str(folder))
         self.lines = None if folder is None else (folder / PROGRESS_FILE).open("a")
 
@@ -32,8 +32,10 @@ class Telemetry:
         """Write one line: stage, series seen in all stages, speed, time left, and ``figures``."""
         if self.lines is None or self.writer is None:
             return
-        if self.first_series is None:
+        if self.first_series is None or series_seen < self.last_series:
+            # The first line, or the first after going back.
             self.first_series, self.started = series_seen, time.monotonic()
+        self.last_series = series_seen
         elapsed = time.monotonic() - self.started
         speed = (series_seen - self.first_series) / elapsed if elapsed > 0 else 0.0
         left = (self.total_series - series_seen) / speed if speed > 0 else None
