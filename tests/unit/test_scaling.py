@@ -395,7 +395,7 @@ def test_common_course_of_new_series():
     scaler = fitted(values, starts)
     kept, guess = scaler.state["common_course"][0, 0], scaler.state["common_guess"][0, 0]
     assert np.corrcoef(kept, shared - shared.mean())[0, 1] > 0.8
-    assert 0.8 < np.corrcoef(kept, guess)[0, 1] < 0.999
+    assert 0.6 < np.corrcoef(kept, guess)[0, 1] < 0.99
     scaled = scaler.transform(values, starts)
     np.testing.assert_allclose(scaler.decode_scores(scaled.residual, scaled.numbers, starts), scaled.scores, atol=1e-4)
     new = scaler.compose_scores(rng.permutation(scaled.residual), scaled.numbers, starts)

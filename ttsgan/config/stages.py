@@ -51,7 +51,7 @@ class GenerateConfig:
 
     series: int = 0
     """Series to write; 0: as many as there are training entities."""
-    chunk: int = 256
+    chunk: int = 512
     """Series drawn together from one seed and written as one part; what is drawn depends on it, not on the workers."""
 
     def __post_init__(self) -> None:

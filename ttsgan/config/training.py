@@ -36,11 +36,11 @@ class LossConfig:
 class TrainingConfig:
     """Length, batches, rates, precision and alarms of training."""
 
-    max_series: int = 8_000
+    max_series: int = 6_400
     """Series seen in all, over the three stages of training."""
     encoder_share: float = 0.2
     """Share of ``max_series`` spent on the encoder."""
-    days_share: float = 0.6
+    days_share: float = 0.68
     """Share of ``max_series`` spent on the temporal prior; the rest trains the generator and discriminator."""
     batch_size: int = 16
     """Series per optimizer step, over all workers."""

@@ -9,7 +9,7 @@ Axis letters: M members, C channels, T time steps, W frequencies.
 import numpy as np
 from numpy.typing import NDArray
 
-COURSE_NOISE = 3.0
+COURSE_NOISE = 10.0
 """Power of the noise that hides the members, over that of the mean's own error."""
 
 
