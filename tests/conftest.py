@@ -144,8 +144,11 @@ def adversarial(trainer, folder):
     def make(*assignments) -> Trainer:
         made = trainer(*assignments)
         # The stages before it are the same for every setting that these tests change.
-        (folder / "config.json").write_text(json.dumps(recipes.to_dict(made.config)))
+        config = folder / "config.json"
+        own = config.read_text()
+        config.write_text(json.dumps(recipes.to_dict(made.config)))
         made.state.load(folder)
+        config.write_text(own)
         made._enter()
         made.state.networks.train()
         return made
