@@ -13,34 +13,29 @@ from ray_jobs.generate import run_generate
 from ray_jobs.groups import run_cluster
 from ray_jobs.machines import start_ray
 from ray_jobs.prepare import run_prepare
-from ray_jobs.train import run_train
+from ray_jobs.train import PROFILE_FOLDER, run_train
 from ttsgan.errors import ReleaseRefused, TtsganError
 
-STAGE_FUNCTIONS: dict[str, Callable[[RunFolder, Console], dict[str, Any]]] = {
+STAGE_FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "prepare": run_prepare,
+    "train": run_train,
     "encode": run_encode,
     "cluster": run_cluster,
     "generate": run_generate,
     "evaluate": run_evaluate,
     "audit": run_audit,
     "report": run_report,
+    "export": run_export,
 }
 ON_RAY = ("train", "encode", "cluster", "generate", "audit")
 DONE, NOT_PASSED = 0, 3
 """Exit statuses."""
 
 
-def run_stage(
-    folder: RunFolder,
-    stage: str,
-    console: Console,
-    address: str,
-    accept_unproven: bool = False,
-    profile: bool = False,
-) -> None:
+def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **options: bool) -> None:
     """Run one stage, whether or not it was done before; later stages count as not done afterwards.
 
-    ``accept_unproven`` is for export, ``profile`` for train.
+    ``options`` are those of the stage's own function in `STAGE_FUNCTIONS`.
     """
     position = STAGES.index(stage)
     for earlier in STAGES[:position]:
@@ -49,18 +44,14 @@ def run_stage(
     if stage == "train" and folder.done("train"):
         (folder.where / "checkpoints").remove()
         (folder.where / "tensorboard").remove()
+        (folder.where / PROFILE_FOLDER).remove()
     folder.begin(stage)
     with console.working(f"[{position + 1}/{len(STAGES)}] {stage}"):
         if stage in ON_RAY:
             start_ray(folder.config.runtime, address)
         started = time.monotonic()
         try:
-            if stage == "export":
-                summary = run_export(folder, console, accept_unproven)
-            elif stage == "train":
-                summary = run_train(folder, console, profile)
-            else:
-                summary = STAGE_FUNCTIONS[stage](folder, console)
+            summary = STAGE_FUNCTIONS[stage](folder, console, **options)
         except TtsganError:
             if stage == "prepare":
                 # Nothing was made yet, and a mended command must not meet the remains of this one.
@@ -80,7 +71,7 @@ def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: 
             run_stage(folder, stage, console, address)
     refusal = None
     try:
-        run_stage(folder, "export", console, address, accept_unproven)
+        run_stage(folder, "export", console, address, accept_unproven=accept_unproven)
     except ReleaseRefused as error:
         refusal = str(error)
     show_result(folder, console)

@@ -1,7 +1,6 @@
 """What several test files share: one small population, one small configuration, a trained state."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,8 +132,8 @@ def two_stages():
 def folder(trainer, two_stages, tmp_path_factory) -> Path:
     """Checkpoint at the start of the adversarial stage."""
     where = tmp_path_factory.mktemp("adversarial")
-    two_stages(trainer()).state.save(where)
-    return where
+    LocalRuntime(where).save("start", two_stages(trainer()).state.files(), {})
+    return where / "checkpoint_start"
 
 
 @pytest.fixture(scope="session")
@@ -143,12 +142,8 @@ def adversarial(trainer, folder):
 
     def make(*assignments) -> Trainer:
         made = trainer(*assignments)
-        # The stages before it are the same for every setting that these tests change.
-        config = folder / "config.json"
-        own = config.read_text()
-        config.write_text(json.dumps(recipes.to_dict(made.config)))
-        made.state.load(folder)
-        config.write_text(own)
+        # Not `load`: the stages before it are the same for every setting that these tests change.
+        made.state.restore({path.name: path.read_bytes() for path in folder.iterdir()})
         made._enter()
         made.state.networks.train()
         return made

@@ -27,7 +27,7 @@ def quick() -> RunConfig:
 
 
 def base() -> RunConfig:
-    """Return a run for two cores and about an hour: longer training of a somewhat larger prior."""
+    """Return a run for two cores: more training of a larger prior; about an hour by its steps, but not measured."""
     return RunConfig(
         recipe="base",
         days=DaysConfig(width=128, depth=4),

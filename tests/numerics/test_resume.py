@@ -201,7 +201,7 @@ def test_alarm_remembers_what_it_saw(small, whole, tmp_path):
             made.state.load(start)
             made._enter()
             made.state.drawn["pool_base"] *= 0
-            made.state.save(_folder(folder, "checkpoint_000000000_2"))
+            made.runtime.save("000000000_2", made.state.files(), {})
         if cut:
             real, made._save = made._save, lambda: (real(), (_ for _ in ()).throw(KeyboardInterrupt))
         made.state.load(sorted(folder.glob("checkpoint_*"))[-1])
@@ -221,12 +221,6 @@ def test_alarm_remembers_what_it_saw(small, whole, tmp_path):
     assert stopped(tmp_path / "b", cut=False) == at_once
 
 
-def _folder(parent, name):
-    made = parent / name
-    made.mkdir()
-    return made
-
-
 # ---- checkpoints and telemetry ---------------------------------------------------------------------------------------
 
 
@@ -235,10 +229,10 @@ def test_state_round_trip(adversarial, trainer, tmp_path):
     made._adversarial_step()
     made.state.series_seen = 8
     made.state.best_loss = 0.1 + 0.2
-    made.state.save(tmp_path)
+    LocalRuntime(tmp_path).save("here", made.state.files(), {})
     other = trainer().state
     torch.nn.init.normal_(other.networks.encoder.embed.weight)
-    other.load(tmp_path)
+    other.load(tmp_path / "checkpoint_here")
     assert (other.stage, other.series_seen, other.best_loss) == (2, 8, 0.1 + 0.2)
     assert different(everything(made.state), everything(other)) == []
 

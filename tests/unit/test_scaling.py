@@ -386,22 +386,6 @@ def test_real_households(real_data):
     assert np.abs(peak - 1).max() < 0.15
 
 
-def test_common_course_of_new_series():
-    """What training series share is given back to them exactly; new series of the same dates share nearly the same."""
-    rng = np.random.default_rng(0)
-    shared = np.cumsum(rng.normal(size=2190)) * 0.02 + rng.normal(size=2190)
-    values = np.exp(shared + rng.normal(size=(60, 1, 2190))).astype(np.float32)
-    starts = np.full(60, np.datetime64("2013-01-01", "s"))
-    scaler = fitted(values, starts)
-    kept, guess = scaler.state["common_course"][0, 0], scaler.state["common_guess"][0, 0]
-    assert np.corrcoef(kept, shared - shared.mean())[0, 1] > 0.8
-    assert 0.6 < np.corrcoef(kept, guess)[0, 1] < 0.99
-    scaled = scaler.transform(values, starts)
-    np.testing.assert_allclose(scaler.decode_scores(scaled.residual, scaled.numbers, starts), scaled.scores, atol=1e-4)
-    new = scaler.compose_scores(rng.permutation(scaled.residual), scaled.numbers, starts)
-    assert np.corrcoef(new.mean(axis=(0, 1)), guess)[0, 1] > 0.8
-
-
 def test_a_home_with_a_base_load_gets_few_zeros():
     """A share of zeros is drawn apart from the law; where the law stays above zero it has little say."""
     values, starts = population("zeros")

@@ -5,12 +5,11 @@ import pytest
 
 from ttsgan.config import HouseholdConfig
 from ttsgan.data import spectrum
-from ttsgan.data.calendar import YEAR_DAYS, moments, weekday
-from ttsgan.data.common_course import guess_course
+from ttsgan.data.calendar import DAY_SECONDS, YEAR_DAYS, moments, weekday
 from ttsgan.data.quantiles import place
 from ttsgan.data.scaling import SeriesScaler
 
-SLOTS, LENGTH = 6, 2190
+SLOTS, LENGTH, STEP = 6, 2190, 14_400
 WEEKEND = weekday(moments(np.datetime64("2013-01-01"), LENGTH, 14_400)) >= 5
 
 
@@ -28,10 +27,11 @@ def wave(cycles_a_day):
 
 
 @pytest.mark.parametrize(
-    ("length", "slots"), [(2190, 6), (8760, 24), (2191, 6), (365, 1), (730, 2), (35_040, 96), (50, 6), (3, 6)]
+    ("length", "slots"),
+    [(2190, 6), (8760, 24), (2191, 6), (365, 1), (730, 2), (35_040, 96), (50, 6), (3, 6), (1251, 24 / 7), (520, 1 / 7)],
 )
 def test_every_frequency_but_the_mean_is_in_one_band(length, slots):
-    bands = spectrum.bands(length, slots)
+    bands = spectrum.bands(length, round(DAY_SECONDS / slots))
     np.testing.assert_array_equal((bands > 0).sum(axis=1), [0] + [1] * (length // 2))
     np.testing.assert_allclose(bands.sum(axis=0), 1)
     assert bands.shape[1] <= 36
@@ -39,7 +39,7 @@ def test_every_frequency_but_the_mean_is_in_one_band(length, slots):
 
 def test_bands_of_known_waves():
     """A year's wave, weekly, daily and its sidebands lie in bands of their own; near ones share theirs."""
-    bands = spectrum.bands(LENGTH, SLOTS)
+    bands = spectrum.bands(LENGTH, STEP)
 
     def band_of(cycles_a_day):
         return int(bands[round(cycles_a_day * LENGTH / SLOTS)].argmax())
@@ -53,7 +53,7 @@ def test_bands_of_known_waves():
 
 def test_densities_of_known_series():
     """White noise has density 1 in every band; a pure wave has all its power in one."""
-    bands = spectrum.bands(LENGTH, SLOTS)
+    bands = spectrum.bands(LENGTH, STEP)
     noise = np.random.default_rng(0).normal(size=(400, 1, LENGTH))
     density = np.exp(spectrum.measure(noise, bands, WEEKEND).log_density) - spectrum.LEAST
     np.testing.assert_allclose(density.mean(axis=(0, 1)), 1, atol=0.15)
@@ -66,17 +66,17 @@ def test_densities_of_known_series():
 def test_contrast_is_weekend_less_weekday_over_the_mean():
     values = np.full((1, 1, LENGTH), 2.0)
     values[..., WEEKEND] = 3.0
-    rhythm = spectrum.measure(values, spectrum.bands(LENGTH, SLOTS), WEEKEND)
+    rhythm = spectrum.measure(values, spectrum.bands(LENGTH, STEP), WEEKEND)
     assert rhythm.contrast[0, 0] == pytest.approx(1 / values.mean())
     values[..., ::2] += 0.5
-    assert spectrum.measure(values, spectrum.bands(LENGTH, SLOTS), WEEKEND).contrast[0, 0] == pytest.approx(
+    assert spectrum.measure(values, spectrum.bands(LENGTH, STEP), WEEKEND).contrast[0, 0] == pytest.approx(
         1 / values.mean(), rel=0.01
     )
 
 
 def test_without_a_weekend_there_is_no_contrast():
     values = np.random.default_rng(0).gamma(1.0, size=(2, 1, 24))
-    rhythm = spectrum.measure(values, spectrum.bands(24, 6), np.zeros(24, bool))
+    rhythm = spectrum.measure(values, spectrum.bands(24, STEP), np.zeros(24, bool))
     np.testing.assert_array_equal(rhythm.contrast, 0)
 
 
@@ -85,7 +85,7 @@ def test_the_rhythm_of_others_is_taken_on():
     rng = np.random.default_rng(1)
     course = smooth((40, 1, LENGTH), np.linspace(0.1, 0.9, 40)) + rng.normal(0, 0.5, (40, 1, 1)) * WEEKEND
     values = np.exp(course + rng.uniform(0, 1, (40, 1, 1)) * wave(1))
-    bands, order = spectrum.bands(LENGTH, SLOTS), rng.permutation(40)
+    bands, order = spectrum.bands(LENGTH, STEP), rng.permutation(40)
     before = spectrum.measure(values, bands, WEEKEND)
     wanted = spectrum.Rhythm(*(figure[order] for figure in before))
     ordered = np.sort(values, axis=2)
@@ -98,14 +98,14 @@ def test_the_rhythm_of_others_is_taken_on():
 
 def test_own_rhythm_changes_little():
     values = np.exp(smooth((5, 2, LENGTH), np.full(5, 0.6)))
-    bands, ordered = spectrum.bands(LENGTH, SLOTS), np.sort(values, axis=2)
+    bands, ordered = spectrum.bands(LENGTH, STEP), np.sort(values, axis=2)
     scores = spectrum.with_rhythm(values, ordered, spectrum.measure(values, bands, WEEKEND), bands, WEEKEND)
     np.testing.assert_allclose(place(scores, ordered), values, atol=1e-6)
 
 
 def test_impossible_rhythm_stays_finite():
     values = np.exp(smooth((3, 1, LENGTH), np.full(1, 0.6)))
-    bands = spectrum.bands(LENGTH, SLOTS)
+    bands = spectrum.bands(LENGTH, STEP)
     wanted = spectrum.Rhythm(np.full((3, 1), 50.0), np.full((3, 1, bands.shape[1]), -60.0))
     for ordered in (np.sort(values, axis=2), np.zeros_like(values)):
         assert np.isfinite(spectrum.with_rhythm(values, ordered, wanted, bands, WEEKEND)).all()
@@ -116,43 +116,10 @@ def test_gaps_are_filled_from_the_same_hour_of_the_week():
     values = np.tile(week, 5)[None, None]
     gaps = values.copy()
     gaps[0, 0, [0, 1, 20, 33, 34, 69]] = np.nan
-    np.testing.assert_array_equal(spectrum.fill_by_week(gaps, 14), values)
+    np.testing.assert_array_equal(spectrum.fill_by_week(gaps, DAY_SECONDS // 2), values)
     gaps[0, 0, 3::14] = np.nan  # never seen: between its neighbours
-    np.testing.assert_array_equal(spectrum.fill_by_week(gaps, 14), values)
+    np.testing.assert_array_equal(spectrum.fill_by_week(gaps, DAY_SECONDS // 2), values)
     assert np.isnan(gaps).any()
-
-
-def made_course(members, seed=0, noise=1.0):
-    """A true course, members that share it, and the guess of it."""
-    rng = np.random.default_rng(seed)
-    true = 0.5 * smooth((1, LENGTH), np.full(1, 0.8), seed)
-    rows = true + noise * rng.normal(size=(members, 1, LENGTH))
-    return true[0], rows, guess_course(rows.mean(axis=0), rows, np.random.default_rng(seed + 100))[0]
-
-
-def test_many_members_leave_their_course_and_few_do_not():
-    true, _, guess = made_course(3000)
-    assert np.corrcoef(true, guess)[0, 1] > 0.95
-    assert guess.std() == pytest.approx(true.std(), rel=0.1)
-    true, _, guess = made_course(12, noise=3.0)
-    assert np.corrcoef(true, guess)[0, 1] < 0.5
-
-
-def test_members_stand_out_less_in_the_guess():
-    """By someone who knows the true course, members are found in the mean, and half as well in the guess."""
-
-    def advantage(course, inside, outside):
-        scores = [(rows[:, 0] @ course) / len(course) for rows in (inside, outside)]
-        return (scores[0].mean() - scores[1].mean()) / scores[1].std()
-
-    in_mean, in_guess = [], []
-    for seed in range(4):
-        true, rows, guess = made_course(200, seed)
-        others = true + np.random.default_rng(seed + 50).normal(size=rows.shape)
-        in_mean.append(advantage(rows.mean(axis=0)[0] - true, rows, others))
-        in_guess.append(advantage(guess - true, rows, others))
-    assert np.mean(in_mean) > 2
-    assert np.mean(in_guess) < 0.6 * np.mean(in_mean)
 
 
 @pytest.mark.parametrize(("num_slots", "length", "channels"), [(6, 504, 2), (1, 365, 1), (24, 24, 1), (6, 5, 1)])

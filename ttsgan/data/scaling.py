@@ -185,7 +185,7 @@ class SeriesScaler:
         rest -= numbers[:, layout["loading"], None] * self._common(starts)
         numbers[:, layout["spread"]] = self._project("spread", self._log_spread(rest, observed, starts))
         residual = rest / self._spread(numbers[:, layout["spread"]], starts)
-        complete = spectrum.fill_by_week(values, 7 * self.num_slots)
+        complete = spectrum.fill_by_week(values, self.step_seconds)
         for start in np.unique(starts):
             rows = starts == start
             rhythm = spectrum.measure(complete[rows], self._bands, self._weekend(start))
@@ -243,7 +243,7 @@ class SeriesScaler:
             shape_BT = quantiles.sorted_values(state["grid"], law_BQ, length)
             if state["nonnegative"][c]:
                 share_B = np.minimum(_sigmoid(numbers[:, layout["zero_share"]][:, c]), state["most_zeros"][c])
-                # Drawn apart from the law, a share of zeros may not fit it: a home with a base load has none.
+                # Drawn apart from the law, a share of zeros may not fit it: a home with a base load has few.
                 sum_BT = np.maximum(shape_BT, 0).cumsum(axis=1)
                 most_B = (sum_BT <= MAX_ZEROED * sum_BT[:, -1:]).sum(axis=1)
                 shape_BT = _with_zeros(shape_BT, np.minimum(np.rint(share_B * (length + 1) - 0.5), most_B))
@@ -327,7 +327,7 @@ class SeriesScaler:
 
     @property
     def _bands(self) -> NDArray[np.float64]:
-        return spectrum.bands(int(self.state["shape"][1]), self.num_slots)
+        return spectrum.bands(int(self.state["shape"][1]), self.step_seconds)
 
     def _weekend(self, start: np.datetime64) -> NDArray[np.bool_]:
         return calendar.weekday(calendar.moments(start, int(self.state["shape"][1]), self.step_seconds)) >= 5

@@ -13,12 +13,13 @@ turn (iterated surrogates of Schreiber and Schmitz 1996, with bands in place of 
 Axis letters: B series, C channels, T time steps, W frequencies, K bands.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ttsgan.data.calendar import YEAR_DAYS
+from ttsgan.data.calendar import DAY_SECONDS, YEAR_DAYS
 from ttsgan.data.quantiles import place
 
 LINES = (0, 1, 2, 3, 4, 7)
@@ -37,26 +38,30 @@ ROUNDS = 6
 """Rounds of spectrum and values in turn."""
 
 
-def bands(length: int, num_slots: int) -> NDArray[np.float64]:
-    """Return the mean over each band as a matrix (W, K) for spectra of series of ``length`` steps.
+@cache
+def bands(length: int, step_seconds: int) -> NDArray[np.float64]:
+    """Return the mean over each band as a matrix (W, K), to be read only, for spectra of series of ``length`` steps.
 
-    ``num_slots`` are the steps of a day. Bands without a frequency are left out; the mean of a series is in none.
+    Bands without a frequency are left out; the mean of a series is in none.
     """
-    cycles_W = np.arange(length // 2 + 1) * num_slots / length
+    days = length * step_seconds / DAY_SECONDS
+    cycles_W = np.arange(length // 2 + 1) / days
     line_W = np.rint(cycles_W)
     apart_W = np.abs(cycles_W - line_W) * YEAR_DAYS
     band_W = np.searchsorted(DISTANCES, apart_W, side="right")
-    resolution = YEAR_DAYS * num_slots / length
-    near_week = np.abs(apart_W[:, None] - WEEKLY * np.array(HARMONICS)).min(axis=1) < 1.5 * max(resolution, 1.0)
+    near_week = np.abs(apart_W[:, None] - WEEKLY * np.array(HARMONICS)).min(axis=1) < 1.5 * max(YEAR_DAYS / days, 1.0)
     band_W[near_week & (band_W > 0)] = len(DISTANCES) + 1
     band_W += (len(DISTANCES) + 2) * np.searchsorted(LINES, line_W, side="right")
     band_W[0] = -1
     member_WK = (band_W[:, None] == np.unique(band_W[1:])).astype(np.float64)
-    return member_WK / member_WK.sum(axis=0)
+    mean_WK = member_WK / member_WK.sum(axis=0)
+    mean_WK.flags.writeable = False
+    return mean_WK
 
 
-def fill_by_week(values_BCT: NDArray, week: int) -> NDArray[np.float64]:
+def fill_by_week(values_BCT: NDArray, step_seconds: int) -> NDArray[np.float64]:
     """Return series without gaps: a missing value is that of the last week, or of the next, that has one there."""
+    week = max(1, round(7 * DAY_SECONDS / step_seconds))
     complete = values_BCT.astype(np.float64)
     length = values_BCT.shape[2]
     for b, c in zip(*np.nonzero(np.isnan(values_BCT).any(axis=2)), strict=True):

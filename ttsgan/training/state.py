@@ -144,17 +144,11 @@ class TrainState:
                 holder.load_state_dict(states[kind][name])
         progress = json.loads(files["progress.json"])
         self.stage, self.series_seen = progress["stage"], progress["series_seen"]
-        # Checkpoints of earlier versions have none.
-        self.rollbacks = progress.get("rollbacks", 0)
+        self.rollbacks = progress["rollbacks"]
         self.best_loss, self.diversity = float(progress["best_loss"]), float(progress["diversity"])
 
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint into an empty folder."""
-        for name, content in self.files().items():
-            (folder / name).write_bytes(content)
-
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint that `save` wrote.
+        """Go on from a checkpoint folder that holds what `files` returned.
 
         Raises
         ------

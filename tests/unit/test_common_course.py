@@ -1,0 +1,68 @@
+"""The course that households share: kept where many say it, and its members hidden."""
+
+import numpy as np
+import pytest
+
+from ttsgan.config import HouseholdConfig
+from ttsgan.data.common_course import guess_course
+from ttsgan.data.scaling import SeriesScaler
+
+LENGTH = 2190
+
+
+def smooth(seed):
+    """First-order autoregressive noise (1, T) of unit size."""
+    noise = np.random.default_rng(seed).normal(size=LENGTH)
+    out = np.zeros((1, LENGTH))
+    for t in range(1, LENGTH):
+        out[:, t] = 0.8 * out[:, t - 1] + noise[t]
+    return out / out.std()
+
+
+def made_course(members, seed=0, noise=1.0):
+    """A true course, members that share it, and the guess of it."""
+    rng = np.random.default_rng(seed)
+    true = 0.5 * smooth(seed)
+    rows = true + noise * rng.normal(size=(members, 1, LENGTH))
+    return true[0], rows, guess_course(rows.mean(axis=0), rows, np.random.default_rng(seed + 100))[0]
+
+
+def test_many_members_leave_their_course_and_few_do_not():
+    true, _, guess = made_course(3000)
+    assert np.corrcoef(true, guess)[0, 1] > 0.95
+    assert guess.std() == pytest.approx(true.std(), rel=0.1)
+    true, _, guess = made_course(12, noise=3.0)
+    assert np.corrcoef(true, guess)[0, 1] < 0.5
+
+
+def test_members_stand_out_less_in_the_guess():
+    """By someone who knows the true course, members are found in the mean, and half as well in the guess."""
+
+    def advantage(course, inside, outside):
+        scores = [(rows[:, 0] @ course) / len(course) for rows in (inside, outside)]
+        return (scores[0].mean() - scores[1].mean()) / scores[1].std()
+
+    in_mean, in_guess = [], []
+    for seed in range(4):
+        true, rows, guess = made_course(200, seed)
+        others = true + np.random.default_rng(seed + 50).normal(size=rows.shape)
+        in_mean.append(advantage(rows.mean(axis=0)[0] - true, rows, others))
+        in_guess.append(advantage(guess - true, rows, others))
+    assert np.mean(in_mean) > 2
+    assert np.mean(in_guess) < 0.6 * np.mean(in_mean)
+
+
+def test_common_course_of_new_series():
+    """What training series share is given back to them exactly; new series of the same dates share nearly the same."""
+    rng = np.random.default_rng(0)
+    shared = np.cumsum(rng.normal(size=2190)) * 0.02 + rng.normal(size=2190)
+    values = np.exp(shared + rng.normal(size=(60, 1, 2190))).astype(np.float32)
+    starts = np.full(60, np.datetime64("2013-01-01", "s"))
+    scaler = SeriesScaler(HouseholdConfig(), 14_400).fit(values, starts)
+    kept, guess = scaler.state["common_course"][0, 0], scaler.state["common_guess"][0, 0]
+    assert np.corrcoef(kept, shared - shared.mean())[0, 1] > 0.8
+    assert 0.6 < np.corrcoef(kept, guess)[0, 1] < 0.99
+    scaled = scaler.transform(values, starts)
+    np.testing.assert_allclose(scaler.decode_scores(scaled.residual, scaled.numbers, starts), scaled.scores, atol=1e-4)
+    new = scaler.compose_scores(rng.permutation(scaled.residual), scaled.numbers, starts)
+    assert np.corrcoef(new.mean(axis=(0, 1)), guess)[0, 1] > 0.8
