@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ttsgan.config import DaysConfig
 from ttsgan.models.days import LARGEST, DaysPrior
-from ttsgan.models.layers import Block, KeyValueCache, causal_mask, rotary_angles, rotate
+from ttsgan.models.layers import Block, KeyValueCache, causal_mask, rotary_turns, rotate
 from ttsgan.models.patching import num_tokens, patchify, unpatchify
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def written_out(b: Block, x, mask=None):
     out = torch.zeros_like(x)
     for h in range(heads):
         part = slice(h * e, (h + 1) * e)
-        q_h, k_h = (torch.complex(t[..., part][..., : e // 2], t[..., part][..., e // 2 :]) * turn for t in (q, k))
+        q_h, k_h = (torch.complex(t[..., part][..., 0::2], t[..., part][..., 1::2]) * turn for t in (q, k))
         weight = torch.einsum("bne,bme->bnm", q_h, k_h.conj()).real / math.sqrt(e)
         if mask is not None:
             weight = weight.masked_fill(~mask, -torch.inf)
@@ -82,11 +82,11 @@ def test_steps_with_the_cache_are_the_masked_forward(memory):
 
 
 def test_rotation_keeps_length_and_depends_on_distance_only():
-    angles = rotary_angles(40, 8, CPU)
+    turns = rotary_turns(40, 8, CPU)
     x = torch.randn(1, 1, 40, 8, dtype=torch.float64)
-    torch.testing.assert_close(rotate(x, angles).norm(dim=-1), x.norm(dim=-1), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(rotate(x, turns).norm(dim=-1), x.norm(dim=-1), atol=1e-6, rtol=1e-6)
     q, k = torch.randn(8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
-    turned_q, turned_k = (rotate(t.expand(1, 1, 40, 8), angles)[0, 0] for t in (q, k))
+    turned_q, turned_k = (rotate(t.expand(1, 1, 40, 8), turns)[0, 0] for t in (q, k))
     product = turned_q @ turned_k.T
     for lag in (-7, 0, 1, 20):
         torch.testing.assert_close(
@@ -96,7 +96,7 @@ def test_rotation_keeps_length_and_depends_on_distance_only():
 
 
 def test_first_position_may_be_anywhere():
-    torch.testing.assert_close(rotary_angles(4, 8, CPU, first=9)[0], rotary_angles(13, 8, CPU)[0][9:])
+    torch.testing.assert_close(rotary_turns(4, 8, CPU, first=9), rotary_turns(13, 8, CPU)[9:])
 
 
 def test_attention_is_the_same_when_all_positions_shift():

@@ -10,7 +10,8 @@ from ttsgan.data.quantiles import place
 from ttsgan.data.scaling import SeriesScaler
 
 SLOTS, LENGTH, STEP = 6, 2190, 14_400
-WEEKEND = weekday(moments(np.datetime64("2013-01-01"), LENGTH, 14_400)) >= 5
+DATES = spectrum.Dates.of(np.datetime64("2013-01-01"), LENGTH, STEP)
+WEEKEND = weekday(moments(np.datetime64("2013-01-01"), LENGTH, STEP)) >= 5
 
 
 def smooth(shape, memory, seed=0):
@@ -55,9 +56,9 @@ def test_densities_of_known_series():
     """White noise has density 1 in every band; a pure wave has all its power in one."""
     bands = spectrum.bands(LENGTH, STEP)
     noise = np.random.default_rng(0).normal(size=(400, 1, LENGTH))
-    density = np.exp(spectrum.measure(noise, bands, WEEKEND).log_density) - spectrum.LEAST
+    density = np.exp(spectrum.measure(noise, bands, DATES).log_density) - spectrum.LEAST
     np.testing.assert_allclose(density.mean(axis=(0, 1)), 1, atol=0.15)
-    daily = np.exp(spectrum.measure(wave(1)[None, None], bands, WEEKEND).log_density[0, 0]) - spectrum.LEAST
+    daily = np.exp(spectrum.measure(wave(1)[None, None], bands, DATES).log_density[0, 0]) - spectrum.LEAST
     own = int(bands[LENGTH // SLOTS].argmax())
     assert daily[own] == pytest.approx((LENGTH // 2) / (bands[:, own] > 0).sum())
     assert np.delete(daily, own).max() < 1e-3
@@ -66,32 +67,63 @@ def test_densities_of_known_series():
 def test_contrast_is_weekend_less_weekday_over_the_mean():
     values = np.full((1, 1, LENGTH), 2.0)
     values[..., WEEKEND] = 3.0
-    rhythm = spectrum.measure(values, spectrum.bands(LENGTH, STEP), WEEKEND)
+    rhythm = spectrum.measure(values, spectrum.bands(LENGTH, STEP), DATES)
     assert rhythm.contrast[0, 0] == pytest.approx(1 / values.mean())
     values[..., ::2] += 0.5
-    assert spectrum.measure(values, spectrum.bands(LENGTH, STEP), WEEKEND).contrast[0, 0] == pytest.approx(
+    assert spectrum.measure(values, spectrum.bands(LENGTH, STEP), DATES).contrast[0, 0] == pytest.approx(
         1 / values.mean(), rel=0.01
     )
 
 
 def test_without_a_weekend_there_is_no_contrast():
     values = np.random.default_rng(0).gamma(1.0, size=(2, 1, 24))
-    rhythm = spectrum.measure(values, spectrum.bands(24, STEP), np.zeros(24, bool))
+    monday = spectrum.Dates.of(np.datetime64("2013-01-07"), 24, STEP)
+    rhythm = spectrum.measure(values, spectrum.bands(24, STEP), monday)
     np.testing.assert_array_equal(rhythm.contrast, 0)
+
+
+@pytest.mark.parametrize(
+    ("start", "first"), [("2013-01-01T00:00", 6), ("2013-01-01T08:00", 4), ("2013-01-01T22:00", 1)]
+)
+def test_midnights_are_the_first_steps_of_days(start, first):
+    dates = spectrum.Dates.of(np.datetime64(start), LENGTH, STEP)
+    np.testing.assert_array_equal(np.flatnonzero(dates.midnight), np.arange(first, LENGTH, 6))
+
+
+@pytest.mark.parametrize("step", [DAY_SECONDS, 7 * DAY_SECONDS, 50_000])
+def test_steps_that_make_no_day_have_no_midnight(step):
+    dates = spectrum.Dates.of(np.datetime64("2013-01-01"), 40, step)
+    assert not dates.midnight.any()
+    rhythm = spectrum.measure(np.random.default_rng(0).gamma(1.0, size=(2, 1, 40)), spectrum.bands(40, step), dates)
+    np.testing.assert_array_equal(rhythm.jump, 0)
+
+
+def test_jump_of_a_known_series():
+    """Days of one value each, 1 and 3 in turn: only midnight jumps, by 2; then a rise of .5 inside every day."""
+    days = np.repeat(np.tile([1.0, 3.0], 183)[:365], SLOTS)[None, None]
+    bands = spectrum.bands(LENGTH, STEP)
+    size = days.mean()
+    expected = np.log((2 / size + spectrum.LEAST_JUMP) / spectrum.LEAST_JUMP)
+    assert spectrum.measure(days, bands, DATES).jump[0, 0] == pytest.approx(expected)
+    days[..., 3::SLOTS] += 0.5  # two of five jumps inside a day
+    elsewhere = 365 * 2 * 0.5 / (LENGTH - 365) / days.mean()
+    expected = np.log((2 / days.mean() + spectrum.LEAST_JUMP) / (elsewhere + spectrum.LEAST_JUMP))
+    assert spectrum.measure(days, bands, DATES).jump[0, 0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_rhythm_of_others_is_taken_on():
     """Forty skewed series, each asked for the rhythm of another one, have it, and keep every value of their own."""
     rng = np.random.default_rng(1)
     course = smooth((40, 1, LENGTH), np.linspace(0.1, 0.9, 40)) + rng.normal(0, 0.5, (40, 1, 1)) * WEEKEND
+    course[..., ::SLOTS] += rng.uniform(0, 2, (40, 1, 1))
     values = np.exp(course + rng.uniform(0, 1, (40, 1, 1)) * wave(1))
     bands, order = spectrum.bands(LENGTH, STEP), rng.permutation(40)
-    before = spectrum.measure(values, bands, WEEKEND)
+    before = spectrum.measure(values, bands, DATES)
     wanted = spectrum.Rhythm(*(figure[order] for figure in before))
     ordered = np.sort(values, axis=2)
-    made = place(spectrum.with_rhythm(values, ordered, wanted, bands, WEEKEND), ordered)
+    made = place(spectrum.with_rhythm(values, ordered, wanted, bands, DATES), ordered)
     np.testing.assert_array_equal(np.sort(made, axis=2), ordered)
-    after = spectrum.measure(made, bands, WEEKEND)
+    after = spectrum.measure(made, bands, DATES)
     for got, had, asked in zip(after, before, wanted, strict=True):
         assert np.abs(got - asked).mean() < 0.2 * np.abs(had - asked).mean()
 
@@ -99,16 +131,16 @@ def test_the_rhythm_of_others_is_taken_on():
 def test_own_rhythm_changes_little():
     values = np.exp(smooth((5, 2, LENGTH), np.full(5, 0.6)))
     bands, ordered = spectrum.bands(LENGTH, STEP), np.sort(values, axis=2)
-    scores = spectrum.with_rhythm(values, ordered, spectrum.measure(values, bands, WEEKEND), bands, WEEKEND)
+    scores = spectrum.with_rhythm(values, ordered, spectrum.measure(values, bands, DATES), bands, DATES)
     np.testing.assert_allclose(place(scores, ordered), values, atol=1e-6)
 
 
 def test_impossible_rhythm_stays_finite():
     values = np.exp(smooth((3, 1, LENGTH), np.full(1, 0.6)))
     bands = spectrum.bands(LENGTH, STEP)
-    wanted = spectrum.Rhythm(np.full((3, 1), 50.0), np.full((3, 1, bands.shape[1]), -60.0))
+    wanted = spectrum.Rhythm(np.full((3, 1), 50.0), np.full((3, 1), 50.0), np.full((3, 1, bands.shape[1]), -60.0))
     for ordered in (np.sort(values, axis=2), np.zeros_like(values)):
-        assert np.isfinite(spectrum.with_rhythm(values, ordered, wanted, bands, WEEKEND)).all()
+        assert np.isfinite(spectrum.with_rhythm(values, ordered, wanted, bands, DATES)).all()
 
 
 def test_gaps_are_filled_from_the_same_hour_of_the_week():

@@ -3,12 +3,12 @@
     values  --ranks-->  normal scores  =  habit + loading * common course + spread * residual
             --sort--->  level, zero share and quantile function
 
-The *household numbers* (level, quantile function, habit, loading, spread, rhythm) say everything about a series but the
-order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn residual. Level,
-peaks and load factor come out right by construction, because only the order of the scores is used on the way back; the
-spectrum does, because the order is moved until the values have it (`ttsgan.data.spectrum`). Everything is fitted on
-training series. The *common course* is what all training series of the same dates share (weather, holidays); new series
-get a guess of it that hides its members (`ttsgan.data.common_course`).
+The *household numbers* (level, quantile function, peak, habit, loading, spread, rhythm) say everything about a series
+but the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn residual.
+Level, peaks and load factor come out right by construction, because only the order of the scores is used on the way
+back; the spectrum does, because the order is moved until the values have it (`ttsgan.data.spectrum`). Everything is
+fitted on training series. The *common course* is what all training series of the same dates share (weather, holidays);
+new series get a guess of it that hides its members (`ttsgan.data.common_course`).
 
 Axis letters: B series, C channels, T time steps, S slots of a day, J basis functions of the habit, H household numbers,
 Q points of a quantile function.
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from ttsgan.config import HouseholdConfig
-from ttsgan.data import calendar, quantiles, spectrum
+from ttsgan.data import calendar, laws, quantiles, spectrum, spread
 from ttsgan.data.common_course import guess_course
 from ttsgan.errors import DataError, NotFittedError
 
-SPREAD_COMPONENTS = 4
+SPREAD_COMPONENTS = 6
 MAX_REGULAR = 0.95
 """Largest share of the variance of a new series' scores that habit and common course take."""
 MAX_ZEROED = 0.01
@@ -106,7 +106,10 @@ class SeriesScaler:
             "nonnegative": nonnegative,
             "shape": np.array([channels, length]),
         }
-        _, zero_BC, logq_BF = self._laws(values)
+        self.state["resolution"] = np.array([laws.find_resolution(values[:, c]) for c in range(channels)])
+        level_BC, zero_BC, logq_BF = self._laws(values)
+        log_peak_BC = self._log_peak(values, level_BC)
+        self.state["peak_low"], self.state["peak_high"] = log_peak_BC.min(axis=0), log_peak_BC.max(axis=0)
         self.state["most_zeros"] = _sigmoid(zero_BC).max(axis=0)
         self.state["logq_low"], self.state["logq_high"] = logq_BF.min(axis=0), logq_BF.max(axis=0)
         self._fit_components("quantile", logq_BF, self.config.quantile_components)
@@ -150,9 +153,10 @@ class SeriesScaler:
         if not self.state:
             raise NotFittedError("the scaler has not been fitted; call fit first")
         channels = int(self.state["shape"][0])
-        sizes = {"level": channels, "zero_share": channels}
+        sizes = {"level": channels, "zero_share": channels, "peak": channels}
         sizes |= {name: len(self.state[f"{name}_axes"]) for name in ("quantile", "habit", "spread")}
-        sizes |= {"loading": channels, "contrast": channels, "density": channels * self._bands.shape[1]}
+        sizes |= {"loading": channels, "contrast": channels, "jump": channels}
+        sizes |= {"density": channels * self._bands.shape[1]}
         ends = np.cumsum(list(sizes.values()))
         return {name: slice(int(end - size), int(end)) for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
@@ -178,6 +182,7 @@ class SeriesScaler:
         scores = _fill(self._scores(values, seed), ~observed)
         numbers = np.zeros((len(values), self.num_numbers))
         numbers[:, layout["level"]], numbers[:, layout["zero_share"]] = level_BC, zero_BC
+        numbers[:, layout["peak"]] = self._log_peak(values, level_BC)
         numbers[:, layout["quantile"]] = self._project("quantile", logq_BF)
         numbers[:, layout["habit"]] = self._project("habit", self._habit_coefficients(scores, observed, starts))
         rest = scores - self._habit(numbers[:, layout["habit"]], starts)
@@ -188,8 +193,8 @@ class SeriesScaler:
         complete = spectrum.fill_by_week(values, self.step_seconds)
         for start in np.unique(starts):
             rows = starts == start
-            rhythm = spectrum.measure(complete[rows], self._bands, self._weekend(start))
-            numbers[rows, layout["contrast"]] = rhythm.contrast
+            rhythm = spectrum.measure(complete[rows], self._bands, self._dates(start))
+            numbers[rows, layout["contrast"]], numbers[rows, layout["jump"]] = rhythm.contrast, rhythm.jump
             numbers[rows, layout["density"]] = rhythm.log_density.reshape(rows.sum(), -1)
         scores[~observed] = 0
         _bridge_gaps(residual, observed)
@@ -214,11 +219,12 @@ class SeriesScaler:
         share = 1 - np.minimum(course.var(axis=2, keepdims=True), MAX_REGULAR)
         scores = course + rest * np.sqrt(share / np.maximum(np.square(rest).mean(axis=2, keepdims=True), 1e-9))
         sorted_BCT, density = self._sorted_values(numbers), numbers[:, layout["density"]]
-        wanted = spectrum.Rhythm(numbers[:, layout["contrast"]], density.reshape(*scores.shape[:2], -1))
+        density = density.reshape(*scores.shape[:2], -1)
+        wanted = spectrum.Rhythm(numbers[:, layout["contrast"]], numbers[:, layout["jump"]], density)
         for start in np.unique(starts):
             rows = starts == start
             part = spectrum.Rhythm(*(figure[rows] for figure in wanted))
-            scores[rows] = spectrum.with_rhythm(scores[rows], sorted_BCT[rows], part, self._bands, self._weekend(start))
+            scores[rows] = spectrum.with_rhythm(scores[rows], sorted_BCT[rows], part, self._bands, self._dates(start))
         normal_T = quantiles.plotting_scores(scores.shape[2])
         return quantiles.place(scores, np.broadcast_to(normal_T, scores.shape)).astype(np.float32)
 
@@ -229,7 +235,10 @@ class SeriesScaler:
 
     def inverse(self, scores: NDArray, numbers: NDArray) -> NDArray[np.float32]:
         """Return series (B, C, T) in physical units: the order of ``scores`` under the law that ``numbers`` say."""
-        return quantiles.place(scores, self._sorted_values(np.asarray(numbers, dtype=np.float64))).astype(np.float32)
+        values = quantiles.place(scores, self._sorted_values(np.asarray(numbers, dtype=np.float64)))
+        for c, step in enumerate(self.state["resolution"]):
+            values[:, c] = laws.rounded(values[:, c], step)
+        return values.astype(np.float32)
 
     def _sorted_values(self, numbers: NDArray) -> NDArray[np.float64]:
         """Return the values (B, C, T) that ``numbers`` say, in physical units and rising order."""
@@ -246,8 +255,11 @@ class SeriesScaler:
                 # Drawn apart from the law, a share of zeros may not fit it: a home with a base load has few.
                 sum_BT = np.maximum(shape_BT, 0).cumsum(axis=1)
                 most_B = (sum_BT <= MAX_ZEROED * sum_BT[:, -1:]).sum(axis=1)
-                shape_BT = _with_zeros(shape_BT, np.minimum(np.rint(share_B * (length + 1) - 0.5), most_B))
+                shape_BT = laws.with_zeros(shape_BT, np.minimum(np.rint(share_B * (length + 1) - 0.5), most_B))
             shape_BT = shape_BT / np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
+            if state["nonnegative"][c]:
+                peak_B = np.clip(numbers[:, layout["peak"]][:, c], state["peak_low"][c], state["peak_high"][c])
+                shape_BT = laws.with_peak(shape_BT, peak_B)
             values[:, c] = shape_BT * np.exp(numbers[:, layout["level"]][:, c, None])
         return values
 
@@ -281,6 +293,11 @@ class SeriesScaler:
             law_BQ = quantiles.quantile_function(values[:, c], grid) / np.exp(level_BC[:, c, None])
             rows.append(np.log1p(law_BQ) if self.state["nonnegative"][c] else np.arcsinh(law_BQ))
         return level_BC, np.log(share_BC / (1 - share_BC)), np.concatenate(rows, axis=1)
+
+    def _log_peak(self, values: NDArray, level_BC: NDArray) -> NDArray:
+        """Return the log of the largest value over the mean (B, C); 0 in channels with negative values."""
+        largest_BC = np.maximum(np.nanmax(values, axis=2), 1e-12)
+        return np.where(self.state["nonnegative"], np.log(largest_BC) - level_BC, 0.0)
 
     def _scores(self, values: NDArray, seed: int) -> NDArray[np.float64]:
         flat = quantiles.normal_scores(values.reshape(-1, values.shape[2]), seed)
@@ -329,8 +346,8 @@ class SeriesScaler:
     def _bands(self) -> NDArray[np.float64]:
         return spectrum.bands(int(self.state["shape"][1]), self.step_seconds)
 
-    def _weekend(self, start: np.datetime64) -> NDArray[np.bool_]:
-        return calendar.weekday(calendar.moments(start, int(self.state["shape"][1]), self.step_seconds)) >= 5
+    def _dates(self, start: np.datetime64) -> spectrum.Dates:
+        return spectrum.Dates.of(start, int(self.state["shape"][1]), self.step_seconds)
 
     def _common(self, starts: NDArray, which: str = "common_course") -> NDArray:
         """Return the common course (B, C, T) of the dates of each series; zero where training knew too few."""
@@ -347,40 +364,33 @@ class SeriesScaler:
         return (rest * common).sum(axis=2) / (size + 1e-3 * rest.shape[2])
 
     def _log_spread(self, rest: NDArray, observed: NDArray, starts: NDArray) -> NDArray:
-        """Return the log standard deviation of ``rest`` in each slot of the day (B, C*S)."""
-        out = np.empty((*rest.shape[:2], self.num_slots))
+        """Return the log standard deviation of ``rest`` in each slot of the day and season (B, C*S*K)."""
+        out = np.empty((*rest.shape[:2], self.num_slots, spread.SEASONS))
         for start in np.unique(starts):
-            rows, (slot_T, _) = starts == start, self._basis(start)
-            for s in range(self.num_slots):
-                seen = observed[rows][:, :, slot_T == s]
-                square = (np.square(rest[rows][:, :, slot_T == s]) * seen).sum(axis=2)
-                out[rows, :, s] = 0.5 * np.log((square + 0.1) / (seen.sum(axis=2) + 1))
+            rows = starts == start
+            dates = self._slots_and_seasons(start)
+            out[rows] = spread.log_spreads(rest[rows], observed[rows], *dates, self.num_slots)
         return out.reshape(len(rest), -1)
 
     def _spread(self, components: NDArray, starts: NDArray) -> NDArray:
+        """Return the course (B, C, T) of spreads given by their components."""
         channels, length = (int(n) for n in self.state["shape"])
-        table = np.exp(components @ self.state["spread_axes"] + self.state["spread_mean"])
-        table = table.reshape(len(components), channels, self.num_slots)
+        table = components @ self.state["spread_axes"] + self.state["spread_mean"]
+        table = table.reshape(len(components), channels, self.num_slots, spread.SEASONS)
         out = np.empty((len(components), channels, length))
         for start in np.unique(starts):
             rows = starts == start
-            out[rows] = table[rows][:, :, self._basis(start)[0]]
+            out[rows] = spread.course_of(table[rows], *self._slots_and_seasons(start))
         return out
+
+    def _slots_and_seasons(self, start: np.datetime64) -> tuple[NDArray, NDArray]:
+        length = int(self.state["shape"][1])
+        return self._basis(start)[0], spread.season_weights(start, length, self.step_seconds)
 
 
 def _fill(scores: NDArray, missing: NDArray) -> NDArray:
     scores[missing] = 0
     return scores
-
-
-def _with_zeros(sorted_BT: NDArray, zeros_B: NDArray) -> NDArray:
-    """Return laws whose first ``zeros_B`` values are 0 and the others above it: those that are not rise evenly."""
-    rank_T = np.arange(sorted_BT.shape[1])
-    low_B1 = np.maximum((sorted_BT <= 0).sum(axis=1), zeros_B)[:, None]
-    first_B1 = np.where(sorted_BT > 0, sorted_BT, np.inf).min(axis=1, keepdims=True, initial=np.inf)
-    rise_BT = (rank_T + 1 - zeros_B[:, None]) / (low_B1 + 1 - zeros_B[:, None])
-    ramp_BT = np.where(np.isfinite(first_B1), first_B1, 1.0) * rise_BT
-    return np.where(rank_T < zeros_B[:, None], 0.0, np.where(sorted_BT > 0, sorted_BT, ramp_BT))
 
 
 def _sigmoid(x: NDArray) -> NDArray:

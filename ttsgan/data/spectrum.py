@@ -1,14 +1,16 @@
-"""The spectrum of a series in bands: measured as household numbers, and given to a series that was drawn.
+"""The rhythm of a series, its spectrum in bands above all: measured as household numbers, given to a drawn series.
 
 A band is a distance from the nearest line of the day (0, 1, 2 ... cycles a day): the line itself, the seasons, months,
 the weekly lines beside it, weeks, single days. So the bands of line 0 say how a household's days follow each other, and
 those of line 1 how its daily rhythm comes and goes. The mean of the weekend less that of other days, which has a sign
-that no power can say, is measured apart. The densities of all bands are shares of one variance, and say the
+that no power can say, is measured apart, and so is the jump at midnight, which a stationary spectrum cannot tell from
+other jumps. The densities of all bands are shares of one variance, and say the
 autocorrelations of a series and the strength of its daily and weekly rhythm.
 
 `with_rhythm` gives a series the densities that its numbers say, with the values that they say: the spectrum is scaled
-band by band, which keeps phases and with them the events of single days, and the values are put back by their ranks, in
-turn (iterated surrogates of Schreiber and Schmitz 1996, with bands in place of single frequencies).
+band by band, which keeps phases and with them the events of single days, jumps at midnight are widened or narrowed, and
+the values are put back by their ranks, in turn (iterated surrogates of Schreiber and Schmitz 1996, with bands in place
+of single frequencies).
 
 Axis letters: B series, C channels, T time steps, W frequencies, K bands.
 """
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ttsgan.data import calendar
 from ttsgan.data.calendar import DAY_SECONDS, YEAR_DAYS
 from ttsgan.data.quantiles import place
 
@@ -34,8 +37,33 @@ LEAST = 1e-3
 """Added to densities (white noise is 1) before their logarithm."""
 LARGEST_GAIN = 10.0
 """An amplitude is not multiplied or divided by more in one round."""
+LARGEST_WIDENING = 1.0
+"""The logarithm of a jump at midnight is not moved by more in one round."""
+LEAST_JUMP = 1e-3
+"""Added to jumps, in means of the series, before their logarithm."""
 ROUNDS = 6
 """Rounds of spectrum and values in turn."""
+
+
+class Dates(NamedTuple):
+    """What the dates of a series say of its steps; steps T.
+
+    Attributes
+    ----------
+    weekend : ndarray of bool (T,)
+    midnight : ndarray of bool (T,)
+        The first step of a day, but for the first of the series; nowhere if the step does not divide the day.
+    """
+
+    weekend: NDArray[np.bool_]
+    midnight: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, start: np.datetime64, length: int, step_seconds: int) -> "Dates":
+        """Return the dates of ``length`` steps from ``start``."""
+        at = calendar.moments(start, length, step_seconds)
+        midnight = (at % DAY_SECONDS < step_seconds) & (calendar.slots_per_day(step_seconds) > 1)
+        return cls(calendar.weekday(at) >= 5, midnight & (np.arange(length) > 0))
 
 
 @cache
@@ -83,23 +111,27 @@ class Rhythm(NamedTuple):
     ----------
     contrast : ndarray (B, C)
         Mean of the weekend less that of other days, over the mean absolute value.
+    jump : ndarray (B, C)
+        Log of the mean jump at midnight over that elsewhere; 0 where there is no midnight.
     log_density : ndarray (B, C, K)
         Log mean power in each band, over that of white noise of the same variance, the contrast taken out.
     """
 
     contrast: NDArray[np.float64]
+    jump: NDArray[np.float64]
     log_density: NDArray[np.float64]
 
 
-def measure(values_BCT: NDArray, bands_WK: NDArray, weekend_T: NDArray) -> Rhythm:
-    """Return the rhythm of complete series; ``weekend_T`` is true on weekends."""
-    contrast_BC, rest_BCT = _without_contrast(values_BCT, weekend_T)
+def measure(values_BCT: NDArray, bands_WK: NDArray, dates: Dates) -> Rhythm:
+    """Return the rhythm of complete series of the same dates."""
+    contrast_BC, rest_BCT = _without_contrast(values_BCT, dates.weekend)
     size_BC = np.maximum(np.abs(values_BCT).mean(axis=2), 1e-12)
-    return Rhythm(contrast_BC / size_BC, np.log(_densities(_waves(rest_BCT), bands_WK) + LEAST))
+    jump_BC = _jump(values_BCT / size_BC[..., None], dates.midnight)
+    return Rhythm(contrast_BC / size_BC, jump_BC, np.log(_densities(_waves(rest_BCT), bands_WK) + LEAST))
 
 
 def with_rhythm(
-    scores_BCT: NDArray, sorted_BCT: NDArray, wanted: Rhythm, bands_WK: NDArray, weekend_T: NDArray
+    scores_BCT: NDArray, sorted_BCT: NDArray, wanted: Rhythm, bands_WK: NDArray, dates: Dates
 ) -> NDArray[np.float64]:
     """Return scores whose order gives series with these values and, as nearly as these allow, the wanted rhythm.
 
@@ -112,17 +144,33 @@ def with_rhythm(
     wanted : Rhythm
     bands_WK : ndarray
         `bands` of the length.
-    weekend_T : ndarray of bool
+    dates : Dates
     """
     density_BCK = np.maximum(np.exp(wanted.log_density) - LEAST, 0.1 * LEAST)
-    contrast_BC1 = (wanted.contrast * np.abs(sorted_BCT).mean(axis=2))[..., None]
+    size_BC1 = np.maximum(np.abs(sorted_BCT).mean(axis=2, keepdims=True), 1e-12)
+    contrast_BC1 = wanted.contrast[..., None] * size_BC1
     member_KW = (bands_WK > 0).T.astype(np.float64)
+    first_M = np.flatnonzero(dates.midnight)
     for _ in range(ROUNDS):
-        waves = _waves(_without_contrast(place(scores_BCT, sorted_BCT), weekend_T)[1])
+        waves = _waves(_without_contrast(place(scores_BCT, sorted_BCT), dates.weekend)[1])
         gain_BCK = np.sqrt(density_BCK / np.maximum(_densities(waves, bands_WK), 1e-9))
         waves *= np.clip(gain_BCK, 1 / LARGEST_GAIN, LARGEST_GAIN) @ member_KW
-        scores_BCT = np.fft.irfft(waves, n=scores_BCT.shape[2], axis=2) + contrast_BC1 * weekend_T
+        scores_BCT = np.fft.irfft(waves, n=scores_BCT.shape[2], axis=2) + contrast_BC1 * dates.weekend
+        missing_BC = wanted.jump - _jump(place(scores_BCT, sorted_BCT) / size_BC1, dates.midnight)
+        widen_BC1 = np.exp(np.clip(missing_BC, -LARGEST_WIDENING, LARGEST_WIDENING))[..., None] - 1
+        push_BCM = 0.5 * widen_BC1 * (scores_BCT[..., first_M] - scores_BCT[..., first_M - 1])
+        scores_BCT[..., first_M] += push_BCM
+        scores_BCT[..., first_M - 1] -= push_BCM
     return scores_BCT
+
+
+def _jump(values_BCT: NDArray, midnight_T: NDArray) -> NDArray[np.float64]:
+    """Return the log of the mean jump at midnight over the mean jump elsewhere (B, C), of series of mean size 1."""
+    if not midnight_T.any():
+        return np.zeros(values_BCT.shape[:2])
+    jump = np.abs(np.diff(values_BCT, axis=2))
+    at, elsewhere = (jump[..., which].mean(axis=2) for which in (midnight_T[1:], ~midnight_T[1:]))
+    return np.log((at + LEAST_JUMP) / (elsewhere + LEAST_JUMP))
 
 
 def _without_contrast(values_BCT: NDArray, weekend_T: NDArray) -> tuple[NDArray, NDArray]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ttsgan.config import HouseholdConfig
 from ttsgan.errors import NotFittedError
 
-MAX_KEPT = 512
+MAX_KEPT = 2048
 """Points kept of the law of each number; more training series are thinned to these quantiles."""
 TAIL = 0.1
 """Share of the kept points from which the slope beyond the largest and the smallest is taken."""

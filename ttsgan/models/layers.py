@@ -8,18 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def rotary_angles(num_tokens: int, head_dim: int, device: torch.device, first: int = 0) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines (N, E/2) of rotary positions ``first`` to ``first + num_tokens`` (Su et al. 2021)."""
+def rotary_turns(num_tokens: int, head_dim: int, device: torch.device, first: int = 0) -> Tensor:
+    """Return complex numbers (N, E/2) of size 1: rotary positions from ``first`` on (Su et al. 2021)."""
     speed = 10_000.0 ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
     angle = torch.arange(first, first + num_tokens, device=device, dtype=torch.float32)[:, None] * speed
-    return angle.cos(), angle.sin()
+    return torch.polar(torch.ones_like(angle), angle)
 
 
-def rotate(x_BHNE: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn pairs of coordinates by the angle of their token, so that products depend on distance only."""
-    cos, sin = (a.to(x_BHNE.dtype) for a in angles)
-    even, odd = x_BHNE.chunk(2, dim=-1)
-    return torch.cat([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+def rotate(x: Tensor, turns_NF: Tensor) -> Tensor:
+    """Turn neighbouring coordinates of ``x`` (..., N, 2F) as pairs: their products then depend on distance only."""
+    pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))
+    return torch.view_as_real(torch.view_as_complex(pairs) * turns_NF).flatten(-2).to(x.dtype)
 
 
 class KeyValueCache:
@@ -66,10 +65,14 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
 
-    def _heads(self, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        batch, tokens, width = x_BND.shape
-        qkv = self.query_key_value(self.norm_attention(x_BND))
-        return qkv.view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+    def _heads(self, x_BND: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys, both turned by their positions from ``first`` on, and values (B, H, N, E)."""
+        tokens, width = x_BND.shape[1:]
+        turns = rotary_turns(tokens, width // self.heads, x_BND.device, first).repeat(1, 2 * self.heads)
+        # Values are turned by nothing: one product over whole rows costs half of two over the narrow rows of heads.
+        turns = torch.cat([turns, torch.ones_like(turns[:, : width // 2])], dim=1)
+        qkv = rotate(self.query_key_value(self.norm_attention(x_BND)), turns)
+        return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _finish(self, x_BND: Tensor, attended_BHNE: Tensor) -> Tensor:
         x_BND = x_BND + self.dropout(self.project(attended_BHNE.transpose(1, 2).flatten(2)))
@@ -78,16 +81,13 @@ class Block(nn.Module):
     def forward(self, x_BND: Tensor, mask_NN: Tensor | None = None) -> Tensor:
         """Return the tokens (B, N, D) after one block; ``mask_NN`` is true where a row may look at a column."""
         query, key, value = self._heads(x_BND)
-        angles = rotary_angles(x_BND.shape[1], query.shape[-1], x_BND.device)
-        attended = F.scaled_dot_product_attention(rotate(query, angles), rotate(key, angles), value, attn_mask=mask_NN)
-        return self._finish(x_BND, attended)
+        return self._finish(x_BND, F.scaled_dot_product_attention(query, key, value, attn_mask=mask_NN))
 
     def step(self, x_B1D: Tensor, position: int, cache: KeyValueCache, memory: int) -> Tensor:
         """Return the next token (B, 1, D) of a causal block, as `forward` would under `causal_mask`."""
-        query, key, value = self._heads(x_B1D)
-        angles = rotary_angles(1, query.shape[-1], x_B1D.device, position)
-        keys, values = cache.append(position, rotate(key, angles), value, memory)
-        return self._finish(x_B1D, F.scaled_dot_product_attention(rotate(query, angles), keys, values))
+        query, key, value = self._heads(x_B1D, position)
+        keys, values = cache.append(position, key, value, memory)
+        return self._finish(x_B1D, F.scaled_dot_product_attention(query, keys, values))
 
 
 def causal_mask(num_tokens: int, memory: int, device: torch.device) -> Tensor:

@@ -1,0 +1,73 @@
+"""Zeros, peak and resolution of drawn laws, against values worked out by hand."""
+
+import numpy as np
+import pytest
+
+from ttsgan.config import HouseholdConfig
+from ttsgan.data import laws
+from ttsgan.data.scaling import SeriesScaler
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0.001, 0.001), (0.00025, 0.00025), (0.01, 0.01), (1.0, 1.0), (5.0, 5.0), (1 / 12, 1 / 12)]
+)
+def test_resolution_of_a_meter(step, expected):
+    readings = np.random.default_rng(0).gamma(1.0, 400, size=(20, 500)) // 1 * step
+    readings[:, ::7], readings[:, ::50] = 0, np.nan
+    assert laws.find_resolution(readings.astype(np.float32)) == pytest.approx(expected)
+
+
+def test_readings_of_no_meter_have_no_resolution():
+    rng = np.random.default_rng(0)
+    assert laws.find_resolution(rng.gamma(1.0, size=(20, 500)).astype(np.float32)) == 0
+    assert laws.find_resolution(np.zeros((2, 9), np.float32)) == 0
+    assert laws.find_resolution(np.full((2, 9), np.nan, np.float32)) == 0
+
+
+def test_a_few_odd_readings_do_not_hide_it():
+    readings = np.random.default_rng(0).integers(1, 900, size=20_000) * 0.001
+    readings[::150] += 0.0004
+    assert laws.find_resolution(readings.astype(np.float32)) == pytest.approx(0.001)
+
+
+def test_rounding_keeps_what_is_above_zero_above_it():
+    given = np.array([0.0, 1e-6, 0.0012, 0.0018, 3.00049, -0.0007])
+    np.testing.assert_allclose(laws.rounded(given, 0.001), [0.0, 0.001, 0.001, 0.002, 3.0, -0.001], atol=1e-12)
+    assert laws.rounded(given, 0.0) is given
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.6])
+def test_a_law_reaches_its_peak_and_keeps_its_mean(factor):
+    rng = np.random.default_rng(0)
+    law = np.sort(rng.gamma([[0.5], [2.0], [9.0]], size=(3, 2190)), axis=1)
+    law /= law.mean(axis=1, keepdims=True)
+    made = laws.with_peak(law, np.log(factor * law[:, -1]))
+    np.testing.assert_allclose(made[:, -1], factor * law[:, -1], rtol=0.01)
+    np.testing.assert_allclose(made.mean(axis=1), 1)
+    assert (np.diff(made, axis=1) >= 0).all()
+    # What is below the top 2 % changes only as the mean does.
+    np.testing.assert_allclose(made[:, :2100] / made[:, :1], law[:, :2100] / law[:, :1])
+
+
+def test_a_peak_below_the_rest_of_the_law_is_not_reached():
+    law = np.sort(np.random.default_rng(0).gamma(2.0, size=(1, 2190)), axis=1)
+    made = laws.with_peak(law / law.mean(), np.array([-50.0]))
+    assert np.isfinite(made).all()
+    assert made[0, -1] > made[0, 2100] > made[0, 1000]
+
+
+def test_few_points_have_no_top_to_stretch():
+    law = np.array([[0.5, 1.0, 1.5]])
+    assert laws.with_peak(law, np.array([3.0])) is law
+
+
+def test_new_series_have_the_resolution_and_the_peak_of_their_numbers():
+    """Readings in steps of .25, three homes: whatever order and noise, values are steps and peaks those asked for."""
+    rng = np.random.default_rng(0)
+    values = np.maximum(rng.gamma(2.0, [[[20.0]], [[40.0]], [[90.0]]], size=(3, 1, 336)) // 0.25 * 0.25, 0.25)
+    starts = np.full(3, np.datetime64("2013-01-01", "s"))
+    scaler = SeriesScaler(HouseholdConfig(), 3600).fit(values.astype(np.float32), starts)
+    scaled = scaler.transform(values.astype(np.float32), starts)
+    made = scaler.inverse(scaler.compose_scores(rng.normal(size=values.shape), scaled.numbers, starts), scaled.numbers)
+    np.testing.assert_array_equal(made, np.rint(made / 0.25) * 0.25)
+    np.testing.assert_allclose(made.max(axis=2), values.max(axis=2), rtol=0.02)

@@ -1,0 +1,86 @@
+"""The values of one series in rising order: zeros, peak and resolution given to a law that was drawn.
+
+Axis letters: B series, T ranks.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttsgan.data.quantiles import plotting_scores
+
+PEAK_FROM = 2.0
+"""Normal score from which a law is stretched to reach its peak: its highest 2 %."""
+PEAK_ROUNDS = 4
+"""Rounds of stretching and of dividing by the mean, which the stretch moves."""
+STEEPEST = 0.9
+"""A law is pressed by no more than this share of the logarithm of its peak over the value where the stretch begins."""
+DIVISORS = (1, 2, 3, 4, 6, 8, 12, 24)
+"""Readings of a decimal meter may be means of so many."""
+FINEST = 1e-4
+"""Steps finer than this share of the median reading are no resolution: any value is near a multiple of them."""
+LATTICE_SHARE = 0.99
+SAMPLED = 100_000
+
+
+def find_resolution(values: NDArray[np.float32]) -> float:
+    """Return the step that readings are multiples of (a meter's last digit, or a part of it), or 0 if there is none.
+
+    Parameters
+    ----------
+    values : ndarray of any shape, NaN where missing
+
+    Returns
+    -------
+    float
+        Physical units. The largest power of ten, or part of one by `DIVISORS`, that 99 % of the readings beside zero
+        are multiples of.
+    """
+    seen = np.abs(values[np.isfinite(values) & (values != 0)]).astype(np.float64)
+    seen = seen[:: max(1, len(seen) // SAMPLED)]
+    if not len(seen):
+        return 0.0
+    typical = float(np.median(seen))
+    last = int(np.ceil(np.log10(typical))) + 1
+    steps = sorted({10.0**k / d for k in range(last - 7, last) for d in DIVISORS}, reverse=True)
+    for step in steps:
+        count = seen / step
+        near = np.abs(count - np.rint(count)) < 0.02 + 4e-7 * count  # float32 keeps seven digits
+        if step > FINEST * typical and np.mean(near & (np.rint(count) >= 1)) > LATTICE_SHARE:
+            return step
+    return 0.0
+
+
+def rounded(values: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Return values as multiples of ``step`` (0: as they are); what is above zero stays above it."""
+    if step == 0:
+        return values
+    count = np.rint(values / step)
+    return np.where(values > 0, np.maximum(count, 1), count) * step
+
+
+def with_zeros(sorted_BT: NDArray, zeros_B: NDArray) -> NDArray:
+    """Return laws whose first ``zeros_B`` values are 0 and the others above it: those that are not rise evenly."""
+    rank_T = np.arange(sorted_BT.shape[1])
+    low_B1 = np.maximum((sorted_BT <= 0).sum(axis=1), zeros_B)[:, None]
+    first_B1 = np.where(sorted_BT > 0, sorted_BT, np.inf).min(axis=1, keepdims=True, initial=np.inf)
+    rise_BT = (rank_T + 1 - zeros_B[:, None]) / (low_B1 + 1 - zeros_B[:, None])
+    ramp_BT = np.where(np.isfinite(first_B1), first_B1, 1.0) * rise_BT
+    return np.where(rank_T < zeros_B[:, None], 0.0, np.where(sorted_BT > 0, sorted_BT, ramp_BT))
+
+
+def with_peak(sorted_BT: NDArray, log_peak_B: NDArray) -> NDArray:
+    """Return non-negative laws of mean 1 whose largest value is near ``exp(log_peak_B)``: their top is stretched.
+
+    Drawn apart, the components of a quantile function do not add up to the peaks of real series.
+    """
+    score_T = plotting_scores(sorted_BT.shape[1])
+    if score_T[-1] <= PEAK_FROM:
+        return sorted_BT
+    share_T = np.clip((score_T - PEAK_FROM) / (score_T[-1] - PEAK_FROM), 0, 1)
+    last = np.count_nonzero(share_T == 0) - 1
+    for _ in range(PEAK_ROUNDS):
+        log_BT = np.log(np.maximum(sorted_BT[:, [last, -1]], 1e-12))
+        push_B = np.maximum(log_peak_B - log_BT[:, 1], STEEPEST * (log_BT[:, 0] - log_BT[:, 1]))
+        sorted_BT = np.sort(sorted_BT * np.exp(push_B[:, None] * share_T), axis=1)
+        sorted_BT = sorted_BT / np.maximum(sorted_BT.mean(axis=1, keepdims=True), 1e-12)
+    return sorted_BT
