@@ -28,14 +28,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ttsgan import api, recipes
 from ttsgan.data.simulate import simulate
-from ttsgan.models.layers import Block, causal_mask
+from ttsgan.models.layers import Block
 from ttsgan.training.between import GROUPINGS
 from ttsgan.training.loop import Trainer
 from ttsgan.training.phases import SHARED
@@ -55,6 +54,7 @@ GROWTH = 1.25
 """Most that cost may grow by for each time that tokens do; wider tokens make it a little more than one."""
 
 STAGE = {"step": 2, "days": 1}
+STEPS_OF_A_ROUND = {"step": 4, "days": 1}
 
 
 def population(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -147,11 +147,10 @@ def steps_of_a_year(rounds: int) -> list[dict[str, Any]]:
         figure("step, 2190 points, batch 16: CPU-s per series", per_step["step"] / BATCH, ANCESTOR_CPU_SECONDS / 60),
         figure("days step, 2190 points, batch 16: CPU-s per series", per_step["days"] / BATCH),
     ]
-    shapes = {"step": trainer.config.discriminator, "days": trainer.config.days}
     for kind, seconds in per_step.items():
         trainer.state.series_seen = 0
         rate = flops(lambda k=kind: [one_step(trainer, k) for _ in range(every)]) / every / seconds
-        bare, dense = bare_rate(trainer, shapes[kind], rounds, causal=kind == "days"), product_rate(trainer.dtype)
+        bare, dense = bare_rate(trainer, kind, rounds), product_rate(trainer.dtype)
         name = "step" if kind == "step" else "days step"
         out += [
             figure(f"{name}: FLOP rate over that of a bare stack of its blocks", rate / bare, at_least=0.8),
@@ -165,19 +164,30 @@ def steps_of_a_year(rounds: int) -> list[dict[str, Any]]:
     return out
 
 
-def bare_rate(trainer: Trainer, shape: Any, rounds: int, causal: bool) -> float:
-    """Return the FLOP rate of blocks alone: same width, tokens, batch and precision, forward and backward."""
-    tokens = trainer.data.shape.num_tokens
-    blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(4))
-    mask = causal_mask(tokens, shape.memory, torch.device("cpu")) if causal else None
-    given = torch.randn(BATCH, tokens, shape.width, requires_grad=True)
+def bare_rate(trainer: Trainer, kind: str, rounds: int) -> float:
+    """Return the FLOP rate of the blocks of a step alone, each on as many tokens as there, forward and backward.
+
+    Same widths, batch and precision. What a step adds (embeddings, losses, penalty, optimizer, averages) is left out.
+    """
+    seen: list[tuple[Block, torch.Size, torch.Tensor | None]] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda block, given: seen.append((block, given[0].shape, *given[1:2])))
+        for module in trainer.state.networks.modules()
+        if isinstance(module, Block)
+    ]
+    one_step(trainer, kind)
+    for hook in hooks:
+        hook.remove()
+    calls = [
+        (Block(block.norm_mlp.normalized_shape[0], block.heads), torch.randn(shape, requires_grad=True), *mask)
+        for block, shape, *mask in seen
+    ]
 
     def act() -> None:
-        with autocast(trainer.dtype, torch.device("cpu")):
-            x = given
-            for block in blocks:
-                x = block(x, mask)
-        x.float().square().mean().backward()
+        for block, given, *mask in calls:
+            with autocast(trainer.dtype, torch.device("cpu")):
+                made = block(given, *mask)
+            made.float().square().mean().backward()
 
     return flops(act) / cpu_seconds(act, rounds, 2)
 
@@ -239,39 +249,55 @@ def growth(steps: int) -> list[dict[str, Any]]:
 # ---- two processes ---------------------------------------------------------------------------------------------------
 
 
-def work(rank: int, world: int, folder: str, steps: int) -> None:
-    """Take steps as one of ``world`` workers; write the clock's and the CPU's seconds for each kind."""
+def work(rank: int, folder: str, rounds: int) -> None:
+    """Take the same steps in turn as the only worker and as one of two; write the seconds of every round."""
     torch.set_num_threads(1)
-    if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    trainer = make_trainer(2190, 2 * BATCH, ProcessGroupRuntime() if world > 1 else LocalRuntime())
-    taken = {}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    trainers = [make_trainer(2190, 2 * BATCH, runtime) for runtime in (LocalRuntime(), ProcessGroupRuntime())]
+    taken: dict[str, list[dict[str, list[float]]]] = {kind: [] for kind in STAGE}
     for kind in STAGE:
-        one_step(trainer, kind)
-        began, clock = time.process_time(), time.monotonic()
-        for _ in range(steps if kind == "step" else days_steps(steps)):
-            one_step(trainer, kind)
-        taken[kind] = (time.monotonic() - clock, time.process_time() - began)
-    Path(f"{folder}/{world}-{rank}.json").write_text(json.dumps(taken))
-    if world > 1:
-        dist.destroy_process_group()
+        for number in range(rounds + 1):
+            seconds = {}
+            for name, trainer in zip(("alone", "paired"), trainers, strict=True):
+                dist.barrier()
+                if name == "alone" and rank:
+                    continue  # waits at the next barrier, without computing
+                began, clock = time.process_time(), time.monotonic()
+                for _ in range(STEPS_OF_A_ROUND[kind]):
+                    one_step(trainer, kind)
+                seconds[name] = [time.monotonic() - clock, time.process_time() - began]
+            if number:  # the first warms up
+                taken[kind].append(seconds)
+    Path(f"{folder}/{rank}.json").write_text(json.dumps(taken))
+    dist.destroy_process_group()
 
 
-def workers(steps: int) -> list[dict[str, Any]]:
-    """Return how many more series per second two workers of one thread see than one does; 32 series a step."""
-    out = []
+def workers(rounds: int) -> list[dict[str, Any]]:
+    """Return how many more series per second two workers of one thread see than one does; 32 series a step.
+
+    One and two take turns, so that a change of the machine's speed meets both; medians over rounds.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        for world in (1, 2):
-            mp.start_processes(work, (world, folder, steps), nprocs=world, start_method="spawn")
-        told = {name: json.loads(Path(f"{folder}/{name}.json").read_text()) for name in ("1-0", "2-0", "2-1")}
+        mp.start_processes(work, (folder, rounds), nprocs=2, start_method="spawn")
+        told = [json.loads(Path(f"{folder}/{rank}.json").read_text()) for rank in range(2)]
+    out = []
     for kind, name in (("step", "step"), ("days", "days step")):
-        (clock, cpu), pair = told["1-0"][kind], [told[f"2-{rank}"][kind] for rank in range(2)]
-        clocks, cpus = zip(*pair, strict=True)
+        by_clock, by_cpu, busy = [], [], []
+        for first, second in zip(told[0][kind], told[1][kind], strict=True):
+            both = (first["paired"], second["paired"])
+            by_clock.append(first["alone"][0] / max(clock for clock, _ in both))
+            by_cpu.append(first["alone"][1] / max(cpu for _, cpu in both))
+            busy.append(sum(cpu for _, cpu in both) / sum(clock for clock, _ in both))
         out += [
-            figure(f"{name}: series per second by the clock, two workers over one", clock / max(clocks), at_least=1.8),
-            figure(f"{name}: CPU-s of one worker over those of the busier of two", cpu / max(cpus), at_least=1.8),
-            figure(f"{name}: one worker, share of the clock that it computes", cpu / clock),
-            figure(f"{name}: two workers, share of the clock that they compute", sum(cpus) / sum(clocks)),
+            figure(
+                f"{name}: series per second by the clock, two workers over one",
+                statistics.median(by_clock),
+                at_least=1.8,
+            ),
+            figure(
+                f"{name}: CPU-s of one worker over those of the busier of two", statistics.median(by_cpu), at_least=1.8
+            ),
+            figure(f"{name}: two workers, share of the clock that they compute", statistics.median(busy)),
         ]
     return out
 
@@ -302,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     lines = steps_of_a_year(1 if options.quick else 3)
     lines += growth(4 if options.quick else 8)
-    lines += workers(4 if options.quick else 16)
+    lines += workers(3 if options.quick else 9)
     if options.keep:
         about = {
             "date": datetime.date.today().isoformat(),

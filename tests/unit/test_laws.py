@@ -71,3 +71,18 @@ def test_new_series_have_the_resolution_and_the_peak_of_their_numbers():
     made = scaler.inverse(scaler.compose_scores(rng.normal(size=values.shape), scaled.numbers, starts), scaled.numbers)
     np.testing.assert_array_equal(made, np.rint(made / 0.25) * 0.25)
     np.testing.assert_allclose(made.max(axis=2), values.max(axis=2), rtol=0.02)
+
+
+def test_repeated_readings_are_counted_and_given():
+    """Steps of 5, .0005, .05 and .03 at a mean near 5: one repeats; asked for three, the other two small ones do."""
+    given = np.array([[1.0, 6.0, 6.0005, 6.0505, 6.0805]] * 3)
+    np.testing.assert_array_equal(laws.repeats(given), [1, 1, 1])
+    made = laws.with_repeats(given, np.array([2, 3, 0]))
+    np.testing.assert_allclose(made, [[1.0, 6.0, 6.0005, 6.0505, 6.0505], [1.0, 6.0, 6.0005, 6.0005, 6.0005], given[2]])
+    assert laws.repeats(np.array([[1.0, np.nan, 1.0, 1.0]]))[0] == 1
+    np.testing.assert_allclose(laws.repeat_share(np.array([[[1.0, np.nan, 1.0, 1.0, 3.0]]])), [[1.5 / 3]])
+
+
+def test_a_large_step_is_never_stilled():
+    given = np.array([[1.0, 6.0, 1.0, 6.0]])
+    np.testing.assert_array_equal(laws.with_repeats(given, np.array([3])), given)

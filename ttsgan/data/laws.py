@@ -1,6 +1,6 @@
-"""The values of one series in rising order: zeros, peak and resolution given to a law that was drawn.
+"""What a meter leaves in the values of a series: zeros, peak, resolution, repeated readings.
 
-Axis letters: B series, T ranks.
+Axis letters: B series, T ranks or time steps.
 """
 
 import numpy as np
@@ -18,6 +18,10 @@ DIVISORS = (1, 2, 3, 4, 6, 8, 12, 24)
 """Readings of a decimal meter may be means of so many."""
 FINEST = 1e-4
 """Steps finer than this share of the median reading are no resolution: any value is near a multiple of them."""
+REPEATED = 1e-3
+"""Two readings closer than this share of the mean size of a series repeat each other."""
+LARGEST_STILLED = 0.02
+"""A step of more than this share of the mean size is no repetition, whatever number of them was drawn."""
 LATTICE_SHARE = 0.99
 SAMPLED = 100_000
 
@@ -56,6 +60,34 @@ def rounded(values: NDArray[np.float64], step: float) -> NDArray[np.float64]:
         return values
     count = np.rint(values / step)
     return np.where(values > 0, np.maximum(count, 1), count) * step
+
+
+def repeats(values_BT: NDArray) -> NDArray[np.int64]:
+    """Return how many readings (B,) repeat the one before them; NaN repeats nothing."""
+    size_B1 = np.nanmean(np.abs(values_BT), axis=1, keepdims=True)
+    return (np.abs(np.diff(values_BT, axis=1)) <= REPEATED * size_B1).sum(axis=1)
+
+
+def repeat_share(values_BCT: NDArray) -> NDArray[np.float64]:
+    """Return the share of readings (B, C) that repeat the one before them, with half a reading more: never 0."""
+    count_BC = np.stack([repeats(values_BCT[:, c]) for c in range(values_BCT.shape[1])], axis=1)
+    pairs_BC = (~np.isnan(np.diff(values_BCT, axis=2))).sum(axis=2)
+    return (count_BC + 0.5) / (pairs_BC + 1)
+
+
+def with_repeats(values_BT: NDArray, repeats_B: NDArray) -> NDArray:
+    """Return series with ``repeats_B`` repeated readings or more: of the smallest steps so many become none.
+
+    A quantile function drawn smooth has fewer equal values than readings of a meter have.
+    """
+    out_BT = values_BT.copy()
+    missing_B = np.maximum(repeats_B - repeats(values_BT), 0)
+    for row in np.flatnonzero(missing_B):
+        step_T = np.abs(np.diff(out_BT[row])) / max(np.abs(out_BT[row]).mean(), 1e-12)
+        small = np.flatnonzero((step_T > REPEATED) & (step_T <= LARGEST_STILLED))
+        for at in np.sort(small[np.argsort(step_T[small])[: missing_B[row]]]):
+            out_BT[row, at + 1] = out_BT[row, at]
+    return out_BT
 
 
 def with_zeros(sorted_BT: NDArray, zeros_B: NDArray) -> NDArray:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from sklearn.decomposition import PCA
 
 from ttsgan.config import HouseholdConfig
@@ -110,7 +111,8 @@ class SeriesScaler:
         level_BC, zero_BC, logq_BF = self._laws(values)
         log_peak_BC = self._log_peak(values, level_BC)
         self.state["peak_low"], self.state["peak_high"] = log_peak_BC.min(axis=0), log_peak_BC.max(axis=0)
-        self.state["most_zeros"] = _sigmoid(zero_BC).max(axis=0)
+        self.state["most_repeats"] = laws.repeat_share(values).max(axis=0)
+        self.state["most_zeros"] = expit(zero_BC).max(axis=0)
         self.state["logq_low"], self.state["logq_high"] = logq_BF.min(axis=0), logq_BF.max(axis=0)
         self._fit_components("quantile", logq_BF, self.config.quantile_components)
         scores = _fill(self._scores(values, seed), np.isnan(values))
@@ -153,7 +155,7 @@ class SeriesScaler:
         if not self.state:
             raise NotFittedError("the scaler has not been fitted; call fit first")
         channels = int(self.state["shape"][0])
-        sizes = {"level": channels, "zero_share": channels, "peak": channels}
+        sizes = dict.fromkeys(("level", "zero_share", "peak", "repeats"), channels)
         sizes |= {name: len(self.state[f"{name}_axes"]) for name in ("quantile", "habit", "spread")}
         sizes |= {"loading": channels, "contrast": channels, "jump": channels}
         sizes |= {"density": channels * self._bands.shape[1]}
@@ -183,6 +185,7 @@ class SeriesScaler:
         numbers = np.zeros((len(values), self.num_numbers))
         numbers[:, layout["level"]], numbers[:, layout["zero_share"]] = level_BC, zero_BC
         numbers[:, layout["peak"]] = self._log_peak(values, level_BC)
+        numbers[:, layout["repeats"]] = np.log(laws.repeat_share(values))
         numbers[:, layout["quantile"]] = self._project("quantile", logq_BF)
         numbers[:, layout["habit"]] = self._project("habit", self._habit_coefficients(scores, observed, starts))
         rest = scores - self._habit(numbers[:, layout["habit"]], starts)
@@ -236,8 +239,10 @@ class SeriesScaler:
     def inverse(self, scores: NDArray, numbers: NDArray) -> NDArray[np.float32]:
         """Return series (B, C, T) in physical units: the order of ``scores`` under the law that ``numbers`` say."""
         values = quantiles.place(scores, self._sorted_values(np.asarray(numbers, dtype=np.float64)))
+        share = np.exp(numbers[:, self.layout["repeats"]].astype(np.float64))
+        count = np.rint(np.minimum(share, self.state["most_repeats"]) * values.shape[2] - 0.5).astype(np.int64)
         for c, step in enumerate(self.state["resolution"]):
-            values[:, c] = laws.rounded(values[:, c], step)
+            values[:, c] = laws.with_repeats(laws.rounded(values[:, c], step), count[:, c])
         return values.astype(np.float32)
 
     def _sorted_values(self, numbers: NDArray) -> NDArray[np.float64]:
@@ -251,7 +256,7 @@ class SeriesScaler:
             law_BQ = np.sort(np.expm1(logq_BQ) if state["nonnegative"][c] else np.sinh(logq_BQ), axis=1)
             shape_BT = quantiles.sorted_values(state["grid"], law_BQ, length)
             if state["nonnegative"][c]:
-                share_B = np.minimum(_sigmoid(numbers[:, layout["zero_share"]][:, c]), state["most_zeros"][c])
+                share_B = np.minimum(expit(numbers[:, layout["zero_share"]][:, c]), state["most_zeros"][c])
                 # Drawn apart from the law, a share of zeros may not fit it: a home with a base load has few.
                 sum_BT = np.maximum(shape_BT, 0).cumsum(axis=1)
                 most_B = (sum_BT <= MAX_ZEROED * sum_BT[:, -1:]).sum(axis=1)
@@ -292,7 +297,7 @@ class SeriesScaler:
         for c in range(values.shape[1]):
             law_BQ = quantiles.quantile_function(values[:, c], grid) / np.exp(level_BC[:, c, None])
             rows.append(np.log1p(law_BQ) if self.state["nonnegative"][c] else np.arcsinh(law_BQ))
-        return level_BC, np.log(share_BC / (1 - share_BC)), np.concatenate(rows, axis=1)
+        return level_BC, logit(share_BC), np.concatenate(rows, axis=1)
 
     def _log_peak(self, values: NDArray, level_BC: NDArray) -> NDArray:
         """Return the log of the largest value over the mean (B, C); 0 in channels with negative values."""
@@ -391,10 +396,6 @@ class SeriesScaler:
 def _fill(scores: NDArray, missing: NDArray) -> NDArray:
     scores[missing] = 0
     return scores
-
-
-def _sigmoid(x: NDArray) -> NDArray:
-    return 1 / (1 + np.exp(-x))
 
 
 def _bridge_gaps(residual: NDArray, observed: NDArray) -> None:
