@@ -30,7 +30,7 @@ from bench_train import BATCH, figure, make_trainer, one_step
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from ray_jobs.machines import connected
+from ray_jobs.machines import start_ray
 from ray_jobs.runtime import RayRuntime
 from ttsgan.config import RuntimeConfig
 from ttsgan.training.runtime import ProcessGroupRuntime, Runtime
@@ -89,10 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", default="", help="folder for the figures, as ray-<date>.json")
     options = parser.parse_args(arguments)
     ratios = []
-    with connected(RuntimeConfig()):
+    start_ray(RuntimeConfig(num_workers=options.workers), "local")
+    try:
         for _ in range(options.rounds):
             plain, by_ray = (median_step(kind, options.workers, options.steps) for kind in ("plain", "ray"))
             ratios.append([r / p for r, p in zip(by_ray, plain, strict=True)])
+    finally:
+        ray.shutdown()
     clocks, cpus = zip(*ratios, strict=True)
     lines = [
         figure("a step under Ray Train over one of plain processes, clock", statistics.median(clocks), LIMIT),

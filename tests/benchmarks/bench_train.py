@@ -15,7 +15,6 @@ import argparse
 import datetime
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -50,6 +49,8 @@ LENGTHS = (2190, 4380, 8760, 17_520)
 HOUSEHOLDS = 32
 POOL = 64
 GIGABYTE = 1e9
+SIDE, PRODUCTS = 1024, 5
+"""Side of large matrices, and how many products of them are timed at once."""
 GROWTH = 1.25
 """Most that cost may grow by for each time that tokens do; wider tokens make it a little more than one."""
 
@@ -95,21 +96,19 @@ def one_step(trainer: Trainer, kind: str) -> None:
     trainer.state.series_seen += trainer.config.training.batch_size
 
 
-def days_steps(steps: int) -> int:
-    """Return how many steps of the days are enough where others are taken ``steps`` times: all of them are alike."""
-    return max(1, steps // 4)
+def cpu_seconds(rounds: int, **acts: Callable[[], object]) -> dict[str, float]:
+    """Return the CPU-seconds of every act: the least of ``rounds`` in which they take turns, after one to warm up.
 
-
-def cpu_seconds(act: Callable[[], object], rounds: int, each: int) -> float:
-    """Return the CPU-seconds of one ``act``: the median of ``rounds`` means over ``each``, after one to warm up."""
-    act()
-    taken = []
-    for _ in range(rounds):
-        began = time.process_time()
-        for _ in range(each):
+    A machine that others use is only ever slower than it is: of acts that take turns the least can be compared.
+    """
+    least = dict.fromkeys(acts, float("inf"))
+    for number in range(rounds + 1):
+        for name, act in acts.items():
+            began = time.process_time()
             act()
-        taken.append((time.process_time() - began) / each)
-    return statistics.median(taken)
+            if number:
+                least[name] = min(least[name], time.process_time() - began)
+    return least
 
 
 class Products(TorchDispatchMode):
@@ -142,30 +141,38 @@ def steps_of_a_year(rounds: int) -> list[dict[str, Any]]:
     """Return cost per series, share of a bare stack's rate, and waiting for data, at 2190 points."""
     trainer = make_trainer(2190, BATCH, LocalRuntime())
     every = trainer.config.loss.penalty_interval
-    per_step = {kind: cpu_seconds(lambda k=kind: one_step(trainer, k), rounds, every) for kind in STAGE}
-    out = [
-        figure("step, 2190 points, batch 16: CPU-s per series", per_step["step"] / BATCH, ANCESTOR_CPU_SECONDS / 60),
-        figure("days step, 2190 points, batch 16: CPU-s per series", per_step["days"] / BATCH),
-    ]
-    for kind, seconds in per_step.items():
+
+    def waiting() -> None:
+        for phase in ("discriminator", "generator"):
+            trainer._adversarial_batch(phase)
+
+    out = []
+    for kind, name in (("step", "step"), ("days", "days step")):
+
+        def steps(kind: str = kind) -> None:
+            for _ in range(every):
+                one_step(trainer, kind)
+
+        bare, product = bare_blocks(trainer, kind), product_of(trainer.dtype)
+        seconds = cpu_seconds(rounds, step=steps, bare=bare, product=product, waiting=waiting)
         trainer.state.series_seen = 0
-        rate = flops(lambda k=kind: [one_step(trainer, k) for _ in range(every)]) / every / seconds
-        bare, dense = bare_rate(trainer, kind, rounds), product_rate(trainer.dtype)
-        name = "step" if kind == "step" else "days step"
+        rate = flops(steps) / seconds["step"]
+        limit = ANCESTOR_CPU_SECONDS / 60 if kind == "step" else None
+        of_bare, of_product = flops(bare) / seconds["bare"], PRODUCTS * 2 * SIDE**3 / seconds["product"]
         out += [
-            figure(f"{name}: FLOP rate over that of a bare stack of its blocks", rate / bare, at_least=0.8),
+            figure(f"{name}, 2190 points, batch 16: CPU-s per series", seconds["step"] / every / BATCH, limit),
+            figure(f"{name}: FLOP rate over that of a bare stack of its blocks", rate / of_bare, at_least=0.8),
             figure(f"{name}: GFLOP per CPU-s", rate / 1e9),
-            figure(f"{name}: FLOP rate over that of large matrix products", rate / dense),
+            figure(f"{name}: FLOP rate over that of large matrix products", rate / of_product),
         ]
-    waiting = cpu_seconds(
-        lambda: [trainer._adversarial_batch(phase) for phase in ("discriminator", "generator")], rounds, 10
-    )
-    out.append(figure("share of a step spent on fetching its data and noise", waiting / per_step["step"], 0.02))
+        if kind == "step":
+            share = seconds["waiting"] * every / seconds["step"]
+            out.append(figure("share of a step spent on fetching its data and noise", share, 0.02))
     return out
 
 
-def bare_rate(trainer: Trainer, kind: str, rounds: int) -> float:
-    """Return the FLOP rate of the blocks of a step alone, each on as many tokens as there, forward and backward.
+def bare_blocks(trainer: Trainer, kind: str) -> Callable[[], None]:
+    """Return what runs the blocks of one step alone, each on as many tokens as there, forward and backward.
 
     Same widths, batch and precision. What a step adds (embeddings, losses, penalty, optimizer, averages) is left out.
     """
@@ -189,23 +196,34 @@ def bare_rate(trainer: Trainer, kind: str, rounds: int) -> float:
                 made = block(given, *mask)
             made.float().square().mean().backward()
 
-    return flops(act) / cpu_seconds(act, rounds, 2)
+    return act
 
 
-def product_rate(dtype: torch.dtype) -> float:
-    """Return the FLOP rate of 1024 x 1024 products."""
-    a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
-    return 2 * 1024**3 / cpu_seconds(lambda: a @ b, 3, 5)
+def product_of(dtype: torch.dtype) -> Callable[[], None]:
+    """Return what multiplies large matrices, `PRODUCTS` times."""
+    a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
+
+    def act() -> None:
+        for _ in range(PRODUCTS):
+            a @ b
+
+    return act
 
 
-def measure_length(length: int, steps: int) -> None:
+def measure_length(length: int, rounds: int) -> None:
     """Print what steps at this length take, as a process of its own."""
     torch.set_num_threads(1)
     trainer = make_trainer(length, BATCH, LocalRuntime())
     before = peak_bytes()
-    seconds = cpu_seconds(lambda: one_step(trainer, "step"), 1, steps)
+    every = trainer.config.loss.penalty_interval
+
+    def act() -> None:
+        for _ in range(every):
+            one_step(trainer, "step")
+
+    seconds = cpu_seconds(rounds, step=act)["step"] / every
     peak = peak_bytes()
-    days = cpu_seconds(lambda: one_step(trainer, "days"), 1, days_steps(steps))
+    days = cpu_seconds(rounds, days=lambda: one_step(trainer, "days"))["days"]
     tokens = trainer.data.shape.num_tokens
     print(json.dumps({"tokens": tokens, "seconds": seconds, "before": before, "peak": peak, "days": days}))
 
@@ -217,12 +235,14 @@ def peak_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def growth(steps: int) -> list[dict[str, Any]]:
-    """Return time and memory by length, each length in a process of its own."""
-    told = {}
-    for length in LENGTHS:
-        words = [sys.executable, __file__, "--length", str(length), "--steps", str(steps)]
-        told[length] = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+def growth(passes: int) -> list[dict[str, Any]]:
+    """Return time and memory by length, each length in a process of its own; of several passes the least."""
+    told: dict[int, dict[str, float]] = {}
+    for _ in range(passes):
+        for length in LENGTHS:
+            words = [sys.executable, __file__, "--length", str(length)]
+            new = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+            told[length] = {key: min(value, told.get(length, new)[key]) for key, value in new.items()}
     out, first = [], told[LENGTHS[0]]
     for length, at in told.items():
         limit = 2.0 if length == 8760 else None
@@ -275,29 +295,22 @@ def work(rank: int, folder: str, rounds: int) -> None:
 def workers(rounds: int) -> list[dict[str, Any]]:
     """Return how many more series per second two workers of one thread see than one does; 32 series a step.
 
-    One and two take turns, so that a change of the machine's speed meets both; medians over rounds.
+    One and two take turns, so that a change of the machine's speed meets both; the least of the rounds.
     """
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(work, (folder, rounds), nprocs=2, start_method="spawn")
         told = [json.loads(Path(f"{folder}/{rank}.json").read_text()) for rank in range(2)]
     out = []
     for kind, name in (("step", "step"), ("days", "days step")):
-        by_clock, by_cpu, busy = [], [], []
-        for first, second in zip(told[0][kind], told[1][kind], strict=True):
-            both = (first["paired"], second["paired"])
-            by_clock.append(first["alone"][0] / max(clock for clock, _ in both))
-            by_cpu.append(first["alone"][1] / max(cpu for _, cpu in both))
-            busy.append(sum(cpu for _, cpu in both) / sum(clock for clock, _ in both))
+        rounds_of_both = list(zip(told[0][kind], told[1][kind], strict=True))
+        alone, paired = (
+            [min(max(rank[who][i] for rank in both if who in rank) for both in rounds_of_both) for i in (0, 1)]
+            for who in ("alone", "paired")
+        )
         out += [
-            figure(
-                f"{name}: series per second by the clock, two workers over one",
-                statistics.median(by_clock),
-                at_least=1.8,
-            ),
-            figure(
-                f"{name}: CPU-s of one worker over those of the busier of two", statistics.median(by_cpu), at_least=1.8
-            ),
-            figure(f"{name}: two workers, share of the clock that they compute", statistics.median(busy)),
+            figure(f"{name}: series per second by the clock, two workers over one", alone[0] / paired[0], at_least=1.8),
+            figure(f"{name}: CPU-s of one worker over those of the busier of two", alone[1] / paired[1], at_least=1.8),
+            figure(f"{name}: two workers, share of the clock that they compute", paired[1] / paired[0]),
         ]
     return out
 
@@ -320,15 +333,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: within two minutes on one thread")
     parser.add_argument("--keep", default="", help="folder for the figures, as train-<date>.json")
     parser.add_argument("--length", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--steps", type=int, default=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.length:
-        measure_length(options.length, options.steps)
+        measure_length(options.length, 1)
         return 0
     torch.set_num_threads(1)
-    lines = steps_of_a_year(1 if options.quick else 3)
-    lines += growth(4 if options.quick else 8)
-    lines += workers(3 if options.quick else 9)
+    lines = steps_of_a_year(2 if options.quick else 6)
+    lines += growth(1 if options.quick else 4)
+    lines += workers(2 if options.quick else 9)
     if options.keep:
         about = {
             "date": datetime.date.today().isoformat(),
