@@ -1,4 +1,4 @@
-"""How widely a household's scores spread about its habits: by slot of the day and season of the year.
+"""How widely a household's scores spread about its habits: by slot of the day, times by season of the year.
 
 Seasons are overlapping waves of weights that add up to 1 at every moment, so that the spread changes smoothly.
 
@@ -26,24 +26,24 @@ def season_weights(start: np.datetime64, length: int, step_seconds: int) -> NDAr
 
 def log_spreads(
     rest_BCT: NDArray, observed_BCT: NDArray, slot_T: NDArray, weight_KT: NDArray, num_slots: int
-) -> NDArray[np.float64]:
-    """Return the log standard deviation of ``rest`` in each slot and season (B, C, S, K)."""
-    out_BCSK = np.empty((*rest_BCT.shape[:2], num_slots, len(weight_KT)))
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the log standard deviation of ``rest`` in each slot (B, C, S), and of a season over a slot's (B, C, K)."""
+    log_slot_BCS = np.empty((*rest_BCT.shape[:2], num_slots))
+    relative_BCT = np.empty(rest_BCT.shape)
     for s in range(num_slots):
         at = np.flatnonzero(slot_T == s)
-        seen = observed_BCT[:, :, at].astype(np.float64)
-        square = np.square(rest_BCT[:, :, at]) * seen
-        year = (square.sum(axis=2) + 0.1) / (seen.sum(axis=2) + 1)
-        weight = weight_KT[:, at].T
-        season = (square @ weight + KEPT_STEPS * year[..., None]) / (seen @ weight + KEPT_STEPS)
-        out_BCSK[:, :, s] = 0.5 * np.log(season)
-    return out_BCSK
+        seen = observed_BCT[:, :, at]
+        variance_BC = (np.square(rest_BCT[:, :, at]) * seen).sum(axis=2) + 0.1
+        variance_BC = variance_BC / (seen.sum(axis=2) + 1)
+        log_slot_BCS[:, :, s] = 0.5 * np.log(variance_BC)
+        relative_BCT[:, :, at] = np.square(rest_BCT[:, :, at]) * seen / variance_BC[..., None]
+    kept = KEPT_STEPS * num_slots
+    season_BCK = (relative_BCT @ weight_KT.T + kept) / (observed_BCT.astype(np.float64) @ weight_KT.T + kept)
+    return log_slot_BCS, 0.5 * np.log(season_BCK)
 
 
-def course_of(log_spread_BCSK: NDArray, slot_T: NDArray, weight_KT: NDArray) -> NDArray[np.float64]:
-    """Return the standard deviation at each step (B, C, T): the seasons' logarithms, weighed."""
-    out_BCT = np.empty((*log_spread_BCSK.shape[:2], len(slot_T)))
-    for s in range(log_spread_BCSK.shape[2]):
-        at = np.flatnonzero(slot_T == s)
-        out_BCT[:, :, at] = np.exp(log_spread_BCSK[:, :, s] @ weight_KT[:, at])
-    return out_BCT
+def course_of(
+    log_slot_BCS: NDArray, log_season_BCK: NDArray, slot_T: NDArray, weight_KT: NDArray
+) -> NDArray[np.float64]:
+    """Return the standard deviation at each step (B, C, T): that of its slot times those of the seasons, weighed."""
+    return np.exp(log_slot_BCS[:, :, slot_T] + log_season_BCK @ weight_KT)
