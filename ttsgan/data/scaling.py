@@ -23,12 +23,11 @@ from scipy.special import expit, logit
 from sklearn.decomposition import PCA
 
 from ttsgan.config import HouseholdConfig
-from ttsgan.data import calendar, laws, quantiles, spectrum, spread
+from ttsgan.data import calendar, laws, quantiles, spectrum
 from ttsgan.data.common_course import guess_course
 from ttsgan.errors import DataError, NotFittedError
 
-SPREAD_COMPONENTS, SEASON_COMPONENTS = 4, 2
-COMPONENTS = ("quantile", "habit", "spread", "season_spread")
+SPREAD_COMPONENTS = 4
 MAX_REGULAR = 0.95
 """Largest share of the variance of a new series' scores that habit and common course take."""
 MAX_ZEROED = 0.01
@@ -123,9 +122,7 @@ class SeriesScaler:
         rest = scores - self._habit(self._project("habit", habit_BF), starts)
         self._fit_common(rest, observed, starts, seed)
         rest -= self._loading(rest, observed, starts)[..., None] * self._common(starts)
-        slot_BF, season_BF = self._log_spreads(rest, observed, starts)
-        self._fit_components("spread", slot_BF, SPREAD_COMPONENTS)
-        self._fit_components("season_spread", season_BF, SEASON_COMPONENTS)
+        self._fit_components("spread", self._log_spread(rest, observed, starts), SPREAD_COMPONENTS)
         return self
 
     def _fit_components(self, name: str, rows_BF: NDArray, count: int) -> None:
@@ -159,7 +156,7 @@ class SeriesScaler:
             raise NotFittedError("the scaler has not been fitted; call fit first")
         channels = int(self.state["shape"][0])
         sizes = dict.fromkeys(("level", "zero_share", "peak", "repeats"), channels)
-        sizes |= {name: len(self.state[f"{name}_axes"]) for name in COMPONENTS}
+        sizes |= {name: len(self.state[f"{name}_axes"]) for name in ("quantile", "habit", "spread")}
         sizes |= {"loading": channels, "contrast": channels, "jump": channels}
         sizes |= {"density": channels * self._bands.shape[1]}
         ends = np.cumsum(list(sizes.values()))
@@ -194,9 +191,8 @@ class SeriesScaler:
         rest = scores - self._habit(numbers[:, layout["habit"]], starts)
         numbers[:, layout["loading"]] = self._loading(rest, observed, starts)
         rest -= numbers[:, layout["loading"], None] * self._common(starts)
-        for name, rows_BF in zip(("spread", "season_spread"), self._log_spreads(rest, observed, starts), strict=True):
-            numbers[:, layout[name]] = self._project(name, rows_BF)
-        residual = rest / self._spread(numbers, starts)
+        numbers[:, layout["spread"]] = self._project("spread", self._log_spread(rest, observed, starts))
+        residual = rest / self._spread(numbers[:, layout["spread"]], starts)
         complete = spectrum.fill_by_week(values, self.step_seconds)
         for start in np.unique(starts):
             rows = starts == start
@@ -211,7 +207,7 @@ class SeriesScaler:
         """Return the scores (B, C, T) of the residuals (B, C, T) that `transform` found with these numbers (B, H)."""
         numbers = np.asarray(numbers, dtype=np.float64)
         course = self._course(numbers, starts, "common_course")
-        return (course + residual * self._spread(numbers, starts)).astype(np.float32)
+        return (course + residual * self._spread(numbers[:, self.layout["spread"]], starts)).astype(np.float32)
 
     def compose_scores(self, residual: NDArray, numbers: NDArray, starts: NDArray) -> NDArray[np.float32]:
         """Return the scores (B, C, T) of new series from residuals (B, C, T) and numbers (B, H) that were drawn.
@@ -222,7 +218,7 @@ class SeriesScaler:
         """
         layout, numbers = self.layout, np.asarray(numbers, dtype=np.float64)
         course = self._course(numbers, starts, "common_guess")
-        rest = residual * self._spread(numbers, starts)
+        rest = residual * self._spread(numbers[:, layout["spread"]], starts)
         share = 1 - np.minimum(course.var(axis=2, keepdims=True), MAX_REGULAR)
         scores = course + rest * np.sqrt(share / np.maximum(np.square(rest).mean(axis=2, keepdims=True), 1e-9))
         sorted_BCT, density = self._sorted_values(numbers), numbers[:, layout["density"]]
@@ -372,33 +368,26 @@ class SeriesScaler:
         size = (common * common).sum(axis=2)
         return (rest * common).sum(axis=2) / (size + 1e-3 * rest.shape[2])
 
-    def _log_spreads(self, rest: NDArray, observed: NDArray, starts: NDArray) -> tuple[NDArray, NDArray]:
-        """Return the log standard deviation of ``rest`` by slot (B, C*S), and by season over that (B, C*K)."""
-        by_slot = np.empty((*rest.shape[:2], self.num_slots))
-        by_season = np.empty((*rest.shape[:2], spread.SEASONS))
+    def _log_spread(self, rest: NDArray, observed: NDArray, starts: NDArray) -> NDArray:
+        """Return the log standard deviation of ``rest`` in each slot of the day (B, C*S)."""
+        out = np.empty((*rest.shape[:2], self.num_slots))
         for start in np.unique(starts):
-            rows, dates = starts == start, self._slots_and_seasons(start)
-            by_slot[rows], by_season[rows] = spread.log_spreads(rest[rows], observed[rows], *dates, self.num_slots)
-        return by_slot.reshape(len(rest), -1), by_season.reshape(len(rest), -1)
+            rows, (slot_T, _) = starts == start, self._basis(start)
+            for s in range(self.num_slots):
+                seen = observed[rows][:, :, slot_T == s]
+                square = (np.square(rest[rows][:, :, slot_T == s]) * seen).sum(axis=2)
+                out[rows, :, s] = 0.5 * np.log((square + 0.1) / (seen.sum(axis=2) + 1))
+        return out.reshape(len(rest), -1)
 
-    def _spread(self, numbers: NDArray, starts: NDArray) -> NDArray:
-        """Return the course (B, C, T) of the spreads that numbers say."""
+    def _spread(self, components: NDArray, starts: NDArray) -> NDArray:
         channels, length = (int(n) for n in self.state["shape"])
-        by_slot, by_season = (
-            (numbers[:, self.layout[name]] @ self.state[f"{name}_axes"] + self.state[f"{name}_mean"]).reshape(
-                len(numbers), channels, -1
-            )
-            for name in ("spread", "season_spread")
-        )
-        out = np.empty((len(numbers), channels, length))
+        table = np.exp(components @ self.state["spread_axes"] + self.state["spread_mean"])
+        table = table.reshape(len(components), channels, self.num_slots)
+        out = np.empty((len(components), channels, length))
         for start in np.unique(starts):
             rows = starts == start
-            out[rows] = spread.course_of(by_slot[rows], by_season[rows], *self._slots_and_seasons(start))
+            out[rows] = table[rows][:, :, self._basis(start)[0]]
         return out
-
-    def _slots_and_seasons(self, start: np.datetime64) -> tuple[NDArray, NDArray]:
-        length = int(self.state["shape"][1])
-        return self._basis(start)[0], spread.season_weights(start, length, self.step_seconds)
 
 
 def _fill(scores: NDArray, missing: NDArray) -> NDArray:
