@@ -340,7 +340,7 @@ def test_average_after_steps_is_the_closed_form(trainer):
 def test_the_best_prior_is_kept(two_stages, trainer):
     """A rate that is too high makes the validation loss wander: its least is what stays."""
     made = trainer(
-        "training.days_lr=1", "training.days_share=0.6", "training.log_interval=1", "training.ema_half_life=4"
+        "training.days_lr=3", "training.days_share=0.6", "training.log_interval=1", "training.ema_half_life=4"
     )
     two_stages(made)
     values = made.telemetry.of("validation/days")
