@@ -64,7 +64,7 @@ def test_dependence_on_the_condition_is_recovered():
     for at in (torch.tensor([1.0, 0.0]), torch.tensor([0.0, -1.5]), torch.zeros(2)):
         drawn = draw(fitted, at.expand(4000, 2))
         # Shrinkage, and the noise given to conditions, take a tenth of a slope and leave a little more to chance.
-        torch.testing.assert_close(drawn.mean(0), 0.9 * at @ slope, atol=0.1, rtol=0)
+        torch.testing.assert_close(drawn.mean(0), 0.9 * at @ slope, atol=0.05, rtol=0)
         torch.testing.assert_close(torch.cov(drawn.T), rest, atol=0.15, rtol=0)
 
 

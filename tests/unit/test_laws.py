@@ -74,13 +74,26 @@ def test_new_series_have_the_resolution_and_the_peak_of_their_numbers():
 
 
 def test_repeated_readings_are_counted_and_given():
-    """Steps of 5, .0005, .05 and .03 at a mean near 5: one repeats; asked for three, the other two small ones do."""
-    given = np.array([[1.0, 6.0, 6.0005, 6.0505, 6.0805]] * 3)
+    """Steps of 5, .0005, .02 and .015 at a mean near 5: one repeats; asked for three, the other two small ones do."""
+    given = np.array([[1.0, 6.0, 6.0005, 6.0205, 6.0355]] * 3)
     np.testing.assert_array_equal(laws.repeats(given), [1, 1, 1])
     made = laws.with_repeats(given, np.array([2, 3, 0]))
-    np.testing.assert_allclose(made, [[1.0, 6.0, 6.0005, 6.0505, 6.0505], [1.0, 6.0, 6.0005, 6.0005, 6.0005], given[2]])
+    # Of two readings either, which are as near to their mean; of four the nearest.
+    assert made[0, 3] == made[0, 4] in given[0, 3:]
+    np.testing.assert_array_equal(made[0, :3], given[0, :3])
+    np.testing.assert_array_equal(made[1:], [[1.0] + [6.0205] * 4, given[2]])
     assert laws.repeats(np.array([[1.0, np.nan, 1.0, 1.0]]))[0] == 1
     np.testing.assert_allclose(laws.repeat_share(np.array([[[1.0, np.nan, 1.0, 1.0, 3.0]]])), [[1.5 / 3]])
+
+
+def test_repeats_keep_mean_zeros_and_earlier_repeats():
+    given = np.random.default_rng(0).gamma(1.0, size=(20, 2190)) // 0.0005 * 0.0005
+    given[:, 100:140] = 0
+    before = laws.repeats(given)
+    made = laws.with_repeats(given, before + 2)
+    assert (laws.repeats(made) >= before + 2).all()
+    np.testing.assert_array_equal(made == 0, given == 0)
+    np.testing.assert_allclose(made.mean(axis=1), given.mean(axis=1), rtol=2e-5)
 
 
 def test_a_large_step_is_never_stilled():

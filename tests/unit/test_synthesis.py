@@ -94,7 +94,7 @@ def test_peaks_and_zero_follow_the_drawn_numbers():
     generator = torch.Generator().manual_seed(synthesis.seed_of(0, "chunk", 2))
     numbers = made.networks.draw_household(made.networks.standard_latents(torch.from_numpy(cond)), generator)
     level = np.exp(numbers.numpy()[:, made.scaler.layout["level"]])
-    np.testing.assert_allclose(drawn.mean(2), level, rtol=5e-4)
+    np.testing.assert_allclose(drawn.mean(2), level, rtol=1e-4)
 
 
 def test_condition_matters():

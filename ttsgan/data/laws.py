@@ -20,10 +20,12 @@ FINEST = 1e-4
 """Steps finer than this share of the median reading are no resolution: any value is near a multiple of them."""
 REPEATED = 1e-3
 """Two readings closer than this share of the mean size of a series repeat each other."""
-LARGEST_STILLED = 0.02
+LARGEST_STILLED = 0.005
 """A step of more than this share of the mean size is no repetition, whatever number of them was drawn."""
 LATTICE_SHARE = 0.99
+"""Share of readings that must be multiples of a resolution."""
 SAMPLED = 100_000
+"""Readings that are looked at to find it."""
 
 
 def find_resolution(values: NDArray[np.float32]) -> float:
@@ -78,15 +80,26 @@ def repeat_share(values_BCT: NDArray) -> NDArray[np.float64]:
 def with_repeats(values_BT: NDArray, repeats_B: NDArray) -> NDArray:
     """Return series with ``repeats_B`` repeated readings or more: of the smallest steps so many become none.
 
-    A quantile function drawn smooth has fewer equal values than readings of a meter have.
+    A quantile function drawn smooth has fewer equal values than readings of a meter have. Readings that repeat each
+    other all take one of their values, such that the mean of the series stays; zeros stay what they are.
     """
     out_BT = values_BT.copy()
     missing_B = np.maximum(repeats_B - repeats(values_BT), 0)
     for row in np.flatnonzero(missing_B):
-        step_T = np.abs(np.diff(out_BT[row])) / max(np.abs(out_BT[row]).mean(), 1e-12)
+        x_T = out_BT[row]
+        step_T = np.abs(np.diff(x_T)) / max(np.abs(x_T).mean(), 1e-12)
+        step_T[(x_T[1:] == 0) != (x_T[:-1] == 0)] = np.inf
         small = np.flatnonzero((step_T > REPEATED) & (step_T <= LARGEST_STILLED))
-        for at in np.sort(small[np.argsort(step_T[small])[: missing_B[row]]]):
-            out_BT[row, at + 1] = out_BT[row, at]
+        stilled = small[np.argsort(step_T[small])[: missing_B[row]]]
+        equal_T = step_T <= REPEATED
+        equal_T[stilled] = True
+        run_T = np.concatenate([[0], np.cumsum(~equal_T)])
+        moved = 0.0
+        for run in np.unique(run_T[stilled]):
+            at = slice(*np.searchsorted(run_T, [run, run + 1]))
+            readings = x_T[at].copy()
+            x_T[at] = readings[np.abs(readings - (readings.sum() - moved) / len(readings)).argmin()]
+            moved += (x_T[at] - readings).sum()
     return out_BT
 
 

@@ -115,8 +115,8 @@ class SeriesScaler:
         self.state["most_zeros"] = expit(zero_BC).max(axis=0)
         self.state["logq_low"], self.state["logq_high"] = logq_BF.min(axis=0), logq_BF.max(axis=0)
         self._fit_components("quantile", logq_BF, self.config.quantile_components)
-        scores = _fill(self._scores(values, seed), np.isnan(values))
         observed = ~np.isnan(values)
+        scores = np.where(observed, self._scores(values, seed), 0.0)
         habit_BF = self._habit_coefficients(scores, observed, starts)
         self._fit_components("habit", habit_BF, self.config.habit_components)
         rest = scores - self._habit(self._project("habit", habit_BF), starts)
@@ -181,7 +181,7 @@ class SeriesScaler:
             raise DataError(f"series have {values.shape[1:]} (channels, points); the scaler was fitted on {wanted}")
         observed = ~np.isnan(values)
         level_BC, zero_BC, logq_BF = self._laws(values)
-        scores = _fill(self._scores(values, seed), ~observed)
+        scores = np.where(observed, self._scores(values, seed), 0.0)
         numbers = np.zeros((len(values), self.num_numbers))
         numbers[:, layout["level"]], numbers[:, layout["zero_share"]] = level_BC, zero_BC
         numbers[:, layout["peak"]] = self._log_peak(values, level_BC)
@@ -199,7 +199,6 @@ class SeriesScaler:
             rhythm = spectrum.measure(complete[rows], self._bands, self._dates(start))
             numbers[rows, layout["contrast"]], numbers[rows, layout["jump"]] = rhythm.contrast, rhythm.jump
             numbers[rows, layout["density"]] = rhythm.log_density.reshape(rows.sum(), -1)
-        scores[~observed] = 0
         _bridge_gaps(residual, observed)
         return Scaled(scores.astype(np.float32), residual.astype(np.float32), observed, numbers.astype(np.float32))
 
@@ -388,11 +387,6 @@ class SeriesScaler:
             rows = starts == start
             out[rows] = table[rows][:, :, self._basis(start)[0]]
         return out
-
-
-def _fill(scores: NDArray, missing: NDArray) -> NDArray:
-    scores[missing] = 0
-    return scores
 
 
 def _bridge_gaps(residual: NDArray, observed: NDArray) -> None:

@@ -156,6 +156,8 @@ def with_rhythm(
         gain_BCK = np.sqrt(density_BCK / np.maximum(_densities(waves, bands_WK), 1e-9))
         waves *= np.clip(gain_BCK, 1 / LARGEST_GAIN, LARGEST_GAIN) @ member_KW
         scores_BCT = np.fft.irfft(waves, n=scores_BCT.shape[2], axis=2) + contrast_BC1 * dates.weekend
+        if not len(first_M):
+            continue
         missing_BC = wanted.jump - _jump(place(scores_BCT, sorted_BCT) / size_BC1, dates.midnight)
         widen_BC1 = np.exp(np.clip(missing_BC, -LARGEST_WIDENING, LARGEST_WIDENING))[..., None] - 1
         push_BCM = 0.5 * widen_BC1 * (scores_BCT[..., first_M] - scores_BCT[..., first_M - 1])
