@@ -22,7 +22,7 @@ from ttsgan.errors import ConfigError
 
 
 def quick() -> RunConfig:
-    """Return a run for two cores and nine minutes: the simulated sample, or a few hundred households. The default."""
+    """Return a run for two cores and ten minutes: the simulated sample, or a few hundred households. The default."""
     return RunConfig(recipe="quick")
 
 
