@@ -30,8 +30,8 @@ def base() -> RunConfig:
     """Return a run for two cores: more training of a larger prior; about an hour by its steps, but not measured."""
     return RunConfig(
         recipe="base",
-        days=DaysConfig(width=128, depth=4),
-        training=TrainingConfig(max_series=36_000, checkpoint_interval=4_000),
+        days=DaysConfig(width=192, depth=3, memory=60),
+        training=TrainingConfig(max_series=70_000, checkpoint_interval=10_000),
         evaluate=EvaluateConfig(max_series=2_000, bootstrap=500),
     )
 
@@ -41,7 +41,7 @@ def large() -> RunConfig:
     return RunConfig(
         recipe="large",
         encoder=EncoderConfig(width=128, depth=4, heads=8, latent_dim=32),
-        days=DaysConfig(width=384, depth=8, heads=8, memory=120, mixtures=8),
+        days=DaysConfig(width=384, depth=8, heads=8, memory=120, crop=244, mixtures=8),
         generator=GeneratorConfig(width=192, depth=3, heads=8, noise_dim=32),
         discriminator=DiscriminatorConfig(width=192, depth=4, heads=8),
         training=TrainingConfig(

@@ -293,7 +293,7 @@ def test_the_prior_earns_its_place(tmp_path):
     """On London structured noise is worth more than white noise with the same adversarial steps."""
     if not data_file("london-4h", data_folder(None)).exists():
         pytest.skip("the series of London are not there; set TTSGAN_DATA to their folder")
-    options = ["--splits", "2", "--seeds", "1", "--series-seen", "1600", "--parts", "white noise"]
+    options = ["--splits", "2", "--seeds", "1", "--series-seen", "4500", "--parts", "white noise"]
     main(["--sets", "london-4h", *options, "--out", str(tmp_path)])
     (text,) = tmp_path.glob("*.md")
     (row,) = [line for line in text.read_text().splitlines() if line.startswith("| white noise ")]

@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, help="seeds to train; default: 20, or none with --losses")
     parser.add_argument("--losses", action="store_true", help="train every adversarial loss")
     parser.add_argument("--steps", type=int, default=300, help="adversarial steps of each loss")
-    parser.add_argument("--series-seen", type=int, default=1600, help="budget: training.max_series")
+    parser.add_argument("--series-seen", type=int, default=4500, help="budget: training.max_series")
     parser.add_argument("--homes", type=int, default=1000, help="simulated homes, half of them for training")
     options = parser.parse_args(arguments)
     seeds = (0 if options.losses else 20) if options.seeds is None else options.seeds
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @pytest.mark.benchmark
 def test_no_seed_strays_far(tmp_path):
-    options = ["--seeds", "5", "--series-seen", "640", "--homes", "200", "--out", str(tmp_path)]
+    options = ["--seeds", "5", "--series-seen", "1800", "--homes", "200", "--out", str(tmp_path)]
     assert main(options) == 0
 
 

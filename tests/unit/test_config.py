@@ -123,7 +123,7 @@ BAD = [
     ("encoder.width", 31), ("encoder.width", 0), ("encoder.heads", 0), ("encoder.depth", 0), ("encoder.latent_dim", 0),
     ("encoder.dropout", 1.0), ("encoder.dropout", -0.1), ("encoder.kl_weight", -1.0), ("encoder.free_bits", -1.0),
     ("household.quantile_components", 0), ("household.habit_components", 0), ("household.mixtures", 0),
-    ("days.width", 91), ("days.heads", 0), ("days.depth", 0), ("days.memory", 0), ("days.mixtures", 0),
+    ("days.width", 91), ("days.heads", 0), ("days.depth", 0), ("days.memory", 0), ("days.crop", 0), ("days.mixtures", 0),
     ("days.dropout", 1.0), ("days.jitter", -0.1), ("generator.width", 51), ("generator.heads", 0),
     ("generator.depth", 0), ("generator.noise", "pink"), ("generator.noise_dim", 0),
     ("generator.correction_limit", 0.0), ("discriminator.width", 51), ("discriminator.heads", 0),

@@ -76,8 +76,8 @@ def test_steps_with_the_cache_are_the_masked_forward(memory):
     b = block(24, 4)
     x = torch.randn(2, 13, 24, generator=torch.Generator().manual_seed(2))
     whole = b(x, causal_mask(13, memory, CPU))
-    cache = KeyValueCache(13)
-    steps = torch.cat([b.step(x[:, n : n + 1], n, cache, memory) for n in range(13)], dim=1)
+    cache = KeyValueCache(memory)
+    steps = torch.cat([b.step(x[:, n : n + 1], n, cache) for n in range(13)], dim=1)
     torch.testing.assert_close(steps, whole, atol=1e-5, rtol=1e-5)
 
 

@@ -219,6 +219,24 @@ def test_days_loss_is_per_value_of_observed_days(trainer, small):
     torch.testing.assert_close(value, -density[seen].mean() / 6)
 
 
+def test_days_loss_of_a_crop_is_that_of_series_that_begin_and_end_there(trainer, small):
+    """What lies outside the crop has no influence: not the days before it, nor their gaps."""
+    networks = trainer().state.networks.eval()
+    rows, cond = torch.arange(4), torch.zeros(4, 4)
+    first = torch.tensor([0, 3, 14, 7])
+    value, _ = phases.days_loss(networks, small.data, rows, cond, None, first[:, None] + torch.arange(20))
+    static = torch.cat([networks.standard_numbers(small.data.numbers[rows]), cond], dim=1)
+    calendar, total, count = small.data.calendar_of(rows), 0.0, 0
+    for i, begin in enumerate(first.tolist()):
+        part = slice(begin, begin + 20)
+        residual = small.data.residual[i : i + 1, part]
+        law = networks.days(residual, calendar[i : i + 1, part], static[i : i + 1])
+        seen = small.data.observed[i, part].float().mean(-1) >= 0.5
+        total -= networks.days.log_likelihood(law, residual)[0, seen].sum()
+        count += int(seen.sum())
+    torch.testing.assert_close(value, total / count / 6)
+
+
 def test_days_density_keeps_its_precision_in_bf16(trainer, small):
     """The density under autocast is that of the same law in float32: 0.005 nats per value, root mean square."""
     networks = trainer().state.networks.eval()

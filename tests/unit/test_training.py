@@ -72,6 +72,17 @@ def test_two_workers_share_the_draws_of_one():
     assert [p.rows for p in parts] == [slice(0, 4), slice(4, 8)]
 
 
+def test_crops_are_whole_begin_anywhere_and_are_shared_by_workers():
+    made = StepRandom(0, "days", 16, 400, world(0, 1)).crop(10, 4)
+    assert made.shape == (400, 4)
+    assert (made.diff(dim=1) == 1).all()
+    assert made[:, 0].unique().tolist() == list(range(7))
+    parts = [StepRandom(0, "days", 16, 400, world(rank, 2)).crop(10, 4) for rank in range(2)]
+    assert torch.equal(made, torch.cat(parts))
+    short = StepRandom(0, "days", 16, 8, world(0, 1)).crop(3, 4)
+    assert torch.equal(short, torch.arange(3).expand(8, 3))
+
+
 def test_randomness_of_a_step_comes_from_its_name():
     def draw(*name):
         made = StepRandom(*name, 8, world(0, 1))
@@ -338,10 +349,11 @@ def test_average_after_steps_is_the_closed_form(trainer):
 
 
 def test_the_best_prior_is_kept(two_stages, trainer):
-    """A rate that is too high makes the validation loss wander: its least is what stays."""
+    """A rate that rises to one that is far too high ends in a worse validation loss than an earlier one."""
     made = trainer(
-        "training.days_lr=3", "training.days_share=0.6", "training.log_interval=1", "training.ema_half_life=4"
-    )
+        "training.days_lr=3", "training.warmup=0.9", "training.days_share=0.6", "training.log_interval=1",
+        "training.ema_half_life=4",
+    )  # fmt: skip
     two_stages(made)
     values = made.telemetry.of("validation/days")
     assert len(values) == VALIDATIONS

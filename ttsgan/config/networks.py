@@ -59,14 +59,16 @@ class HouseholdConfig:
 class DaysConfig:
     """The temporal prior: a causal transformer over days, trained by likelihood."""
 
-    width: int = 96
+    width: int = 128
     """Token width D."""
-    depth: int = 3
+    depth: int = 2
     """Transformer blocks."""
     heads: int = 2
     """Attention heads; divides the width."""
-    memory: int = 60
+    memory: int = 30
     """Tokens (days) that attention looks back."""
+    crop: int = 122
+    """Tokens (days) in a row, from a random one on, that a training step sees of each series."""
     mixtures: int = 6
     """Full-covariance Gaussians in the mixture that a day is drawn from."""
     dropout: float = 0.1
@@ -78,6 +80,7 @@ class DaysConfig:
         require_width("days", self.width, self.heads)
         require(self.depth >= 1, "days.depth", self.depth, "1 or more")
         require(self.memory >= 1, "days.memory", self.memory, "1 or more")
+        require(self.crop >= 1, "days.crop", self.crop, "1 or more")
         require(self.mixtures >= 1, "days.mixtures", self.mixtures, "1 or more")
         require(0 <= self.dropout < 1, "days.dropout", self.dropout, "0 to below 1")
         require(self.jitter >= 0, "days.jitter", self.jitter, "0 or more")

@@ -36,13 +36,13 @@ class LossConfig:
 class TrainingConfig:
     """Length, batches, rates, precision and alarms of training."""
 
-    max_series: int = 6_400
-    """Series seen in all, over the three stages of training."""
-    encoder_share: float = 0.2
+    max_series: int = 18_000
+    """Series seen in all, over the three stages of training; of the temporal prior's, ``days.crop`` tokens each."""
+    encoder_share: float = 0.07
     """Share of ``max_series`` spent on the encoder."""
-    days_share: float = 0.68
+    days_share: float = 0.89
     """Share of ``max_series`` spent on the temporal prior; the rest trains the generator and discriminator."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Series per optimizer step, over all workers."""
     encoder_lr: float = 2e-3
     """Peak learning rate of the encoder."""
@@ -62,9 +62,9 @@ class TrainingConfig:
     """Series over which the weight of old parameters in the average falls by half."""
     precision: str = "auto"
     """``fp32``, ``bf16``, ``fp16`` (GPU only) or ``auto``: bf16 where the device has fast bf16 products."""
-    checkpoint_interval: int = 2_000
+    checkpoint_interval: int = 4_000
     """Series between two checkpoints."""
-    log_interval: int = 320
+    log_interval: int = 480
     """Series between two lines of progress."""
     checksum_interval: int = 50
     """Optimizer steps between two comparisons of the weights over workers; 0 compares never."""

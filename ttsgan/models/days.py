@@ -98,7 +98,7 @@ class DaysPrior(nn.Module):
             self._whitening(), torch.eye(self.points, device=device).expand_as(self.whitening), upper=False
         )
         out = torch.zeros(batch, tokens, self.points, device=device)
-        caches = [KeyValueCache(tokens) for _ in self.blocks]
+        caches = [KeyValueCache(min(self.config.memory, tokens)) for _ in self.blocks]
         rows = torch.arange(batch, device=device)
         nothing = torch.zeros(batch, self.points, device=device)
         for n in range(tokens):
@@ -106,7 +106,7 @@ class DaysPrior(nn.Module):
             week_before = out[:, n - self.week] if n >= self.week else nothing
             x = self.embed(torch.cat([before, week_before, calendar_BNF[:, n]], dim=-1))[:, None] + static
             for block, cache in zip(self.blocks, caches, strict=True):
-                x = block.step(x, n, cache, self.config.memory)
+                x = block.step(x, n, cache)
             law = self._law(x)
             uniform = torch.rand(batch, 1, generator=generator).to(device)
             pick = (law.log_weight[:, 0].exp().cumsum(-1) < uniform).sum(-1).clamp(max=self.config.mixtures - 1)

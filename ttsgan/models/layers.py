@@ -22,27 +22,27 @@ def rotate(x: Tensor, turns_NF: Tensor) -> Tensor:
 
 
 class KeyValueCache:
-    """Keys and values of the tokens written so far, for one block.
+    """Keys and values of the last tokens written, for one block, in any order: keys know their positions.
 
     Parameters
     ----------
-    num_tokens : int
-        Tokens N that will be written in all.
+    memory : int
+        Tokens M that are remembered.
     """
 
-    def __init__(self, num_tokens: int) -> None:
-        self.num_tokens = num_tokens
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
         self.store: tuple[Tensor, Tensor] | None = None
 
-    def append(self, position: int, key: Tensor, value: Tensor, memory: int) -> tuple[Tensor, Tensor]:
-        """Keep the token at ``position`` and return the keys and values (B, H, M, E) of the last ``memory`` tokens."""
+    def append(self, position: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the token at ``position`` in the place of the oldest; return keys and values (B, H, up to M, E)."""
         if self.store is None:
-            shape = (*key.shape[:2], self.num_tokens, key.shape[3])
+            shape = (*key.shape[:2], self.memory, key.shape[3])
             self.store = key.new_empty(shape), value.new_empty(shape)
-        first = max(0, position + 1 - memory)
         for kept, new in zip(self.store, (key, value), strict=True):
-            kept[:, :, position] = new[:, :, 0]
-        return self.store[0][:, :, first : position + 1], self.store[1][:, :, first : position + 1]
+            kept[:, :, position % self.memory] = new[:, :, 0]
+        known = min(position + 1, self.memory)
+        return self.store[0][:, :, :known], self.store[1][:, :, :known]
 
 
 class Block(nn.Module):
@@ -83,10 +83,10 @@ class Block(nn.Module):
         query, key, value = self._heads(x_BND)
         return self._finish(x_BND, F.scaled_dot_product_attention(query, key, value, attn_mask=mask_NN))
 
-    def step(self, x_B1D: Tensor, position: int, cache: KeyValueCache, memory: int) -> Tensor:
+    def step(self, x_B1D: Tensor, position: int, cache: KeyValueCache) -> Tensor:
         """Return the next token (B, 1, D) of a causal block, as `forward` would under `causal_mask`."""
         query, key, value = self._heads(x_B1D, position)
-        keys, values = cache.append(position, key, value, memory)
+        keys, values = cache.append(position, key, value)
         return self._finish(x_B1D, F.scaled_dot_product_attention(query, keys, values))
 
 

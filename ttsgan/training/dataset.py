@@ -163,6 +163,11 @@ class StepRandom:
         """Return whole numbers (B,) below ``high`` for this worker's rows."""
         return torch.randint(high, (self.batch_size,), generator=self.generator)[self.rows].to(self.device)
 
+    def crop(self, total: int, length: int) -> Tensor:
+        """Return ``length`` numbers in a row below ``total`` (B, length) for this worker's rows; all if more."""
+        length = min(length, total)
+        return self.integers(total - length + 1)[:, None] + torch.arange(length, device=self.device)
+
 
 def batch_rows(candidates: Tensor, seed: int, stage: str, series_seen: int, batch_size: int) -> Tensor:
     """Return the rows of the global batch (B,) at ``series_seen``: shuffled passes over ``candidates``."""

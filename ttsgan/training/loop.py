@@ -255,7 +255,10 @@ class Trainer:
         rows, rnd = self._begin("days", self.fitted_rows)
         cond = self.state.drawn["cond"][rnd.integers(between.GROUPINGS), rows]
         jitter = self.config.days.jitter * rnd.normal(self.data.shape.num_numbers)
-        return self._take("days", lambda: phases.days_loss(networks, self.data, rows, cond, jitter, self._mean_over))
+        at = rnd.crop(self.data.shape.num_tokens, self.config.days.crop)
+        return self._take(
+            "days", lambda: phases.days_loss(networks, self.data, rows, cond, jitter, at, self._mean_over)
+        )
 
     def _adversarial_step(self) -> dict[str, float]:
         networks, loss = self.state.networks.train(), self.config.loss

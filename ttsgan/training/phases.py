@@ -49,15 +49,23 @@ def days_loss(
     rows: Tensor,
     cond_BZ: Tensor,
     jitter_BH: Tensor | None,
+    at_BN: Tensor | None = None,
     mean_over: losses.MeanOver = losses.alone,
 ) -> tuple[Tensor, Figures]:
-    """Return the negative log likelihood of the days, in nats per value; days that are mostly missing do not count."""
+    """Return the negative log likelihood of the days, in nats per value; days that are mostly missing do not count.
+
+    Of each series the days ``at_BN``, in a row, are taken for the whole of it; all without.
+    """
     numbers = networks.standard_numbers(data.numbers[rows])
     if jitter_BH is not None:
         numbers = numbers + jitter_BH
-    law = networks.days(data.residual[rows], data.calendar_of(rows), torch.cat([numbers, cond_BZ], dim=-1))
-    weight = (data.observed[rows].float().mean(-1) >= 0.5).float()
-    log_density = networks.days.log_likelihood(law, data.residual[rows])
+    residual, observed, calendar = data.residual[rows], data.observed[rows], data.calendar_of(rows)
+    if at_BN is not None:
+        series_B1 = torch.arange(len(rows), device=at_BN.device)[:, None]
+        residual, observed, calendar = (whole[series_B1, at_BN] for whole in (residual, observed, calendar))
+    law = networks.days(residual, calendar, torch.cat([numbers, cond_BZ], dim=-1))
+    weight = (observed.float().mean(-1) >= 0.5).float()
+    log_density = networks.days.log_likelihood(law, residual)
     return -(log_density * weight).sum() / mean_over(weight.sum()).clamp(min=1) / data.shape.points, {}
 
 
