@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -274,7 +275,7 @@ def test_checkpoints_are_taken_at_their_interval(trainer, tmp_path, monkeypatch)
 
 
 def test_telemetry_writes_json_lines(tmp_path):
-    told = Telemetry(tmp_path, 100)
+    told, before = Telemetry(tmp_path, 100), time.time()
     told.report("days", 10, {"loss/days": 1.23456789, "rate/days": 1e-3})
     told.report("days", 20, {"loss/days": 1.0})
     told.picture("weeks", 20, np.zeros((2, 1, 100)), np.ones((5, 1, 100)), 20)
@@ -282,6 +283,7 @@ def test_telemetry_writes_json_lines(tmp_path):
     first, second = (json.loads(line) for line in (tmp_path / PROGRESS_FILE).read_text().splitlines())
     assert (first["stage"], first["series_seen"], first["total_series"]) == ("days", 10, 100)
     assert first["loss/days"] == 1.23457
+    assert before - 0.1 <= first["time"] <= second["time"] <= time.time() + 0.1
     assert first["seconds_left"] is None
     assert second["seconds_left"] >= 0
     assert list(tmp_path.glob("events.out.tfevents*"))

@@ -29,7 +29,7 @@ class Telemetry:
         self.lines = None if folder is None else (folder / PROGRESS_FILE).open("a")
 
     def report(self, stage: str, series_seen: int, figures: dict[str, float]) -> None:
-        """Write one line: stage, series seen in all stages, speed, time left, and ``figures``."""
+        """Write one line: moment (Unix seconds), stage, series seen in all stages, speed, time left, ``figures``."""
         if self.lines is None or self.writer is None:
             return
         if self.first_series is None or series_seen < self.last_series:
@@ -40,6 +40,7 @@ class Telemetry:
         speed = (series_seen - self.first_series) / elapsed if elapsed > 0 else 0.0
         left = (self.total_series - series_seen) / speed if speed > 0 else None
         line = {
+            "time": round(time.time(), 1),
             "stage": stage,
             "series_seen": series_seen,
             "total_series": self.total_series,
