@@ -30,8 +30,8 @@ def base() -> RunConfig:
     """Return a run for two cores: more training of a larger prior; about an hour by its steps, but not measured."""
     return RunConfig(
         recipe="base",
-        days=DaysConfig(width=192, depth=3, memory=60),
-        training=TrainingConfig(max_series=70_000, checkpoint_interval=10_000),
+        days=DaysConfig(width=128, depth=3, memory=60),
+        training=TrainingConfig(max_series=100_000, checkpoint_interval=10_000),
         evaluate=EvaluateConfig(max_series=2_000, bootstrap=500),
     )
 

@@ -133,7 +133,7 @@ BAD = [
     ("training.max_series", 0), ("training.batch_size", 0), ("training.ema_half_life", 0),
     ("training.checkpoint_interval", 0), ("training.log_interval", 0), ("training.encoder_lr", 0.0),
     ("training.days_lr", 0.0), ("training.generator_lr", 0.0), ("training.discriminator_lr", 0.0),
-    ("training.grad_clip", 0.0), ("training.encoder_share", 1.0), ("training.days_share", 0.9),
+    ("training.grad_clip", 0.0), ("training.encoder_share", 1.0), ("training.days_share", 0.95),
     ("training.warmup", 1.0), ("training.diversity_floor", 1.0), ("training.validation_share", 0.0),
     ("training.validation_share", 0.6), ("training.weight_decay", -1.0), ("training.precision", "fp8"),
     ("training.checksum_interval", -1),

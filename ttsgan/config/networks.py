@@ -59,7 +59,7 @@ class HouseholdConfig:
 class DaysConfig:
     """The temporal prior: a causal transformer over days, trained by likelihood."""
 
-    width: int = 128
+    width: int = 96
     """Token width D."""
     depth: int = 2
     """Transformer blocks."""

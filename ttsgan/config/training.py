@@ -36,7 +36,7 @@ class LossConfig:
 class TrainingConfig:
     """Length, batches, rates, precision and alarms of training."""
 
-    max_series: int = 18_000
+    max_series: int = 20_000
     """Series seen in all, over the three stages of training; of the temporal prior's, ``days.crop`` tokens each."""
     encoder_share: float = 0.07
     """Share of ``max_series`` spent on the encoder."""

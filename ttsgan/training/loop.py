@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 VALIDATIONS = 8
 """Times that the prior's validation loss is looked at during its stage."""
+VALIDATED = 256
+"""Most series that it is looked at on, those of entities kept apart."""
 SCORES, SCORED = 4, 128
 """Parts of the adversarial stage after each of which the averaged generator is scored, and the series drawn for it.
 
@@ -304,11 +306,14 @@ class Trainer:
 
     @torch.no_grad()
     def _validate_days(self) -> float:
-        """Return the averaged prior's loss on entities it was not fitted on; remember the best average."""
-        rows = torch.nonzero(self.data.validation)[:, 0][:256]
-        cond = self.state.drawn["cond"][0, rows]
-        loss, _ = phases.days_loss(self.state.average, self.data, rows, cond, jitter_BH=None)
-        value = float(loss)
+        """Return the averaged prior's loss on entities it was not fitted on; remember the best average. Collective."""
+        rows = torch.nonzero(self.data.validation)[:, 0][:VALIDATED]
+        size, first = self.runtime.world_size, self.runtime.rank
+        # Each worker takes its share; of fewer series than workers, each takes them all.
+        mine = rows[first::size] if len(rows) >= size else rows
+        cond = self.state.drawn["cond"][0, mine]
+        loss, _ = phases.days_loss(self.state.average, self.data, mine, cond, None, None, self._mean_over)
+        value = float(self._mean_over(loss))
         if value < self.state.best_loss:
             self.state.best_loss = value
             best = {f"best.{k}": v.clone() for k, v in self.state.average.days.state_dict().items()}
