@@ -1,7 +1,7 @@
 """What each part of the generator is worth: the full recipe, and the same without one part, on the same splits.
 
     python tests/benchmarks/bench_parts.py --sets london-4h cambridge-4h sample-4h --splits 3 --seeds 3
-    python tests/benchmarks/bench_parts.py --sets london-4h --series-seen 2400 --parts "no cycle term" "white noise"
+    python tests/benchmarks/bench_parts.py --sets london-4h --series-seen 6000 --parts "no cycle term" "white noise"
     pytest -m benchmark tests/benchmarks/bench_parts.py
 
 For every split and seed, scaler, encoder, conditions, temporal prior and the pool of its draws are made once, and each

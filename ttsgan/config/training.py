@@ -36,11 +36,11 @@ class LossConfig:
 class TrainingConfig:
     """Length, batches, rates, precision and alarms of training."""
 
-    max_series: int = 20_000
+    max_series: int = 13_000
     """Series seen in all, over the three stages of training; of the temporal prior's, ``days.crop`` tokens each."""
-    encoder_share: float = 0.07
+    encoder_share: float = 0.1
     """Share of ``max_series`` spent on the encoder."""
-    days_share: float = 0.89
+    days_share: float = 0.84
     """Share of ``max_series`` spent on the temporal prior; the rest trains the generator and discriminator."""
     batch_size: int = 8
     """Series per optimizer step, over all workers."""
@@ -62,7 +62,7 @@ class TrainingConfig:
     """Series over which the weight of old parameters in the average falls by half."""
     precision: str = "auto"
     """``fp32``, ``bf16``, ``fp16`` (GPU only) or ``auto``: bf16 where the device has fast bf16 products."""
-    checkpoint_interval: int = 4_000
+    checkpoint_interval: int = 3_000
     """Series between two checkpoints."""
     log_interval: int = 480
     """Series between two lines of progress."""

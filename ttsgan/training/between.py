@@ -32,7 +32,7 @@ CORRECTIONS = (0.0, 0.5, 1.0)
 
 
 @torch.no_grad()
-def encode_all(networks: Networks, data: TrainSet, runtime: Runtime, chunk: int = 64) -> Tensor:
+def encode_all(networks: Networks, data: TrainSet, runtime: Runtime, chunk: int = 16) -> Tensor:
     """Return the mean latents (M, Z) of all training series; each worker encodes its share."""
     count = len(data)
     share = -(-count // runtime.world_size)

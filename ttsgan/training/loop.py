@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 VALIDATIONS = 8
 """Times that the prior's validation loss is looked at during its stage."""
-VALIDATED = 256
+VALIDATED = 128
 """Most series that it is looked at on, those of entities kept apart."""
 SCORES, SCORED = 4, 128
 """Parts of the adversarial stage after each of which the averaged generator is scored, and the series drawn for it.
