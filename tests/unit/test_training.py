@@ -77,6 +77,9 @@ def test_crops_are_whole_begin_anywhere_and_are_shared_by_workers():
     assert made.shape == (400, 4)
     assert (made.diff(dim=1) == 1).all()
     assert made[:, 0].unique().tolist() == list(range(7))
+    met = made.flatten().bincount() / 400
+    assert met.min() > 0.2, "the ends are met half as often as the middle, not a quarter as often"
+    assert met.max() < 0.6
     parts = [StepRandom(0, "days", 16, 400, world(rank, 2)).crop(10, 4) for rank in range(2)]
     assert torch.equal(made, torch.cat(parts))
     short = StepRandom(0, "days", 16, 8, world(0, 1)).crop(3, 4)

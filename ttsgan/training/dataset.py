@@ -164,9 +164,14 @@ class StepRandom:
         return torch.randint(high, (self.batch_size,), generator=self.generator)[self.rows].to(self.device)
 
     def crop(self, total: int, length: int) -> Tensor:
-        """Return ``length`` numbers in a row below ``total`` (B, length) for this worker's rows; all if more."""
+        """Return ``length`` numbers in a row below ``total`` (B, length) for this worker's rows; all if more.
+
+        A sixth of the crops of a third begins at 0 and another ends at the end: with every beginning alike, the first
+        and the last number would hardly be met.
+        """
         length = min(length, total)
-        return self.integers(total - length + 1)[:, None] + torch.arange(length, device=self.device)
+        first = (self.integers(total + 1) - length // 2).clamp(0, total - length)
+        return first[:, None] + torch.arange(length, device=self.device)
 
 
 def batch_rows(candidates: Tensor, seed: int, stage: str, series_seen: int, batch_size: int) -> Tensor:
