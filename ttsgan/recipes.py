@@ -27,7 +27,7 @@ def quick() -> RunConfig:
 
 
 def base() -> RunConfig:
-    """Return a run for two cores: more training of a larger prior; about an hour by its steps, but not measured."""
+    """Return a run for two cores: more training of a larger prior; about 35 CPU-minutes by its steps, not run yet."""
     return RunConfig(
         recipe="base",
         days=DaysConfig(width=128, depth=3, memory=60),
