@@ -48,7 +48,7 @@ class RunOptions:
     holdout: str = ""
     """Share of entities held out, or the path of a holdout; by default 0.25, of the sample 0.5."""
     recipe: str = ""
-    """quick (two cores, ten minutes), base (two cores, about an hour) or large (GPUs); by default quick."""
+    """quick (two cores, ten minutes), base (two cores, longer) or large (GPUs); by default quick."""
     config: str = ""
     """Saved config.json or best.json to start from, instead of a recipe."""
     set: Annotated[tuple[str, ...], UseAppendAction] = ()

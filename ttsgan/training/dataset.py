@@ -166,8 +166,8 @@ class StepRandom:
     def crop(self, total: int, length: int) -> Tensor:
         """Return ``length`` numbers in a row below ``total`` (B, length) for this worker's rows; all if more.
 
-        A sixth of the crops of a third begins at 0 and another ends at the end: with every beginning alike, the first
-        and the last number would hardly be met.
+        A beginning may fall up to half a crop outside of those that are possible and is moved to the nearest one:
+        otherwise the first and the last numbers would hardly be met.
         """
         length = min(length, total)
         first = (self.integers(total + 1) - length // 2).clamp(0, total - length)
