@@ -1,4 +1,4 @@
-"""The blocks of a large set on many machines: one Ray task for each, read from Parquet where the task runs.
+"""Work of the judges on many machines: one Ray task for each part; blocks of a large set are read where it runs.
 
 Axis letters: n series, C channels, L time steps.
 """
@@ -22,7 +22,7 @@ from ttsgan.evaluation.blocks import Loader
 from ttsgan.evaluation.judged import Judged
 
 MAX_RETRIES = 8
-"""Times a block is worked on again when the worker or its machine is lost."""
+"""Times a part is worked on again when the worker or its machine is lost."""
 IN_FLIGHT_PER_CPU = 2
 BATCH_ROWS = 256
 """Series of a row group that are decoded at a time."""
@@ -31,38 +31,38 @@ Piece = tuple[Location, int, int]
 """Rows begin to end of a Parquet file."""
 
 
-class RayBlockMap:
-    """A `ttsgan.evaluation.blocks.BlockMap` over the CPUs of the Ray that this process has started or joined.
+class RaySpread:
+    """A `ttsgan.evaluation.blocks.Spread` over the CPUs of the Ray that this process has started or joined.
 
     A task has one CPU and one thread. At most two tasks per CPU are under way or finished and not yet taken, so that a
     slow consumer holds few results.
     """
 
-    def __call__(self, function: Callable[[Any, Loader], Any], shared: Any, loaders: Sequence[Loader]) -> Iterator[Any]:
-        """Yield ``function(shared, loader)`` of every loader, in the order of the loaders.
+    def __call__(self, function: Callable[[Any, Any], Any], shared: Any, items: Sequence[Any]) -> Iterator[Any]:
+        """Yield ``function(shared, item)`` of every item, in the order of the items.
 
         Parameters
         ----------
         function : callable
             Picklable; runs in the workers, where arrays of ``shared`` are read-only.
         shared : object
-            Sent once to each machine, however many blocks there are.
-        loaders : sequence of callable
+            Sent once to each machine, however many items there are.
+        items : sequence
             Picklable, and small: each goes with its task.
 
         Raises
         ------
         TtsganError
-            What the function or a loader raises; other errors come as Ray's ``RayTaskError``. Neither is tried again;
-            a block whose worker dies is, up to `MAX_RETRIES` times.
+            What the function raises; other errors come as Ray's ``RayTaskError``. Neither is tried again; a task whose
+            worker dies is, up to `MAX_RETRIES` times.
         """
         sent, waiting, begun = ray.put(shared), deque(), 0
         try:
-            while begun < len(loaders) or waiting:
+            while begun < len(items) or waiting:
                 # Asked each time: an autoscaler brings machines because tasks wait for them.
                 room = IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
-                while begun < len(loaders) and len(waiting) < room:
-                    waiting.append(_work.remote(function, sent, loaders[begun]))
+                while begun < len(items) and len(waiting) < room:
+                    waiting.append(_work.remote(function, sent, items[begun]))
                     begun += 1
                 yield _result(waiting.popleft())
         finally:
@@ -71,9 +71,9 @@ class RayBlockMap:
 
 
 @ray.remote(num_cpus=1, max_retries=MAX_RETRIES)
-def _work(function: Callable[[Any, Loader], Any], shared: Any, loader: Loader) -> Any:
+def _work(function: Callable[[Any, Any], Any], shared: Any, item: Any) -> Any:
     with threadpool_limits(1):
-        return function(shared, loader)
+        return function(shared, item)
 
 
 def _result(task: ray.ObjectRef) -> Any:

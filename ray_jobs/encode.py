@@ -1,4 +1,4 @@
-"""Stage encode: Ray Data streams the store through actors that hold the encoder; latents of training series stay."""
+"""Stage encode: Ray Data hands parts of the store to actors that hold the encoder; latents of training series stay."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from ray_jobs.folder import RunFolder
 from ttsgan.api import Model
 from ttsgan.data.split import read_splits
 from ttsgan.data.storage import Location
+from ttsgan.data.store import read_store
 from ttsgan.data.tables import write_table
 
-BATCH = 128
 PART_ROWS = 8192
 
 
@@ -23,40 +23,40 @@ def load_model(where: Location) -> Model:
     return Model.load(lambda name: (where / "checkpoints" / "model" / name).read_bytes())
 
 
-class EncodeBatch:
-    """Encodes the training series of each batch."""
+class EncodePart:
+    """Reads parts of the store and encodes their training series."""
 
-    def __init__(self, where: str, threads: int) -> None:
+    def __init__(self, where: str, parts: list[str], threads: int) -> None:
         torch.set_num_threads(threads)
-        place = Location.parse(where)
-        self.model = load_model(place)
-        ids, _, holdout = read_splits(place / "splits.parquet")
-        self.train_ids = set(ids[~holdout])
+        self.place, self.parts = Location.parse(where), parts
+        self.model = load_model(self.place)
+        ids, _, holdout = read_splits(self.place / "splits.parquet")
+        self.train_ids = ids[~holdout].astype(str)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return id, entity, latent and level (mean absolute value, unit of the store) of the training series."""
-        keep = np.array([str(i) in self.train_ids for i in batch["id"]], dtype=bool)
-        values = np.array(batch["values"][keep], dtype=np.float32)
-        values = values[:, None] if values.ndim == 2 else values
-        starts = batch["start"][keep].astype("datetime64[s]")
+        """Return id, entity, latent and level (mean absolute value, unit of the store) of the training series.
+
+        The column ``id`` of the batch holds the number of one part.
+        """
+        (number,) = batch["id"]
+        series = read_store(self.place / "store" / self.parts[number])
+        series = series.subset(np.isin(series.ids.astype(str), self.train_ids))
         nothing = np.empty((0, self.model.config.encoder.latent_dim), np.float32)
-        mu = self.model.encode(values, starts) if keep.any() else nothing
-        level = np.nanmean(np.abs(values), axis=(1, 2))
-        return {"id": batch["id"][keep], "entity": batch["entity"][keep], "mu": mu, "level": level}
+        mu = self.model.encode(series.values, series.starts) if len(series) else nothing
+        level = np.nanmean(np.abs(series.values), axis=(1, 2))
+        return {"id": series.ids.astype(str), "entity": series.entities.astype(str), "mu": mu, "level": level}
 
 
 def run_encode(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Encode all training series; return the summary."""
     where, runtime = folder.where, folder.config.runtime
-    store = where / "store"
-    workers = max(runtime.num_workers, 1)
-    parts_of_store = [part.path for part in store.list(".parquet")]
-    read = ray.data.read_parquet(parts_of_store, filesystem=store.filesystem)
-    data = read.select_columns(["id", "entity", "start", "values"]).map_batches(
-        EncodeBatch,
-        fn_constructor_args=(where.uri, runtime.cpus_per_worker),
-        batch_size=BATCH,
-        compute=ray.data.ActorPoolStrategy(size=workers),
+    names = [part.name for part in (where / "store").list(".parquet")]
+    # Ray Data's own reader of Parquet starts eight processes to look at the ends of the files, which takes longer.
+    data = ray.data.range(len(names), override_num_blocks=len(names)).map_batches(
+        EncodePart,
+        fn_constructor_args=(where.uri, names, runtime.cpus_per_worker),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=max(1, min(runtime.num_workers, len(names)))),
         num_cpus=runtime.cpus_per_worker,
         num_gpus=int(runtime.use_gpu),
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ray_jobs.blocks import RayBlockMap, parquet_loaders
+from ray_jobs.blocks import RaySpread, parquet_loaders
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.inside import read_inside
@@ -15,7 +15,7 @@ from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
 from ttsgan.data.canaries import is_canary
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, read_store
-from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks
+from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, Spread, in_turn
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.privacy import Canaries, Thresholds, audit
@@ -49,7 +49,9 @@ def thresholds(config: AuditConfig, cluster: ClusterConfig) -> Thresholds:
     return Thresholds(**limits, min_group_size=cluster.min_group_size, max_dominance=cluster.max_dominance)
 
 
-def fidelity(train: Judged, holdout: Judged, synthetic: Judged, config: RunConfig) -> dict[str, Any]:
+def fidelity(
+    train: Judged, holdout: Judged, synthetic: Judged, config: RunConfig, spread: Spread = in_turn
+) -> dict[str, Any]:
     """Return the evaluation that a configuration asks for."""
     limits = config.evaluate
     return evaluate(
@@ -61,13 +63,14 @@ def fidelity(train: Judged, holdout: Judged, synthetic: Judged, config: RunConfi
         bootstrap=limits.bootstrap,
         classifier_series=limits.classifier_series,
         classifier_seeds=limits.classifier_seeds,
+        spread=spread,
     )
 
 
 def run_evaluate(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Write ``evaluation.json``; return the summary."""
     console.progress("measuring distances to the holdout")
-    result = fidelity(*read_three(folder.where), folder.config)
+    result = fidelity(*read_three(folder.where), folder.config, RaySpread())
     (folder.where / "evaluation.json").write_json(result)
     return {"headline": result["headline"]}
 
@@ -86,7 +89,7 @@ def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
         max_targets=config.audit.max_targets,
         inside=read_inside(where),
         canaries=read_canaries(where),
-        spread=RayBlockMap(),
+        spread=RaySpread(),
         progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
     )
     folder.manifest["audit_attempts"].append({"verdict": result["verdict"], **fingerprints})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from ray_jobs.blocks import RayBlockMap
+from ray_jobs.blocks import RaySpread
 from ray_jobs.console import Console
 from ray_jobs.evaluate import PICTURED, fidelity, judged, thresholds
 from ray_jobs.machines import start_ray
@@ -50,7 +50,7 @@ def judge_files(
     blocks, spread = sets.pop(), in_turn
     if len(blocks) > RAY_SERIES:
         start_ray(config.runtime, address)
-        blocks, spread = _shared(blocks), RayBlockMap()
+        blocks, spread = _shared(blocks), RaySpread()
     verdict = audit(
         *sets,
         blocks,

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_parts.py --sets london-4h cambridge-4h sample-4h --splits 3 --seeds 3
     python tests/benchmarks/bench_parts.py --sets london-4h --series-seen 6000 --parts "no cycle term" "white noise"
+    python tests/benchmarks/bench_parts.py --sets sample-4h --households 2500 --splits 1 --seeds 2
     pytest -m benchmark tests/benchmarks/bench_parts.py
 
 For every split and seed, scaler, encoder, conditions, temporal prior and the pool of its draws are made once, and each
@@ -12,6 +13,7 @@ part switched off is trained from the first stage that it changes:
     white noise                               the adversarial stage, as long as the full recipe's
     white noise, all series                   the adversarial stage, with the series of the prior as well
     one condition for all                     conditions, prior and adversarial stage
+    one condition, one Gaussian               the same; and household numbers from one law, not a mixture of kinds
     no adversary, all series                  the prior, with the series of the adversarial stage as well
 
 A part that acts through the correction shows little where the full recipe chose to write none of it: such rows are also
@@ -43,6 +45,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fitting import Ready, Training, make_ready, stage_lengths
 from ladder import (
     DRAWS,
+    SAMPLE_HOUSEHOLDS,
     Course,
     Ledger,
     Split,
@@ -108,6 +111,7 @@ def parts_of(config: RunConfig, homes: int) -> dict[str, Part]:
             ("generator.noise=white", *stage_lengths(config, days=0, adversarial=both)), since="days"
         ),
         "one condition for all": Part(one_group, since="days"),
+        "one condition, one Gaussian": Part((*one_group, "household.mixtures=1"), since="days"),
         "no adversary, all series": Part(
             tuple(stage_lengths(config, days=both, adversarial=0)), since="days", before="adversarial"
         ),
@@ -279,7 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = recipes.override(recipes.by_name(options.recipe), [f"seed={options.seed}", *options.set, *budget])
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.sets:
-        households = load(name, data_folder(options.data), options.seed)
+        simulated = max(SAMPLE_HOUSEHOLDS, 2 * (options.households or 0))
+        households = load(name, data_folder(options.data), options.seed, simulated)
         course = Course(options.splits, options.households or side_of(households), options.seeds, options.seed)
         ledger = Ledger(options.out / f"parts-{name}.jsonl", options.any_code)
         rows = run(households, config, course, options.parts, options.draws, ledger)

@@ -30,7 +30,7 @@ import ray
 from ray import cloudpickle
 from threadpoolctl import threadpool_limits
 
-from ray_jobs.blocks import RayBlockMap, parquet_loaders
+from ray_jobs.blocks import RaySpread, parquet_loaders
 from ttsgan.data.storage import Location
 from ttsgan.data.store import series_metadata, write_part
 from ttsgan.evaluation.neighbours import QUERY_BLOCK, merge_nearest, nearest
@@ -87,7 +87,7 @@ def search_block(targets, loader):
 def search(targets: np.ndarray, folder: Location) -> tuple[np.ndarray, np.ndarray]:
     """Return the neighbours of the targets in a store."""
     best, begin = None, 0
-    for count, found in RayBlockMap()(search_block, targets, parquet_loaders(folder, ROWS_PER_BLOCK)):
+    for count, found in RaySpread()(search_block, targets, parquet_loaders(folder, ROWS_PER_BLOCK)):
         best = merge_nearest([found] if best is None else [best, found], [begin] if best is None else [0, begin])
         begin += count
     return best
@@ -172,7 +172,7 @@ def measure(num_targets: int, num_synthetic: int, length: int) -> list[dict]:
         planted = write_synthetic(store, draw, num_synthetic)
         targets = draw(num_targets)
         targets[: len(planted)] = planted + np.float32(1e-3)
-        for _ in RayBlockMap()(search_block, targets[:8], parquet_loaders(store, ROWS_PER_BLOCK)[: 2 * WORKERS]):
+        for _ in RaySpread()(search_block, targets[:8], parquet_loaders(store, ROWS_PER_BLOCK)[: 2 * WORKERS]):
             pass
         with watched() as seen:
             wall, cpu = time.monotonic(), tree_cpu_seconds()

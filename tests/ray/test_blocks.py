@@ -15,13 +15,16 @@ from ray import cloudpickle
 from threadpoolctl import threadpool_info
 
 from ray_jobs import blocks
-from ray_jobs.blocks import RayBlockMap, parquet_loaders
+from ray_jobs.blocks import RaySpread, parquet_loaders
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, series_metadata, write_part, write_store
 from ttsgan.errors import DataError
-from ttsgan.evaluation.blocks import in_turn
-from ttsgan.evaluation.judged import joined
+from ttsgan.evaluation.blocks import Blocks, in_turn
+from ttsgan.evaluation.fidelity import evaluate
+from ttsgan.evaluation.inside import Inside
+from ttsgan.evaluation.judged import Judged, joined
 from ttsgan.evaluation.neighbours import merge_nearest, nearest
+from ttsgan.evaluation.privacy import audit
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray4")]
 # Workers cannot import this file.
@@ -60,12 +63,12 @@ def neighbours(targets, loader):
     return len(values), nearest(targets, flat(values), 4)
 
 
-def search(block_map, targets, loaders):
-    counts, parts = zip(*block_map(neighbours, targets, loaders), strict=True)
+def search(spread, targets, loaders):
+    counts, parts = zip(*spread(neighbours, targets, loaders), strict=True)
     return merge_nearest(parts, np.cumsum(counts) - counts)
 
 
-class OneWorker(RayBlockMap):
+class OneWorker(RaySpread):
     """Hands out one task at a time."""
 
     def __call__(self, function, shared, loaders):
@@ -77,8 +80,8 @@ def test_same_neighbours_with_any_workers_and_blocks(series, store):
     targets = flat(series.values[:60])
     whole = nearest(targets, flat(series.values), 4)
     for rows in (64, 333):
-        for block_map in (RayBlockMap(), OneWorker(), in_turn):
-            found = search(block_map, targets, parquet_loaders(store, rows))
+        for spread in (RaySpread(), OneWorker(), in_turn):
+            found = search(spread, targets, parquet_loaders(store, rows))
             assert np.array_equal(found[0], whole[0])
             assert np.array_equal(found[1], whole[1])
 
@@ -135,7 +138,7 @@ def test_bad_stores_are_refused(series, tmp_path):
     write_part(where / "part-1.parquet", {k: v[:2] for k, v in columns.items()}, series.values[:2], {
         "unit": "kWh", "step_seconds": "14400", "channels": "2"})  # fmt: skip
     with pytest.raises(DataError, match="7 series are there instead of 10"):
-        list(RayBlockMap()(neighbours, flat(series.values[:2]), loaders))
+        list(RaySpread()(neighbours, flat(series.values[:2]), loaders))
 
 
 def late_if_first(shared, loader):
@@ -152,7 +155,7 @@ def test_order_is_kept_and_few_results_wait(monkeypatch):
     submit = blocks._work.remote
     monkeypatch.setattr(blocks._work, "remote", lambda *args: given.append(args) or submit(*args))
     loaders = [partial(number, value) for value in range(20)]
-    results = RayBlockMap()(late_if_first, 100, loaders)
+    results = RaySpread()(late_if_first, 100, loaders)
     assert next(results) == 100
     assert len(given) == 8
     time.sleep(0.5)
@@ -162,7 +165,7 @@ def test_order_is_kept_and_few_results_wait(monkeypatch):
 
 
 def test_no_blocks_give_no_results():
-    assert list(RayBlockMap()(late_if_first, 0, [])) == []
+    assert list(RaySpread()(late_if_first, 0, [])) == []
 
 
 def test_errors_of_the_library_arrive_as_they_are():
@@ -170,7 +173,7 @@ def test_errors_of_the_library_arrive_as_they_are():
         raise DataError("part-3 is wrong; write it again")
 
     with pytest.raises(DataError, match="part-3 is wrong") as caught:
-        list(RayBlockMap()(refuse, None, [number]))
+        list(RaySpread()(refuse, None, [number]))
     assert not isinstance(caught.value, ray.exceptions.RayTaskError)
 
 
@@ -179,7 +182,7 @@ def test_a_task_has_one_thread():
         shared @ shared
         return [pool["num_threads"] for pool in threadpool_info()]
 
-    (found,) = RayBlockMap()(threads, np.ones((8, 8)), [number])
+    (found,) = RaySpread()(threads, np.ones((8, 8)), [number])
     assert found
     assert set(found) == {1}
 
@@ -194,5 +197,37 @@ def die_once(shared, loader):
 def test_a_lost_worker_is_survived(tmp_path):
     marker = tmp_path / "died"
     loaders = [partial(number, value) for value in range(6)]
-    assert list(RayBlockMap()(die_once, str(marker), loaders)) == list(range(6))
+    assert list(RaySpread()(die_once, str(marker), loaders)) == list(range(6))
     assert marker.exists()
+
+
+def homes(number, count):
+    rng = np.random.default_rng(number)
+    level = np.exp(rng.normal(0, 0.5, (count, 1, 1)))
+    days = np.exp(0.3 * rng.normal(size=(count, 1, 6)) + 0.4 * rng.normal(size=(count, 56, 6)))
+    return Judged(
+        values=(level * days).reshape(count, 1, -1).astype(np.float32),
+        entities=np.array([f"{number}-{row}" for row in range(count)]),
+        starts=np.full(count, np.datetime64("2013-01-01", "s")),
+        step_seconds=14_400,
+        unit="kWh",
+    )
+
+
+def test_the_judges_find_the_same_over_ray():
+    """A network that a worker cannot import travels with the work, as that of a run folder does."""
+    train, holdout, synthetic = (homes(number, 60) for number in range(3))
+
+    def encode(judged):
+        return judged.values.reshape(len(judged), 56, -1).mean(1)
+
+    known = Inside(
+        encode=encode, discriminate=None, conditions=encode(train).reshape(4, 15, -1).mean(1),
+        entities=train.entities, condition_of=np.repeat(np.arange(4), 15), dominance=np.full(4, 0.1),
+    )  # fmt: skip
+    audits = [audit(train, holdout, Blocks.of(synthetic, 25), inside=known, spread=s) for s in (in_turn, RaySpread())]
+    assert audits[0] == audits[1]
+    assert audits[0]["self_test"]["holdout_as_synthetic"] == "clean"
+    few = {"bootstrap": 5, "classifier_series": 20, "classifier_seeds": 1}
+    found = [evaluate(train, holdout, synthetic, **few, spread=s) for s in (in_turn, RaySpread())]
+    assert found[0] == found[1]

@@ -1,8 +1,9 @@
-"""A set of series read block by block, and how work is spread over the blocks: in this process, or by whoever asks.
+"""A set of series read block by block, and how work is spread: in this process, or by whoever asks.
 
-The judges never need a large synthetic set in one array. They hand a function, what all calls share and the blocks to
-a `BlockMap`; `in_turn` calls it here, a cluster driver can call it on many machines. Results come back in the order of
-the blocks and are merged in that order, so that they depend neither on the number of workers nor on who was first.
+The judges never need a large synthetic set in one array. They hand a function, what all calls share and the items (the
+blocks, and other parts of the work) to a `Spread`; `in_turn` calls it here, a cluster driver can call it on many
+machines. Results come back in the order of the items and are merged in that order, so that they depend neither on the
+number of workers nor on who was first.
 """
 
 from __future__ import annotations
@@ -23,18 +24,23 @@ BLOCK_SERIES = 4096
 Loader = Callable[[], Judged]
 
 
-class BlockMap(Protocol):
-    """Calls ``function(shared, loader)`` for every loader and yields the results in the order of the loaders."""
+class Spread(Protocol):
+    """Calls ``function(shared, item)`` for every item and yields the results in the order of the items."""
 
-    def __call__(self, function: Callable[[Any, Loader], Any], shared: Any, loaders: Sequence[Loader]) -> Iterator[Any]:
-        """Call the function for every block."""
+    def __call__(self, function: Callable[[Any, Any], Any], shared: Any, items: Sequence[Any]) -> Iterator[Any]:
+        """Call the function for every item."""
         ...
 
 
-def in_turn(function: Callable[[Any, Loader], Any], shared: Any, loaders: Sequence[Loader]) -> Iterator[Any]:
-    """Call the function for one block after the other in this process."""
-    for loader in loaders:
-        yield function(shared, loader)
+def in_turn(function: Callable[[Any, Any], Any], shared: Any, items: Sequence[Any]) -> Iterator[Any]:
+    """Call the function for one item after the other in this process."""
+    for item in items:
+        yield function(shared, item)
+
+
+def do_part(field: Any, part: Callable[[Any], Any]) -> Any:
+    """Return ``part(field)``: for a `Spread` whose items are different parts of work on one field."""
+    return part(field)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Blocks:
     ----------
     loaders : tuple of callable
         Each returns one block as `Judged`; all of the same channels, length, step and unit. Picklable where the
-        `BlockMap` sends them to other processes, and cheap to send: a path rather than values.
+        `Spread` sends them to other processes, and cheap to send: a path rather than values.
     """
 
     loaders: tuple[Loader, ...]

@@ -21,9 +21,15 @@ audit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
 import numpy as np
 
 from ttsgan.errors import DataError
+from ttsgan.evaluation.blocks import Spread, do_part, in_turn
 from ttsgan.evaluation.classifiers import classifier_entries
 from ttsgan.evaluation.distances import Pool, Sampler
 from ttsgan.evaluation.features import copy_gaps, curves, extract, histogram_edges
@@ -58,6 +64,78 @@ def _prepare(sets: dict[str, Judged], max_series: int, rng: np.random.Generator)
     return (*real, copy_gaps(synthetic, real[1], rng)), sizes
 
 
+@dataclass(frozen=True)
+class _Field:
+    """What the parts of an evaluation work on; sent to whoever does one."""
+
+    sets: tuple[Judged, ...]
+    pool: Pool
+    space: np.ndarray
+    seed: int
+    num: int
+    bootstrap: int
+    classifier_series: int
+    classifier_seeds: int
+
+
+def _classifiers(field: _Field) -> list[dict]:
+    series, seeds = field.classifier_series, field.classifier_seeds
+    return classifier_entries(*field.sets, field.space, seed=field.seed, max_series=series, seeds=seeds)
+
+
+def _utility(field: _Field) -> list[dict]:
+    return utility_entries(*field.sets, seed=field.seed, max_series=field.classifier_series)
+
+
+def _distances(field: _Field, *, rng: np.random.Generator) -> tuple[dict, list[dict]]:
+    """Return the headline, and the entries of all distances and neighbour scores."""
+    pool, bootstrap = field.pool, field.bootstrap
+    sampler = Sampler(field.sets, field.num, rng)
+
+    def to_holdout() -> np.ndarray:
+        return pool.distances(
+            sampler.without_replacement(sampler.synthetic), sampler.without_replacement(sampler.holdout), rng
+        )
+
+    def between_halves() -> np.ndarray:
+        return pool.distances(*(sampler.without_replacement(half) for half in sampler.halves()), rng)
+
+    # Means of logarithms: one draw set against the logarithm of a mean of many would seem closer than it is.
+    above, below = (
+        np.mean([np.log(draw() + EPSILON) for _ in range(NUM_DRAWS)], axis=0) for draw in (to_holdout, between_halves)
+    )
+    distance, floor, log_ratio = np.exp(above) - EPSILON, np.exp(below) - EPSILON, above - below
+    replicates = []
+    for _ in range(bootstrap):
+        above = pool.distances(
+            sampler.with_replacement(sampler.synthetic), sampler.with_replacement(sampler.holdout), rng
+        )
+        below = pool.distances(*(sampler.with_replacement(half) for half in sampler.halves()), rng)
+        replicates.append(np.log((above + EPSILON) / (below + EPSILON)))
+    low = high = np.full(len(log_ratio), np.nan)
+    headline = {"value": float(np.exp(log_ratio.mean())), "low": None, "high": None}
+    if replicates:
+        sample = np.array(replicates)
+        low, high = np.quantile(sample - np.median(sample, axis=0), [0.025, 0.975], axis=0) + log_ratio
+        mean = sample.mean(1)
+        ends = np.quantile(mean - np.median(mean), [0.025, 0.975]) + log_ratio.mean()
+        headline |= {"low": float(np.exp(ends[0])), "high": float(np.exp(ends[1]))}
+    headline |= {
+        "floor_is": "1 = as close to the holdout as another sample of real series of the same size",
+        "metrics": len(log_ratio),
+    }
+    metrics = [
+        {
+            "family": m.family, "name": m.name, "distance": distance[i], "floor": floor[i],
+            "ratio": np.exp(log_ratio[i]), "low": np.exp(low[i]), "high": np.exp(high[i]), "unit": m.unit,
+            "sees": m.sees, "blind_to": m.blind_to,
+            "in_headline": True,
+        }
+        for i, m in enumerate(pool.metrics)
+    ]  # fmt: skip
+    return headline, metrics + neighbour_entries(field.space, sampler, bootstrap)
+
+
 def evaluate(
     train: Judged,
     holdout: Judged,
@@ -68,6 +146,7 @@ def evaluate(
     bootstrap: int = 200,
     classifier_series: int = 400,
     classifier_seeds: int = 5,
+    spread: Spread = in_turn,
 ) -> dict:
     """Compare synthetic series with holdout ones, each distance beside what another sample of real series would score.
 
@@ -87,6 +166,8 @@ def evaluate(
         Most series of a side for classifiers and utility tasks (>= 4); 0 leaves both out.
     classifier_seeds : int
         Trainings of each classifier, each tested on its own fold of entities (>= 1).
+    spread : Spread
+        Who does the parts; by default this process, one after the other. The result is the same.
 
     Returns
     -------
@@ -140,54 +221,12 @@ def evaluate(
     parts = tuple(extract(part, edges, smallest) for part in sets)
     pool = Pool(parts)
     pool.setup(edges, rng)
-    sampler = Sampler(sets, sizes["compared"], rng)
-
-    def to_holdout() -> np.ndarray:
-        return pool.distances(
-            sampler.without_replacement(sampler.synthetic), sampler.without_replacement(sampler.holdout), rng
-        )
-
-    def between_halves() -> np.ndarray:
-        return pool.distances(*(sampler.without_replacement(half) for half in sampler.halves()), rng)
-
-    # Means of logarithms: one draw set against the logarithm of a mean of many would seem closer than it is.
-    above, below = (
-        np.mean([np.log(draw() + EPSILON) for _ in range(NUM_DRAWS)], axis=0) for draw in (to_holdout, between_halves)
-    )
-    distance, floor, log_ratio = np.exp(above) - EPSILON, np.exp(below) - EPSILON, above - below
-    replicates = []
-    for _ in range(bootstrap):
-        above = pool.distances(
-            sampler.with_replacement(sampler.synthetic), sampler.with_replacement(sampler.holdout), rng
-        )
-        below = pool.distances(*(sampler.with_replacement(half) for half in sampler.halves()), rng)
-        replicates.append(np.log((above + EPSILON) / (below + EPSILON)))
-    low = high = np.full(len(log_ratio), np.nan)
-    headline = {"value": float(np.exp(log_ratio.mean())), "low": None, "high": None}
-    if replicates:
-        sample = np.array(replicates)
-        low, high = np.quantile(sample - np.median(sample, axis=0), [0.025, 0.975], axis=0) + log_ratio
-        mean = sample.mean(1)
-        ends = np.quantile(mean - np.median(mean), [0.025, 0.975]) + log_ratio.mean()
-        headline |= {"low": float(np.exp(ends[0])), "high": float(np.exp(ends[1]))}
-    headline |= {
-        "floor_is": "1 = as close to the holdout as another sample of real series of the same size",
-        "metrics": len(log_ratio),
-    }
-    metrics = [
-        {
-            "family": m.family, "name": m.name, "distance": distance[i], "floor": floor[i],
-            "ratio": np.exp(log_ratio[i]), "low": np.exp(low[i]), "high": np.exp(high[i]), "unit": m.unit,
-            "sees": m.sees, "blind_to": m.blind_to,
-            "in_headline": True,
-        }
-        for i, m in enumerate(pool.metrics)
-    ]  # fmt: skip
-    space = feature_space(pool)
-    metrics += neighbour_entries(space, sampler, bootstrap)
-    if classifier_series:
-        metrics += classifier_entries(*sets, space, seed=seed, max_series=classifier_series, seeds=classifier_seeds)
-        metrics += utility_entries(*sets, seed=seed, max_series=classifier_series)
+    space, (of_map,) = feature_space(pool), rng.spawn(1)
+    field = _Field(sets, pool, space, seed, sizes["compared"], bootstrap, classifier_series, classifier_seeds)
+    tasks: list[Callable[[_Field], Any]] = [partial(_distances, rng=rng)]
+    tasks += [_classifiers, _utility] if classifier_series else []
+    (headline, metrics), *others = spread(do_part, field, tasks)
+    metrics += [entry for entries in others for entry in entries]
     named = zip(("train", "holdout", "synthetic"), sets, parts, strict=True)
     return jsonable(
         {
@@ -198,7 +237,7 @@ def evaluate(
             "seed": seed,
             "unit": train.unit,
             "step_seconds": train.step_seconds,
-            "embedding": flat_map(space, [len(part) for part in sets], rng),
+            "embedding": flat_map(space, [len(part) for part in sets], of_map),
             "curves": {name: curves(judged, features) for name, judged, features in named},
         }
     )

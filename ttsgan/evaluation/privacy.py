@@ -12,8 +12,8 @@ Verdicts, the worst wins:
 PASS means: these attacks, with this knowledge, on this data set. It is neither a proof nor legal anonymity. Auditing
 again and again until it passes spoils the error rates.
 
-The synthetic set may come in blocks (`blocks.Blocks`) that are searched anywhere; the result depends on neither the
-size of the blocks nor on who searched them.
+The synthetic set may come in blocks (`blocks.Blocks`). They are searched anywhere, and so are the other parts of the
+audit done, side by side; the result depends on neither the size of the blocks nor on who did what.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ttsgan.evaluation import copying, fragments
-from ttsgan.evaluation.blocks import BlockMap, Blocks, Loader, gather, in_turn
+from ttsgan.evaluation.blocks import Blocks, Loader, Spread, do_part, gather, in_turn
 from ttsgan.evaluation.gate import Thresholds, verdict
 from ttsgan.evaluation.inside import Inside, canary_check, network_checks, structure_checks
 from ttsgan.evaluation.judged import Judged, check_comparable, joined, split_by_entity
@@ -71,25 +72,6 @@ def _survey(_: Any, loader: Loader) -> _Survey:
 
 
 @dataclass(frozen=True)
-class _Search:
-    """All attacks on whole sets, and the time stamp that series are aligned to; sent to whoever searches a block."""
-
-    attacks: tuple[Any, ...]
-    first: np.datetime64
-
-
-def _search(shared: _Search, loader: Loader) -> list[Any] | None:
-    """Return what each attack finds in a block, or None where no series of it can be used."""
-    block = loader()
-    empty, constant = block.usable()
-    usable = ~(empty | constant)
-    if not usable.any():
-        return None
-    aligned = align_weekday(block.take(usable), shared.first)
-    return [attack.search(aligned) for attack in shared.attacks]
-
-
-@dataclass(frozen=True)
 class _Real:
     """Real series, aligned and gap-free, and the parts that the attacks are measured with."""
 
@@ -105,17 +87,78 @@ class _Real:
 
 
 @dataclass(frozen=True)
+class _Field:
+    """What the parts of the audit of one synthetic set work on; sent to whoever does one."""
+
+    real: _Real
+    halves: tuple[Judged, ...]
+    members: Judged
+    nonmembers: Judged
+    reference: Judged
+    sketch: Judged
+    searches: tuple[Any, ...]
+    inside: Inside | None
+    limits: Thresholds
+
+
+Part = Callable[[_Field], Any]
+"""One part of an audit; what it draws at random was settled when it was made, so that their order is free."""
+
+
+def _search(field: _Field, *, block: Loader) -> list[Any] | None:
+    """Return what each search of whole sets finds in a block, or None where no series of it can be used."""
+    series = block()
+    empty, constant = series.usable()
+    usable = ~(empty | constant)
+    if not usable.any():
+        return None
+    aligned = align_weekday(series.take(usable), field.real.first)
+    return [search.search(aligned) for search in field.searches]
+
+
+def _fragments(field: _Field, *, rng: np.random.Generator) -> list[dict]:
+    checks, real, limits = [], field.real, field.limits
+    some = field.sketch.sample_entities(fragments.STRETCH_SERIES, rng)
+    pasted = fragments.same_dates(some, real.train, field.halves, limits, rng)
+    if pasted is not None:
+        checks.append(fragments.same_dates_check(pasted))
+    for days in fragments.windows_of(field.sketch):
+        found = fragments.anywhere(some, real.train, real.holdout, days, limits, rng)
+        if found is not None:
+            checks.append(fragments.anywhere_check(found, days, limits))
+    return checks
+
+
+def _ask_networks(field: _Field, *, rng: np.random.Generator) -> list[dict]:
+    sets = (field.members, field.nonmembers, field.reference, field.sketch)
+    return network_checks(field.inside, *sets, field.limits, rng)
+
+
+def _self_test(field: _Field, *, rng: np.random.Generator) -> list[str]:
+    """Audit a third of the holdout as if it were synthetic, against the other two thirds; return what FAILs."""
+    stand_in, *rest = split_by_entity(field.real.holdout, 3, rng)
+    control = joined(*rest).sample_entities(2 * SELF_TEST_SERIES, rng)
+    stand_in = stand_in.sample_entities(SELF_TEST_SERIES, rng)
+    few = _Real.of(field.real.train.sample_entities(2 * SELF_TEST_SERIES, rng), control)
+    sketch, first_of = stand_in.sample_entities(SELF_TEST_SKETCH, rng), np.ones(len(stand_in), bool)
+    outcome = _attack(few, Blocks.of(stand_in), sketch, first_of, field.limits, 2 * SELF_TEST_SERIES, rng)
+    return [check["name"] for check in outcome.checks if check["passed"] is False]
+
+
+@dataclass(frozen=True)
 class _Attacked:
     """Outcome of all attacks on one synthetic set."""
 
     checks: list[dict]
     roc: dict
     planted_found: int
+    self_test_fails: list[str]
 
 
 def _attack(
-    real: _Real, blocks: Blocks, sketch: Judged, first_of: np.ndarray, planted: Judged | None, inside: Inside | None,
-    limits: Thresholds, max_targets: int, rng: np.random.Generator, spread: BlockMap, report: Progress,
+    real: _Real, blocks: Blocks, sketch: Judged, first_of: np.ndarray, limits: Thresholds, max_targets: int,
+    rng: np.random.Generator, *, planted: Judged | None = None, inside: Inside | None = None, self_test: bool = False,
+    spread: Spread = in_turn, report: Progress = lambda done, text: None,
 ) -> _Attacked:  # fmt: skip
     """Run every attack; `planted` copies are searched too, without influence on the checks.
 
@@ -133,13 +176,24 @@ def _attack(
         views, members, nonmembers, reference, sketch, len(first_of), int(rng.integers(2**31))
     )
     of_linkage = LinkageSearch(views, members, holdout, int(rng.integers(2**31)))
-    attacks = (copies, of_membership, of_linkage)
-    parts = []
-    for found in spread(_search, _Search(attacks, real.first), blocks.loaders):
-        if found is not None:
-            parts.append(found)
-        report(0.1 + 0.6 * len(parts) / len(blocks.loaders), f"block {len(parts)} of {len(blocks.loaders)}")
-    own, membership, linked = (attack.join([part[i] for part in parts]) for i, attack in enumerate(attacks))
+    searches = (copies, of_membership, of_linkage)
+    field = _Field(real, tuple(halves), members, nonmembers, reference, sketch, searches, inside, limits)
+    # The longest first, so that no worker is left alone with one at the end.
+    parts: dict[str, Part] = {}
+    for name, act, wanted in (
+        ("networks", _ask_networks, inside is not None), ("self-test", _self_test, self_test),
+        ("fragments", _fragments, True),
+    ):  # fmt: skip
+        (own,) = rng.spawn(1)
+        if wanted:
+            parts[name] = partial(act, rng=own)
+    parts |= {f"block {i}": partial(_search, block=loader) for i, loader in enumerate(blocks.loaders, 1)}
+    found: dict[str, Any] = {}
+    for name, outcome in zip(parts, spread(do_part, field, list(parts.values())), strict=True):
+        found[name] = outcome
+        report(0.1 + 0.8 * len(found) / len(parts), f"{name} done, part {len(found)} of {len(parts)}")
+    of_blocks = [outcome for name, outcome in found.items() if name.startswith("block") and outcome is not None]
+    own, membership, linked = (search.join([part[i] for part in of_blocks]) for i, search in enumerate(searches))
     own = own.take(first_of)
     settings = {"literal": limits.literal_distance, "soft": limits.soft_ratio, "hard": limits.hard_ratio}
     cutoffs = copying.null_minimum(own, limits.literal_distance, copies.chance)
@@ -147,42 +201,11 @@ def _attack(
     planted_found = 0
     if planted is not None:
         planted_found = int(copying.copy_flags(copies.search(planted), cutoffs, **settings).soft.sum())
-    report(0.7, "looking for fragments")
-    checks += _fragment_checks(real, halves, sketch, limits, rng)
     more, roc = membership_checks(membership, limits, rng)
-    checks += more + linkage_checks(linked, limits)
+    checks += found["fragments"] + more + linkage_checks(linked, limits)
     if inside is not None:
-        report(0.85, "asking the networks")
-        checks += structure_checks(inside, limits)
-        checks += network_checks(inside, members, nonmembers, reference, sketch, limits, rng)
-    return _Attacked(checks, roc, planted_found)
-
-
-def _fragment_checks(
-    real: _Real, halves: list[Judged], sketch: Judged, limits: Thresholds, rng: np.random.Generator
-) -> list[dict]:
-    checks = []
-    some = sketch.sample_entities(fragments.STRETCH_SERIES, rng)
-    pasted = fragments.same_dates(some, real.train, tuple(halves), limits, rng)
-    if pasted is not None:
-        checks.append(fragments.same_dates_check(pasted))
-    for days in fragments.windows_of(sketch):
-        found = fragments.anywhere(some, real.train, real.holdout, days, limits, rng)
-        if found is not None:
-            checks.append(fragments.anywhere_check(found, days, limits))
-    return checks
-
-
-def _self_test(real: _Real, limits: Thresholds, rng: np.random.Generator, report: Progress) -> list[str]:
-    """Audit a third of the holdout as if it were synthetic, against the other two thirds; return what FAILs."""
-    stand_in, *rest = split_by_entity(real.holdout, 3, rng)
-    control = joined(*rest).sample_entities(2 * SELF_TEST_SERIES, rng)
-    stand_in = stand_in.sample_entities(SELF_TEST_SERIES, rng)
-    few = _Real.of(real.train.sample_entities(2 * SELF_TEST_SERIES, rng), control)
-    sketch, first_of = stand_in.sample_entities(SELF_TEST_SKETCH, rng), np.ones(len(stand_in), bool)
-    num = 2 * SELF_TEST_SERIES
-    outcome = _attack(few, Blocks.of(stand_in), sketch, first_of, None, None, limits, num, rng, in_turn, report)
-    return [check["name"] for check in outcome.checks if check["passed"] is False]
+        checks += structure_checks(inside, limits) + found["networks"]
+    return _Attacked(checks, roc, planted_found, found.get("self-test", []))
 
 
 def _canary_line(canaries: Canaries, real: _Real, sketch: Judged) -> dict:
@@ -212,7 +235,7 @@ def _sizes(judged: Judged) -> tuple[dict, np.ndarray]:
 def audit(
     train: Judged, holdout: Judged, synthetic: Judged | Blocks, *, thresholds: Thresholds = DEFAULT_THRESHOLDS,
     seed: int = 0, max_targets: int = 5000, inside: Inside | None = None, canaries: Canaries | None = None,
-    spread: BlockMap = in_turn, progress: Progress | None = None,
+    spread: Spread = in_turn, progress: Progress | None = None,
 ) -> dict:  # fmt: skip
     """Attack a synthetic set and give a verdict.
 
@@ -233,8 +256,8 @@ def audit(
         Conditions and networks, where the run folder is at hand: attacks with the owner's knowledge.
     canaries : Canaries, optional
         Planted series, where training had some.
-    spread : BlockMap
-        Who searches the blocks; by default this process.
+    spread : Spread
+        Who does the parts of the audit, blocks among them; by default this process, one after the other.
     progress : callable (float, str) -> None, optional
         Told the share done and what is under way.
 
@@ -255,7 +278,8 @@ def audit(
 
     Notes
     -----
-    About 100 CPU-seconds for 5,000 series of 2,190 steps in each set; grows with the product of set sizes.
+    About 120 CPU-seconds for 5,000 series of 2,190 steps in each set, 165 with the networks of a run folder; grows with
+    the product of set sizes.
     """
     report = progress or (lambda done, text: None)
     blocks = synthetic if isinstance(synthetic, Blocks) else Blocks.of(synthetic)
@@ -296,10 +320,10 @@ def audit(
     sketch = align_weekday(gather(blocks, [len(part.empty) for part in surveys], chosen), first)
     planted = copying.plant(real.train, max(20, math.ceil(0.01 * min(num_synthetic, SKETCH_SERIES))), rng)
     outcome = _attack(
-        real, blocks, sketch, first_of, planted, inside, thresholds, max_targets, rng, spread,
-        lambda d, text: report(0.85 * d, text),
+        real, blocks, sketch, first_of, thresholds, max_targets, rng, planted=planted, inside=inside, self_test=True,
+        spread=spread, report=report,
     )  # fmt: skip
-    failed = _self_test(real, thresholds, rng, lambda d, text: report(0.85 + 0.15 * d, "self-test"))
+    failed = outcome.self_test_fails
     if outcome.planted_found < thresholds.planted_found * len(planted):
         invalid.append(
             f"self-test: {outcome.planted_found} of {len(planted)} planted copies were found; "
