@@ -246,14 +246,14 @@ class Trainer:
         return mean
 
     def _encoder_step(self) -> dict[str, float]:
-        networks = self.state.networks.train()
+        networks = self.state.networks
         rows, rnd = self._begin("encoder", self.fitted_rows)
         return self._take(
             "encoder", lambda: phases.encoder_loss(networks, self.data, rows, rnd, self.config, self._mean_over)
         )
 
     def _days_step(self) -> dict[str, float]:
-        networks = self.state.networks.train()
+        networks = self.state.networks
         rows, rnd = self._begin("days", self.fitted_rows)
         cond = self.state.drawn["cond"][rnd.integers(between.GROUPINGS), rows]
         jitter = self.config.days.jitter * rnd.normal(self.data.shape.num_numbers)
@@ -263,7 +263,7 @@ class Trainer:
         )
 
     def _adversarial_step(self) -> dict[str, float]:
-        networks, loss = self.state.networks.train(), self.config.loss
+        networks, loss = self.state.networks, self.config.loss
         index = self.state.series_seen // self.config.training.batch_size
         penalise = index % loss.penalty_interval == 0
         batch, _ = self._adversarial_batch("discriminator")

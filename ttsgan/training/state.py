@@ -95,8 +95,9 @@ class TrainState:
     def _optimizer(self, phase: str) -> torch.optim.AdamW:
         training = self.config.training
         betas = (0.0, 0.99) if phase in ("discriminator", "generator") else (0.9, 0.99)
-        rate = getattr(training, f"{phase}_lr")
-        return torch.optim.AdamW(self.parameters_of(phase), lr=rate, betas=betas, weight_decay=training.weight_decay)
+        rate, decay = getattr(training, f"{phase}_lr"), training.weight_decay
+        # Fused: small batches take many steps, and one that goes from parameter to parameter costs six times as much.
+        return torch.optim.AdamW(self.parameters_of(phase), lr=rate, betas=betas, weight_decay=decay, fused=True)
 
     @property
     def done(self) -> bool:
