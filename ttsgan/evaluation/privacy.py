@@ -178,16 +178,12 @@ def _attack(
     of_linkage = LinkageSearch(views, members, holdout, int(rng.integers(2**31)))
     searches = (copies, of_membership, of_linkage)
     field = _Field(real, tuple(halves), members, nonmembers, reference, sketch, searches, inside, limits)
-    # The longest first, so that no worker is left alone with one at the end.
-    parts: dict[str, Part] = {}
-    for name, act, wanted in (
-        ("networks", _ask_networks, inside is not None), ("self-test", _self_test, self_test),
-        ("fragments", _fragments, True),
-    ):  # fmt: skip
-        (own,) = rng.spawn(1)
-        if wanted:
-            parts[name] = partial(act, rng=own)
+    of_networks, of_self_test, of_fragments = rng.spawn(3)
+    # The long ones first, so that no worker is left alone with one at the end.
+    parts: dict[str, Part] = {"networks": partial(_ask_networks, rng=of_networks)} if inside is not None else {}
     parts |= {f"block {i}": partial(_search, block=loader) for i, loader in enumerate(blocks.loaders, 1)}
+    parts |= {"self-test": partial(_self_test, rng=of_self_test)} if self_test else {}
+    parts["fragments"] = partial(_fragments, rng=of_fragments)
     found: dict[str, Any] = {}
     for name, outcome in zip(parts, spread(do_part, field, list(parts.values())), strict=True):
         found[name] = outcome

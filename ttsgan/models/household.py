@@ -33,6 +33,8 @@ PRIOR = 0.5
 """Weight of the pooled covariance in each component: households for each dimension."""
 CONDITION_NOISE = 0.05
 """Variance added to conditions: new series get means of other groups than those that the law was fitted on."""
+NO_WEIGHT = 1e-12
+"""Share of a row in a component below which it is left out: in so many dimensions most rows belong to one alone."""
 ITERATIONS = 5
 """Rounds of expectation and maximisation; 1 to 50 give series equally close to real ones."""
 
@@ -166,15 +168,12 @@ def _mixture(rows_MD: Tensor, k: int, repeats: int, seed: int) -> Mixture:
     else:
         labels = KMeans(k, n_init=3, random_state=seed % 2**32).fit_predict(rows_MD.numpy())
         resp = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), k).to(rows_MD.dtype)
-    for _ in range(ITERATIONS if k > 1 else 1):
+    for iteration in range(ITERATIONS if k > 1 else 1):
+        if iteration:
+            resp = (log_weight + _log_density(rows_MD, mean, covariance)).softmax(1)
         size = resp.sum(0)
         mean = (resp.T @ rows_MD) / size[:, None].clamp(min=1e-9)
-        spread = torch.stack(
-            [
-                (rows_MD * r[:, None]).T @ rows_MD - r.sum() * torch.outer(m, m)
-                for m, r in zip(mean, resp.T, strict=True)
-            ]
-        )
+        spread = torch.stack([_scatter(rows_MD, r, m) for m, r in zip(mean, resp.T, strict=True)])
         pooled = spread.sum(0) / count
         # A direction without any spread (a number that all share) keeps a trace of it, or nothing could be inverted.
         alone = torch.diag(pooled.diagonal() + 1e-6)
@@ -183,8 +182,14 @@ def _mixture(rows_MD: Tensor, k: int, repeats: int, seed: int) -> Mixture:
         households = size[:, None, None] / repeats
         covariance = (spread / repeats + prior * pooled) / (households + prior) if k > 1 else pooled[None]
         log_weight = (size / count).clamp(min=1e-12).log()
-        resp = (log_weight + _log_density(rows_MD, mean, covariance)).softmax(1)
     return log_weight, mean, covariance
+
+
+def _scatter(rows_MD: Tensor, weight_M: Tensor, mean_D: Tensor) -> Tensor:
+    """Return the weighted scatter (D, D) of rows about their weighted mean; rows without weight cost nothing."""
+    near = torch.nonzero(weight_M > NO_WEIGHT)[:, 0]
+    centred = rows_MD[near] - mean_D
+    return (centred * weight_M[near, None]).T @ centred
 
 
 def _log_density(rows_MD: Tensor, mean_KD: Tensor, covariance_KDD: Tensor) -> Tensor:
