@@ -162,27 +162,34 @@ def _mixture(rows_MD: Tensor, k: int, repeats: int, seed: int) -> Mixture:
     ``repeats`` rows stand for one household, so that they weigh as one; the pooled covariance counts as `PRIOR` D
     households more in every component, and its correlations are `SHRINKAGE` smaller than those found.
     """
-    count, dims = rows_MD.shape
     if k == 1:
-        resp = torch.ones(count, 1, dtype=rows_MD.dtype)
+        resp = torch.ones(len(rows_MD), 1, dtype=rows_MD.dtype)
     else:
         labels = KMeans(k, n_init=3, random_state=seed % 2**32).fit_predict(rows_MD.numpy())
         resp = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), k).to(rows_MD.dtype)
-    for iteration in range(ITERATIONS if k > 1 else 1):
-        if iteration:
-            resp = (log_weight + _log_density(rows_MD, mean, covariance)).softmax(1)
-        size = resp.sum(0)
-        mean = (resp.T @ rows_MD) / size[:, None].clamp(min=1e-9)
-        spread = torch.stack([_scatter(rows_MD, r, m) for m, r in zip(mean, resp.T, strict=True)])
-        pooled = spread.sum(0) / count
-        # A direction without any spread (a number that all share) keeps a trace of it, or nothing could be inverted.
-        alone = torch.diag(pooled.diagonal() + 1e-6)
-        pooled = (1 - SHRINKAGE) * pooled + SHRINKAGE * alone
-        prior = PRIOR * dims if k > 1 else 0
-        households = size[:, None, None] / repeats
-        covariance = (spread / repeats + prior * pooled) / (households + prior) if k > 1 else pooled[None]
-        log_weight = (size / count).clamp(min=1e-12).log()
-    return log_weight, mean, covariance
+    mixture = _maximise(rows_MD, resp, repeats)
+    for _ in range(ITERATIONS - 1 if k > 1 else 0):
+        log_weight, mean, covariance = mixture
+        resp = (log_weight + _log_density(rows_MD, mean, covariance)).softmax(1)
+        mixture = _maximise(rows_MD, resp, repeats)
+    return mixture
+
+
+def _maximise(rows_MD: Tensor, resp_MK: Tensor, repeats: int) -> Mixture:
+    """Return the mixture in which rows have the shares ``resp_MK`` of the components."""
+    (count, dims), k = rows_MD.shape, resp_MK.shape[1]
+    size = resp_MK.sum(0)
+    mean = (resp_MK.T @ rows_MD) / size[:, None].clamp(min=1e-9)
+    spread = torch.stack([_scatter(rows_MD, r, m) for m, r in zip(mean, resp_MK.T, strict=True)])
+    pooled = spread.sum(0) / count
+    # A direction without any spread (a number that all share) keeps a trace of it, or nothing could be inverted.
+    alone = torch.diag(pooled.diagonal() + 1e-6)
+    pooled = (1 - SHRINKAGE) * pooled + SHRINKAGE * alone
+    log_weight = (size / count).clamp(min=1e-12).log()
+    if k == 1:
+        return log_weight, mean, pooled[None]
+    prior = PRIOR * dims
+    return log_weight, mean, (spread / repeats + prior * pooled) / (size[:, None, None] / repeats + prior)
 
 
 def _scatter(rows_MD: Tensor, weight_M: Tensor, mean_D: Tensor) -> Tensor:
