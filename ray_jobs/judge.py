@@ -20,7 +20,7 @@ from ttsgan.evaluation.privacy import audit
 from ttsgan.evaluation.report import Pictures, render
 
 RAY_SERIES = 4_000
-"""Synthetic series from which on the audit is spread over Ray; fewer are searched before Ray has started."""
+"""Synthetic series from which on the work is spread over Ray; fewer are judged before Ray has started."""
 
 
 def judge_files(
@@ -44,13 +44,14 @@ def judge_files(
     sets = [judged(series) for series in sets]
     # whoever made it: a synthetic series belongs to nobody
     sets[2] = dataclasses.replace(sets[2], entities=np.arange(len(sets[2])).astype(str))
-    console.progress("measuring distances to the holdout")
-    evaluation = fidelity(*sets, config)
-    pictures = Pictures(*(part.take(np.arange(min(PICTURED, len(part)))) for part in sets))
-    blocks, spread = sets.pop(), in_turn
-    if len(blocks) > RAY_SERIES:
+    large, spread = len(sets[2]) > RAY_SERIES, in_turn
+    if large:
         start_ray(config.runtime, address)
-        blocks, spread = _shared(blocks), RaySpread()
+        spread = RaySpread()
+    console.progress("measuring distances to the holdout")
+    evaluation = fidelity(*sets, config, spread)
+    pictures = Pictures(*(part.take(np.arange(min(PICTURED, len(part)))) for part in sets))
+    blocks = _shared(sets.pop()) if large else sets.pop()
     verdict = audit(
         *sets,
         blocks,

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_ladder.py --sets london-4h --splits 3 --audit
     python tests/benchmarks/bench_ladder.py --sets london-4h cambridge-4h sample-4h --splits 6 --seeds 3 --ours
+    python tests/benchmarks/bench_ladder.py --sets london-4h --seeds 1 --ours --recipe base --audit
     python tests/benchmarks/bench_ladder.py --only "hierarchical copula" --ours --set training.max_series=2000
     pytest -m benchmark tests/benchmarks/bench_ladder.py
 
@@ -16,9 +17,10 @@ The bar is the better of the hierarchical copula and the same in groups, by mean
 system is compared with it by the logarithm of the ratio of headlines, averaged over the fits of a split; the 95 %
 interval is Student's over splits. Splits of one population share households, so it speaks of that population.
 
-Every set of data gives ``ladder-SET-DATE`` in the results folder: .json (all figures), .md (table of medians over
-splits) and .png (headlines). Rows are kept in ``ladder-SET.jsonl`` as they come: an interrupted run goes on from there,
-and more splits or seeds make only the new rows.
+Every set of data gives ``ladder-SET-DATE`` in the results folder, ``ladder-SET-RECIPE-DATE`` of another recipe than
+``quick``: .json (all figures), .md (table of medians over splits) and .png (headlines). Rows are kept in
+``ladder-SET.jsonl`` as they come: an interrupted run goes on from there, and more splits or seeds make only the new
+rows.
 """
 
 import json
@@ -142,8 +144,9 @@ def markdown(table: list[dict[str, Any]], about: dict[str, Any]) -> str:
         rows.append([*cells, *(cell(entry, c) for c in COLUMNS[1:]), ", ".join(entry["verdicts"]) or "-"])
     named = [c.replace("_", " ").replace("cpu", "CPU").replace("auc", "AUC").replace("mlp", "MLP") for c in COLUMNS]
     heads = ["system", "headline", "lowest to highest", "log ratio to the bar", "excludes 0", *named[1:], "verdicts"]
+    recipe = f", {OURS} by its recipe `{about['ours']['recipe']}`" if about.get("ours") else ""
     lines = [
-        f"# Ladder, {about['set']}, {about['date']}",
+        f"# Ladder, {about['set']}{recipe}, {about['date']}",
         "",
         f"{about['households']} training households and as many held out, {about['length']} steps, {about['splits']} "
         f"split(s), {about['seeds']} fit(s) of every random system on each; medians over splits and fits. Machine: "
@@ -204,7 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = climb(households, systems, course, ledger, options.audit, keys)
         about = about_run(name, households, course, config) | {"bar": better_bar(rows)}
         table = medians(rows)
-        stem = options.out / f"ladder-{name}-{about['date']}"
+        recipe = "" if options.recipe == "quick" else f"-{options.recipe}"
+        stem = options.out / f"ladder-{name}{recipe}-{about['date']}"
         write(stem, {"about": about, "medians": table, "rows": rows}, markdown(table, about))
         draw_bars(table, about, stem.with_suffix(".png"))
 

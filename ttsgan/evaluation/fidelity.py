@@ -40,7 +40,8 @@ from ttsgan.evaluation.utility import utility_entries
 
 SCHEMA_VERSION = 2
 EPSILON = 0.01
-NUM_DRAWS = 8
+NUM_DRAWS = 32
+"""Draws behind a distance and its floor: of 100 households, eight leave 5 % of luck in the headline, these 2 %."""
 
 
 def _prepare(sets: dict[str, Judged], max_series: int, rng: np.random.Generator) -> tuple[tuple[Judged, ...], dict]:
