@@ -17,12 +17,10 @@ from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, read_store
 from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, Spread, in_turn
 from ttsgan.evaluation.fidelity import evaluate
+from ttsgan.evaluation.figures import MAX_SERIES
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.privacy import Canaries, Thresholds, audit
 from ttsgan.evaluation.report import Pictures, render
-
-PICTURED = 200
-"""Most series of each set that the report's pictures are drawn from."""
 
 
 def judged(series: SeriesSet) -> Judged:
@@ -119,10 +117,7 @@ def report_page(folder: RunFolder, first_line: str, show_real: bool = True) -> s
     """Return the report of a run folder, with ``first_line`` at its very top; without ``show_real``, for a release."""
     where, config = folder.where, folder.config
     rng = np.random.default_rng(config.seed)
-    few = [
-        part.take(np.sort(rng.choice(len(part), PICTURED, replace=False))) if len(part) > PICTURED else part
-        for part in read_three(where)
-    ]
+    few = [part.sample_entities(MAX_SERIES, rng) for part in read_three(where)]
     prepared = folder.summary("prepare")
     return render(
         title=f"Synthetic series from {source_name(config)}",

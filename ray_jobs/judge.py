@@ -9,12 +9,13 @@ import ray
 
 from ray_jobs.blocks import RaySpread
 from ray_jobs.console import Console
-from ray_jobs.evaluate import PICTURED, fidelity, judged, thresholds
+from ray_jobs.evaluate import fidelity, judged, thresholds
 from ray_jobs.machines import start_ray
 from ttsgan.config import DataConfig, PatchConfig, RunConfig
 from ttsgan.data.prepare import prepare
 from ttsgan.data.storage import Location
 from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, in_turn
+from ttsgan.evaluation.figures import MAX_SERIES
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.privacy import audit
 from ttsgan.evaluation.report import Pictures, render
@@ -50,7 +51,8 @@ def judge_files(
         spread = RaySpread()
     console.progress("measuring distances to the holdout")
     evaluation = fidelity(*sets, config, spread)
-    pictures = Pictures(*(part.take(np.arange(min(PICTURED, len(part)))) for part in sets))
+    rng = np.random.default_rng(config.seed)
+    pictures = Pictures(*(part.sample_entities(MAX_SERIES, rng) for part in sets))
     blocks = _shared(sets.pop()) if large else sets.pop()
     verdict = audit(
         *sets,

@@ -23,10 +23,11 @@ from ttsgan.training.between import Score
 from ttsgan.training.dataset import TrainSet
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime
-from ttsgan.training.state import TrainState
+from ttsgan.training.state import STAGES, TrainState
 
-EARLIER = ("encoder", "decoder", "household", "days")
-"""Networks that the adversarial stage finds trained."""
+AUTOENCODER = ("encoder", "decoder")
+EARLIER = (*AUTOENCODER, "household", "days")
+"""Networks that the adversarial stage finds trained; of them, the days find the autoencoder trained."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,10 @@ class Training(Trainer):
 
     def _inherit(self, parent: TrainState) -> None:
         state, known = self.state, dict(parent.average.named_buffers(recurse=False))
+        # Conditions, and with them the household law, are made when the days begin.
+        made = EARLIER if STAGES[parent.stage] == "adversarial" else AUTOENCODER
         for networks in (state.networks, state.average):
-            for name in EARLIER:
+            for name in made:
                 networks.get_submodule(name).load_state_dict(parent.average.get_submodule(name).state_dict())
             for name, buffer in networks.named_buffers(recurse=False):
                 buffer.copy_(known[name])
