@@ -181,14 +181,15 @@ def _attack(
     of_networks, of_self_test, of_fragments = rng.spawn(3)
     # The long ones first, so that no worker is left alone with one at the end.
     parts: dict[str, Part] = {"networks": partial(_ask_networks, rng=of_networks)} if inside is not None else {}
-    parts |= {f"block {i}": partial(_search, block=loader) for i, loader in enumerate(blocks.loaders, 1)}
+    searched = {f"block {i}": partial(_search, block=loader) for i, loader in enumerate(blocks.loaders, 1)}
+    parts |= searched
     parts |= {"self-test": partial(_self_test, rng=of_self_test)} if self_test else {}
     parts["fragments"] = partial(_fragments, rng=of_fragments)
     found: dict[str, Any] = {}
     for name, outcome in zip(parts, spread(do_part, field, list(parts.values())), strict=True):
         found[name] = outcome
         report(0.1 + 0.8 * len(found) / len(parts), f"{name} done, part {len(found)} of {len(parts)}")
-    of_blocks = [outcome for name, outcome in found.items() if name.startswith("block") and outcome is not None]
+    of_blocks = [found[name] for name in searched if found[name] is not None]
     own, membership, linked = (search.join([part[i] for part in of_blocks]) for i, search in enumerate(searches))
     own = own.take(first_of)
     settings = {"literal": limits.literal_distance, "soft": limits.soft_ratio, "hard": limits.hard_ratio}
