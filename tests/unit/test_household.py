@@ -9,6 +9,7 @@ from torch import nn
 from ttsgan import losses
 from ttsgan.config import HouseholdConfig
 from ttsgan.errors import NotFittedError
+from ttsgan.models import household
 from ttsgan.models.household import HouseholdModel
 from ttsgan.training import between
 from ttsgan.training.runtime import LocalRuntime
@@ -210,14 +211,41 @@ def test_order_of_households_does_not_matter():
     torch.testing.assert_close(draw(one, cond[:50]), draw(other, cond[:50]))
 
 
-def test_seeded_and_independent_rows():
+def test_seeded():
     numbers, cond, *_ = gaussian(300)
     fitted = model(numbers, cond)
     assert torch.equal(draw(fitted, cond), draw(fitted, cond))
     assert not torch.equal(draw(fitted, cond), draw(fitted, cond, seed=1))
-    other = cond.clone()
-    other[10:] += 1
-    torch.testing.assert_close(draw(fitted, cond)[:10], draw(fitted, other)[:10])
+
+
+def test_households_drawn_together_follow_their_own_conditions():
+    """Even draws fill the law that is expected of just these conditions, not that of all training households."""
+    numbers, cond, slope, _ = gaussian()
+    fitted = model(numbers, cond, mixtures=1)
+    some = torch.tensor([[1.5, 0.0], [-0.5, 1.0]]).repeat_interleave(200, dim=0)
+    drawn = draw(fitted, some)
+    for rows in (slice(0, 200), slice(200, 400)):
+        torch.testing.assert_close(drawn[rows].mean(0), 0.9 * some[rows][0] @ slope, atol=0.15, rtol=0)
+
+
+def test_one_household_alone_is_a_draw_like_any_other():
+    """Drawn one by one, households have the same law and dependence; nothing of theirs is spread evenly then."""
+    numbers, cond, *_ = gaussian(600)
+    fitted = model(numbers, cond)
+    drawn = torch.cat([draw(fitted, cond[i : i + 1], seed=i) for i in range(600)])
+    torch.testing.assert_close(torch.corrcoef(drawn.T), torch.corrcoef(numbers.T), atol=0.12, rtol=0)
+    for h in range(3):
+        assert stats.ks_2samp(numbers[:, h], drawn[:, h]).pvalue > 0.01
+
+
+def test_even_scores_by_hand():
+    """Four draws of one standard normal law: each takes the quarter of its rank, and keeps its place in a quarter."""
+    rank_in_law = torch.tensor([0.1, 0.2, 0.3, 0.9], dtype=torch.float64)
+    scores = torch.special.ndtri(rank_in_law)[:, None]
+    even = household._evenly(scores, torch.zeros_like(scores), torch.ones_like(scores))
+    # 0.1 and 0.2 lie at .4 and .8 of the first quarter, 0.3 at .2 of the second, 0.9 at .6 of the last.
+    wanted = torch.tensor([0.1, 0.25 + 0.2, 0.5 + 0.05, 0.75 + 0.15], dtype=torch.float64)
+    torch.testing.assert_close(torch.special.ndtr(even[:, 0]), wanted, atol=1e-3, rtol=0)
 
 
 def test_fit_is_kept_in_the_state():

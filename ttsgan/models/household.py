@@ -7,7 +7,11 @@ where the series of eight are closer to real ones. It is fitted by expectation a
 the mixture's dependence is used: a drawn score is ranked by its own law of that number, and the rank looked up in the
 law of training households, so that no number comes out too wide or too narrow.
 
-Axis letters: B series, H household numbers, Z latent dimensions of a condition, D = H + Z, K components, M rows.
+Households drawn together are drawn evenly: a hundred independent draws would add as much luck again as the hundred
+training households have, and be further from other real households than those are.
+
+Axis letters: B series, H household numbers, Z latent dimensions of a condition, D = H + Z, K components, M rows,
+G points of a grid.
 """
 
 import math
@@ -37,6 +41,10 @@ NO_WEIGHT = 1e-12
 """Share of a row in a component below which it is left out: in so many dimensions most rows belong to one alone."""
 ITERATIONS = 5
 """Rounds of expectation and maximisation; 1 to 50 give series equally close to real ones."""
+UNCORRELATED = 0.5
+"""Directions of the dependence drawn without correlation by luck, of the widest on, as a share of the draws."""
+GRID, REACH = 257, 6.0
+"""Points at which an expected law is tabulated, and how many standard deviations beyond its outermost centres."""
 
 
 class HouseholdModel(nn.Module):
@@ -72,8 +80,10 @@ class HouseholdModel(nn.Module):
             Of the first guess of the components.
         """
         numbers = numbers_MH.double().cpu()
+        ordered, index = numbers.sort(dim=0).values, torch.arange(len(numbers), dtype=torch.float64)
         at = torch.linspace(0, len(numbers) - 1, MAX_KEPT, dtype=torch.float64)
-        self.law.copy_(_interpolate(at[:, None].expand(-1, numbers.shape[1]), numbers.sort(dim=0).values))
+        wide = numbers.shape[1]
+        self.law.copy_(_interpolate(at[:, None].expand(-1, wide), index[:, None].expand(-1, wide), ordered))
         scores = _normal_scores(numbers)
         rows = torch.cat([torch.cat([scores, cond.double().cpu()], dim=1) for cond in cond_GMZ])
         k = min(self.config.mixtures, max(1, len(numbers) // MEMBERS))
@@ -103,14 +113,15 @@ class HouseholdModel(nn.Module):
         cond = cond_BZ.double()
         mean, covariance = self.mean[:k], self.covariance[:k]
         log_weight = self.log_weight[:k] + _log_density(cond, mean[:, h:], covariance[:, h:, h:])
-        uniform = _even(len(cond), 1, generator).to(cond.device)
-        pick = (log_weight.softmax(1).cumsum(1) < uniform).sum(1).clamp(max=k - 1)
+        uniform = _even(len(cond), generator).to(cond.device)
+        pick = (log_weight.softmax(1).cumsum(1) < uniform[:, None]).sum(1).clamp(max=k - 1)
         gain = torch.linalg.solve(covariance[:, h:, h:], covariance[:, h:, :h]).mT
         rest = covariance[:, :h, :h] - gain @ covariance[:, h:, :h]
-        factor = torch.linalg.cholesky(0.5 * (rest + rest.mT) + 1e-9 * torch.eye(h, dtype=rest.dtype).to(rest.device))
-        normal = _even_normal(len(cond), h, generator).to(cond.device)
-        centre = mean[pick, :h] + torch.einsum("bhz,bz->bh", gain[pick], cond - mean[pick, h:])
-        return self._to_numbers(centre + torch.einsum("bij,bj->bi", factor[pick], normal)).float()
+        spread_BH = rest.diagonal(dim1=1, dim2=2).clamp(min=1e-9).sqrt()[pick]
+        centre_BH = mean[pick, :h] + torch.einsum("bhz,bz->bh", gain[pick], cond - mean[pick, h:])
+        normal = _uncorrelated_normal(len(cond), h, generator).to(cond.device)
+        scores_BH = centre_BH + torch.einsum("bij,bj->bi", _widest_first(rest)[pick], normal)
+        return self._to_numbers(_evenly(scores_BH, centre_BH, spread_BH)).float()
 
     def _to_numbers(self, scores_BH: Tensor) -> Tensor:
         """Map scores to the numbers of the same rank; beyond the ends follow the slope of the outer tenth."""
@@ -121,35 +132,52 @@ class HouseholdModel(nn.Module):
         scores_BH = torch.special.ndtri(rank_BH)
         grid = _scores_of_ranks(MAX_KEPT).to(scores_BH.device)
         tail = int(TAIL * MAX_KEPT)
-        position = torch.searchsorted(grid, scores_BH.contiguous()).clamp(1, MAX_KEPT - 1)
-        low, high = grid[position - 1], grid[position]
-        share = (scores_BH.clamp(grid[0], grid[-1]) - low) / (high - low)
-        numbers = self.law.gather(0, position - 1) * (1 - share) + self.law.gather(0, position) * share
+        numbers = _interpolate(scores_BH, grid[:, None].expand(-1, h), self.law)
         for end, inner, sign in ((-1, -tail, 1.0), (0, tail - 1, -1.0)):
             slope = (self.law[end] - self.law[inner]) / (grid[end] - grid[inner])
             numbers = numbers + slope * sign * (sign * (scores_BH - grid[end])).clamp(min=0)
         return numbers
 
 
-def _even(count: int, dims: int, generator: torch.Generator) -> Tensor:
-    """Return uniform numbers (count, dims): of each column, one in every ``count``-th of the unit interval."""
-    order = torch.rand(count, dims, generator=generator, dtype=torch.float64).argsort(dim=0)
-    return (order + torch.rand(count, dims, generator=generator, dtype=torch.float64)) / count
+def _even(count: int, generator: torch.Generator) -> Tensor:
+    """Return uniform numbers (count,) in random order, one in every ``count``-th of the unit interval."""
+    order = torch.rand(count, generator=generator, dtype=torch.float64).argsort()
+    return (order + torch.rand(count, generator=generator, dtype=torch.float64)) / count
 
 
-def _even_normal(count: int, dims: int, generator: torch.Generator) -> Tensor:
-    """Return standard normal numbers (count, dims), spread evenly over each column and, where many, uncorrelated.
-
-    Households drawn together so stand for the whole population, with less luck than independent draws.
-    """
+def _uncorrelated_normal(count: int, dims: int, generator: torch.Generator) -> Tensor:
+    """Return standard normal numbers (count, dims), the first columns without mean or correlation by luck."""
     normal = torch.randn(count, dims, generator=generator, dtype=torch.float64)
-    if count > 2 * dims:
-        normal = normal - normal.mean(0)
-        factor = torch.linalg.cholesky(normal.T @ normal / count)
-        normal = torch.linalg.solve_triangular(factor, normal.T, upper=False).T
-    place = torch.rand(count, dims, generator=generator, dtype=torch.float64)
-    uniform = (normal.argsort(dim=0).argsort(dim=0) + place) / count
-    return math.sqrt(2.0) * torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-12, 1 - 1e-12))
+    free = min(dims, int(UNCORRELATED * count))
+    if free:
+        lead = normal[:, :free] - normal[:, :free].mean(0)
+        factor = torch.linalg.cholesky(lead.T @ lead / count)
+        normal[:, :free] = torch.linalg.solve_triangular(factor, lead.T, upper=False).T
+    return normal
+
+
+def _widest_first(covariance_KHH: Tensor) -> Tensor:
+    """Return factors F of covariances F F', their columns the principal axes from the widest on."""
+    variance, axes = torch.linalg.eigh(0.5 * (covariance_KHH + covariance_KHH.mT))
+    # The sign of an axis is free, and not the same on every machine.
+    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+    return (axes * largest.sign() * variance.clamp(min=0).sqrt()[:, None]).flip(-1)
+
+
+def _evenly(scores_BH: Tensor, centre_BH: Tensor, spread_BH: Tensor) -> Tensor:
+    """Move drawn scores so that each number fills the law expected of the B households, one in every B-th of it.
+
+    Expected of them is the mean of their normal laws, given by centre and spread. A score keeps its rank among the
+    others and its place within the B-th part, so that one household alone stays as it was drawn.
+    """
+    count = len(scores_BH)
+    low, high = (centre_BH - REACH * spread_BH).amin(0), (centre_BH + REACH * spread_BH).amax(0)
+    share_G = torch.linspace(0, 1, GRID, dtype=scores_BH.dtype, device=scores_BH.device)
+    grid_GH = low + share_G[:, None] * (high - low)
+    expected_GH = torch.stack([torch.special.ndtr((at - centre_BH) / spread_BH).mean(0) for at in grid_GH])
+    place = count * _interpolate(scores_BH, grid_GH, expected_GH)
+    rank = scores_BH.argsort(dim=0).argsort(dim=0)
+    return _interpolate((rank + place - place.floor()) / count, expected_GH, grid_GH)
 
 
 Mixture = tuple[Tensor, Tensor, Tensor]
@@ -228,8 +256,10 @@ def _scores_of_ranks(count: int) -> Tensor:
     return math.sqrt(2.0) * torch.erfinv(2 * probability - 1)
 
 
-def _interpolate(at_KH: Tensor, ordered_MH: Tensor) -> Tensor:
-    low = at_KH.floor().long()
-    high = (low + 1).clamp(max=len(ordered_MH) - 1)
-    share = at_KH - low
-    return ordered_MH.gather(0, low) * (1 - share) + ordered_MH.gather(0, high) * share
+def _interpolate(at_BH: Tensor, x_GH: Tensor, y_GH: Tensor) -> Tensor:
+    """Return, column by column, y where rising x is ``at``, on straight lines; the outermost y beyond the ends."""
+    x_HG = x_GH.T.contiguous()
+    upper = torch.searchsorted(x_HG, at_BH.T.contiguous()).clamp(1, len(x_GH) - 1).T
+    low, high = x_GH.gather(0, upper - 1), x_GH.gather(0, upper)
+    share = ((at_BH - low) / (high - low).clamp(min=1e-300)).clamp(0, 1)
+    return y_GH.gather(0, upper - 1) * (1 - share) + y_GH.gather(0, upper) * share
