@@ -109,8 +109,8 @@ class SeriesScaler:
         }
         self.state["resolution"] = np.array([laws.find_resolution(values[:, c]) for c in range(channels)])
         level_BC, zero_BC, logq_BF = self._laws(values)
-        log_peak_BC = self._log_peak(values, level_BC)
-        self.state["peak_low"], self.state["peak_high"] = log_peak_BC.min(axis=0), log_peak_BC.max(axis=0)
+        above_BC = self._log_peak(values) - level_BC
+        self.state["peak_low"], self.state["peak_high"] = above_BC.min(axis=0), above_BC.max(axis=0)
         self.state["most_repeats"] = laws.repeat_share(values).max(axis=0)
         self.state["most_zeros"] = expit(zero_BC).max(axis=0)
         self.state["logq_low"], self.state["logq_high"] = logq_BF.min(axis=0), logq_BF.max(axis=0)
@@ -184,7 +184,7 @@ class SeriesScaler:
         scores = np.where(observed, self._scores(values, seed), 0.0)
         numbers = np.zeros((len(values), self.num_numbers))
         numbers[:, layout["level"]], numbers[:, layout["zero_share"]] = level_BC, zero_BC
-        numbers[:, layout["peak"]] = self._log_peak(values, level_BC)
+        numbers[:, layout["peak"]] = self._log_peak(values)
         numbers[:, layout["repeats"]] = np.log(laws.repeat_share(values))
         numbers[:, layout["quantile"]] = self._project("quantile", logq_BF)
         numbers[:, layout["habit"]] = self._project("habit", self._habit_coefficients(scores, observed, starts))
@@ -262,8 +262,9 @@ class SeriesScaler:
                 shape_BT = laws.with_zeros(shape_BT, np.minimum(np.rint(share_B * (length + 1) - 0.5), most_B))
             shape_BT = shape_BT / np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
             if state["nonnegative"][c]:
-                peak_B = np.clip(numbers[:, layout["peak"]][:, c], state["peak_low"][c], state["peak_high"][c])
-                shape_BT = laws.with_peak(shape_BT, peak_B)
+                above_B = numbers[:, layout["peak"]][:, c] - numbers[:, layout["level"]][:, c]
+                above_B = np.clip(above_B, state["peak_low"][c], state["peak_high"][c])
+                shape_BT = laws.with_peak(shape_BT, above_B)
             values[:, c] = shape_BT * np.exp(numbers[:, layout["level"]][:, c, None])
         return values
 
@@ -298,10 +299,14 @@ class SeriesScaler:
             rows.append(np.log1p(law_BQ) if self.state["nonnegative"][c] else np.arcsinh(law_BQ))
         return level_BC, logit(share_BC), np.concatenate(rows, axis=1)
 
-    def _log_peak(self, values: NDArray, level_BC: NDArray) -> NDArray:
-        """Return the log of the largest value over the mean (B, C); 0 in channels with negative values."""
+    def _log_peak(self, values: NDArray) -> NDArray:
+        """Return the log of the largest value (B, C), physical units; 0 in channels with negative values.
+
+        Not over the mean: what a home can draw at once is bounded by its connection, and an almost empty one draws as
+        much for a moment as others do.
+        """
         largest_BC = np.maximum(np.nanmax(values, axis=2), 1e-12)
-        return np.where(self.state["nonnegative"], np.log(largest_BC) - level_BC, 0.0)
+        return np.where(self.state["nonnegative"], np.log(largest_BC), 0.0)
 
     def _scores(self, values: NDArray, seed: int) -> NDArray[np.float64]:
         flat = quantiles.normal_scores(values.reshape(-1, values.shape[2]), seed)
