@@ -99,3 +99,23 @@ def test_repeats_keep_mean_zeros_and_earlier_repeats():
 def test_a_large_step_is_never_stilled():
     given = np.array([[1.0, 6.0, 1.0, 6.0]])
     np.testing.assert_array_equal(laws.with_repeats(given, np.array([3])), given)
+
+
+def test_a_peak_stays_where_the_level_moves():
+    """The peak is a number in physical units: a home that is drawn a third larger peaks no higher for it."""
+    rng = np.random.default_rng(0)
+    values = (rng.lognormal(0, 1, (40, 1, 1)) * rng.gamma(0.7, size=(40, 1, 504))).astype(np.float32)
+    starts = np.full(40, np.datetime64("2013-01-01", "s"))
+    scaler = SeriesScaler(HouseholdConfig(), 14_400).fit(values, starts)
+    scaled, layout = scaler.transform(values, starts), scaler.layout
+    highest = values.max(axis=2)
+    np.testing.assert_allclose(scaled.numbers[:, layout["peak"]], np.log(highest), rtol=1e-5)
+    larger = scaled.numbers.copy()
+    larger[:, layout["level"]] += np.log(4 / 3)
+    made = scaler.inverse(scaled.scores, larger)
+    np.testing.assert_allclose(made.mean(axis=2), 4 / 3 * values.mean(axis=2), rtol=0.02)
+    # Of those whose peak over mean stays within what training homes have.
+    over = highest / values.mean(axis=2)
+    inside = over > 4 / 3 * over.min()
+    assert inside.sum() > 20
+    np.testing.assert_allclose(made.max(axis=2)[inside], highest[inside], rtol=0.02)

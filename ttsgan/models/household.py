@@ -7,8 +7,8 @@ where the series of eight are closer to real ones. It is fitted by expectation a
 the mixture's dependence is used: a drawn score is ranked by its own law of that number, and the rank looked up in the
 law of training households, so that no number comes out too wide or too narrow.
 
-Households drawn together are drawn evenly: a hundred independent draws would add as much luck again as the hundred
-training households have, and be further from other real households than those are.
+Households drawn together fill their law evenly. A hundred independent draws have as much luck of their own as the
+hundred training households, which alone sets them further from other real households than those are.
 
 Axis letters: B series, H household numbers, Z latent dimensions of a condition, D = H + Z, K components, M rows,
 G points of a grid.
@@ -100,7 +100,8 @@ class HouseholdModel(nn.Module):
     def sample(self, cond_BZ: Tensor, generator: torch.Generator) -> Tensor:
         """Draw household numbers (B, H), float32, for conditions (B, Z).
 
-        ``generator`` lives on the CPU.
+        The B households are drawn together: each number of theirs fills the law expected of them evenly, so that one
+        depends on how many others there are and on their conditions. ``generator`` lives on the CPU.
 
         Raises
         ------
