@@ -302,8 +302,7 @@ class SeriesScaler:
     def _log_peak(self, values: NDArray) -> NDArray:
         """Return the log of the largest value (B, C), physical units; 0 in channels with negative values.
 
-        Not over the mean: what a home can draw at once is bounded by its connection, and an almost empty one draws as
-        much for a moment as others do.
+        Not over the mean: for a moment, an almost empty home draws as much as others do.
         """
         largest_BC = np.maximum(np.nanmax(values, axis=2), 1e-12)
         return np.where(self.state["nonnegative"], np.log(largest_BC), 0.0)

@@ -16,6 +16,7 @@ G points of a grid.
 
 import math
 
+import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
@@ -80,10 +81,8 @@ class HouseholdModel(nn.Module):
             Of the first guess of the components.
         """
         numbers = numbers_MH.double().cpu()
-        ordered, index = numbers.sort(dim=0).values, torch.arange(len(numbers), dtype=torch.float64)
-        at = torch.linspace(0, len(numbers) - 1, MAX_KEPT, dtype=torch.float64)
-        wide = numbers.shape[1]
-        self.law.copy_(_interpolate(at[:, None].expand(-1, wide), index[:, None].expand(-1, wide), ordered))
+        law = np.quantile(numbers.numpy(), np.linspace(0, 1, MAX_KEPT), axis=0)
+        self.law.copy_(torch.from_numpy(law))
         scores = _normal_scores(numbers)
         rows = torch.cat([torch.cat([scores, cond.double().cpu()], dim=1) for cond in cond_GMZ])
         k = min(self.config.mixtures, max(1, len(numbers) // MEMBERS))
