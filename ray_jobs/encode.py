@@ -18,18 +18,18 @@ from ttsgan.data.tables import write_table
 PART_ROWS = 8192
 
 
-def load_model(where: Location) -> Model:
-    """Return the trained model of a run folder."""
-    return Model.load(lambda name: (where / "checkpoints" / "model" / name).read_bytes())
+def load_model(where: Location, device: str = "cpu") -> Model:
+    """Return the trained model of a run folder, on ``device``."""
+    return Model.load(lambda name: (where / "checkpoints" / "model" / name).read_bytes(), device)
 
 
 class EncodePart:
     """Reads parts of the store and encodes their training series."""
 
-    def __init__(self, where: str, parts: list[str], threads: int) -> None:
+    def __init__(self, where: str, parts: list[str], threads: int, device: str) -> None:
         torch.set_num_threads(threads)
         self.place, self.parts = Location.parse(where), parts
-        self.model = load_model(self.place)
+        self.model = load_model(self.place, device)
         ids, _, holdout = read_splits(self.place / "splits.parquet")
         self.train_ids = ids[~holdout].astype(str)
 
@@ -54,7 +54,7 @@ def run_encode(folder: RunFolder, console: Console) -> dict[str, Any]:
     # Ray Data's own reader of Parquet starts eight processes to look at the ends of the files, which takes longer.
     data = ray.data.range(len(names), override_num_blocks=len(names)).map_batches(
         EncodePart,
-        fn_constructor_args=(where.uri, names, runtime.cpus_per_worker),
+        fn_constructor_args=(where.uri, names, runtime.cpus_per_worker, "cuda" if runtime.use_gpu else "cpu"),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=max(1, min(runtime.num_workers, len(names)))),
         num_cpus=runtime.cpus_per_worker,

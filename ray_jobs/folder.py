@@ -9,7 +9,7 @@ import datetime
 import hashlib
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ttsgan import recipes
@@ -153,7 +153,15 @@ class RunFolder:
 def versions() -> dict[str, str]:
     """Return the versions of what a result depends on."""
     names = ("ttsgan", "torch", "ray", "numpy", "scipy", "scikit-learn", "pyarrow")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        # A checkout on the path of a cluster's machines runs as well.
+        return "not installed"
 
 
 def input_fingerprint(config: RunConfig) -> str:

@@ -30,10 +30,10 @@ class DrawChunk:
         chunk: int,
         metadata: dict[str, str],
         threads: int,
-        gpu: bool,
+        device: str,
     ) -> None:
         torch.set_num_threads(threads)
-        self.synthesizer = load_model(Location.parse(run)).synthesizer("cuda" if gpu else "cpu")
+        self.synthesizer = load_model(Location.parse(run), device).synthesizer()
         self.out, self.plan, self.cond, self.chunk, self.metadata = Location.parse(out), plan, cond, chunk, metadata
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def run_generate(folder: RunFolder, console: Console) -> dict[str, Any]:
                 chunk,
                 metadata,
                 runtime.cpus_per_worker,
-                runtime.use_gpu,
+                "cuda" if runtime.use_gpu else "cpu",
             ),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=max(1, min(runtime.num_workers, chunks))),

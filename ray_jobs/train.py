@@ -26,7 +26,7 @@ from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.storage import Location
 from ttsgan.errors import DataError, DivergedError, TtsganError
-from ttsgan.training.runtime import LocalRuntime, NotKept, Runtime, Stopped
+from ttsgan.training.runtime import LocalRuntime, NotKept, Runtime, Stopped, device_of
 from ttsgan.training.telemetry import PROGRESS_FILE
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def run_train(folder: RunFolder, console: Console, profile: bool = False) -> dic
     watcher.start()
     try:
         if config.runtime.num_workers == 0:
-            runtime = LocalRuntime((where / "checkpoints" / "train").local_path)
+            runtime = LocalRuntime((where / "checkpoints" / "train").local_path, device_of(config.runtime))
             with _on_sigterm(lambda: setattr(runtime, "leaving", True)):
                 return train_worker(where, config, runtime, profile=profile)
         check_resources(config.runtime)

@@ -31,7 +31,7 @@ from ttsgan.synthesis import Synthesizer, make_plan
 from ttsgan.training.between import encode_all
 from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
-from ttsgan.training.runtime import LocalRuntime, Runtime
+from ttsgan.training.runtime import LocalRuntime, Runtime, device_of
 from ttsgan.training.state import TrainState, total_series
 from ttsgan.training.telemetry import Telemetry
 
@@ -41,7 +41,10 @@ MAX_SCALER_ROWS = 5_000
 
 @dataclass(frozen=True)
 class Model:
-    """What is needed to encode and to draw: averaged networks, scaler, configuration."""
+    """What is needed to encode and to draw: averaged networks, scaler, configuration.
+
+    It computes where its networks are.
+    """
 
     networks: Networks
     scaler: SeriesScaler
@@ -49,7 +52,7 @@ class Model:
 
     def encode(self, values: NDArray[np.float32], starts: NDArray) -> NDArray[np.float32]:
         """Return the latents (B, Z), means of the posterior, of series (B, C, L) in physical units."""
-        return encode_all(self.networks, self._scaled(values, starts), LocalRuntime()).numpy()
+        return encode_all(self.networks, self._scaled(values, starts), LocalRuntime()).cpu().numpy()
 
     @torch.no_grad()
     def discriminate(
@@ -57,21 +60,23 @@ class Model:
     ) -> NDArray[np.float32]:
         """Return the discriminator's logits of whole series (B, C, L) under conditions (B, Z)."""
         data = self._scaled(values, starts)
-        cond_BZ = self.networks.standard_latents(torch.from_numpy(cond).float())
+        cond_BZ = self.networks.standard_latents(torch.from_numpy(cond).float().to(self.networks.device))
         parts = [
             self.networks.discriminator(data.scores[rows], data.calendar_of(rows), cond_BZ[rows])[0]
             for rows in torch.arange(len(data)).split(chunk)
         ]
-        return torch.cat(parts).numpy()
+        return torch.cat(parts).cpu().numpy()
 
     def _scaled(self, values: NDArray[np.float32], starts: NDArray) -> TrainSet:
         share, seed = self.config.training.validation_share, self.config.seed
         nobody = np.zeros(len(values), dtype=str)
-        return build_train_set(values, starts, nobody, self.scaler, self.networks.shape.patch_size, share, seed)
+        patch = self.networks.shape.patch_size
+        data = build_train_set(values, starts, nobody, self.scaler, patch, share, seed)
+        return data.to(self.networks.device)
 
-    def synthesizer(self, device: str = "cpu") -> Synthesizer:
+    def synthesizer(self) -> Synthesizer:
         """Return the drawer of new series."""
-        return Synthesizer(self.networks, self.scaler, self.config.seed, device)
+        return Synthesizer(self.networks, self.scaler, self.config.seed)
 
     def files(self) -> dict[str, bytes]:
         """Return the model as named files; `load` reads them."""
@@ -88,14 +93,14 @@ class Model:
         }
 
     @classmethod
-    def load(cls, read: Callable[[str], bytes]) -> "Model":
-        """Return the model whose files ``read`` gives by name."""
+    def load(cls, read: Callable[[str], bytes], device: str = "cpu") -> "Model":
+        """Return the model whose files ``read`` gives by name, on ``device``."""
         about = json.loads(read("model.json"))
         config = recipes.from_dict(about["config"])
         networks = Networks(config, SeriesShape(**about["shape"])).eval().requires_grad_(False)
         networks.load_state_dict(safetensors.torch.load(read("networks.safetensors")))
         scaler = SeriesScaler.from_bytes(read("scaler.safetensors"), config.household, about["step_seconds"])
-        return cls(networks, scaler, config)
+        return cls(networks.to(device), scaler, config)
 
 
 def fit_scaler(values: NDArray[np.float32], starts: NDArray, step_seconds: int, config: RunConfig) -> SeriesScaler:
@@ -159,7 +164,7 @@ def train(
 
 
 class TTSGAN:
-    """Estimator: fits on series, samples new ones, in this process.
+    """Estimator: fits on series, samples new ones, in this process; on its GPU with ``runtime.use_gpu``.
 
     Parameters
     ----------
@@ -206,6 +211,8 @@ class TTSGAN:
         ------
         DataError
             If a series is constant or wholly missing, or there are too few entities for two groups.
+        ConfigError
+            If a GPU is asked for that is not there.
         """
         values = np.asarray(values, dtype=np.float32)
         values = values[:, None] if values.ndim == 2 else values
@@ -226,10 +233,11 @@ class TTSGAN:
         self.starts_ = usual if starts is None else np.asarray(starts).astype("datetime64[s]")
         entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)
         check_enough(entities, self.config.cluster.min_group_size)
+        device = device_of(self.config.runtime)
         scaler = fit_scaler(values, self.starts_, step_seconds, self.config)
         data = scale_training(values, self.starts_, entities, scaler, self.config)
         score = closeness(values, self.starts_, entities, step_seconds, "", self.config.seed)
-        state = train(data, scaler, self.config, LocalRuntime(), None, score)
+        state = train(data, scaler, self.config, LocalRuntime(device=device), None, score)
         self.model_ = Model(state.average, scaler, self.config)
         latents = self.model_.encode(values, self.starts_)
         groups = form_groups(entities, latents, data.level, self.config.cluster, self.config.seed)
@@ -264,9 +272,9 @@ class TTSGAN:
             (Path(folder) / name).write_bytes(data)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "TTSGAN":
-        """Return the estimator that `save` wrote."""
-        model = Model.load(lambda name: (Path(folder) / name).read_bytes())
+    def load(cls, folder: str | Path, device: str = "cpu") -> "TTSGAN":
+        """Return the estimator that `save` wrote, to compute on ``device``."""
+        model = Model.load(lambda name: (Path(folder) / name).read_bytes(), device)
         groups = safetensors.numpy.load((Path(folder) / "groups.safetensors").read_bytes())
         estimator = cls(model.config)
         estimator.model_, estimator.cond_ = model, groups["cond"]

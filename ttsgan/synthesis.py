@@ -58,12 +58,11 @@ class Synthesizer:
     scaler : SeriesScaler
         The scaler that the networks were trained with.
     seed : int
-    device : str
     """
 
-    def __init__(self, networks: Networks, scaler: SeriesScaler, seed: int, device: str = "cpu") -> None:
-        self.networks = networks.to(device).eval().requires_grad_(False)
-        self.scaler, self.seed, self.device = scaler, seed, torch.device(device)
+    def __init__(self, networks: Networks, scaler: SeriesScaler, seed: int) -> None:
+        self.networks = networks.eval().requires_grad_(False)
+        self.scaler, self.seed, self.device = scaler, seed, networks.device
 
     @torch.no_grad()
     def draw(self, cond: NDArray[np.float32], starts: NDArray, chunk: int) -> NDArray[np.float32]:

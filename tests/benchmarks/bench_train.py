@@ -70,22 +70,23 @@ def population(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return values.astype(np.float32), made.starts, made.ids
 
 
-def make_trainer(length: int, batch: int, runtime: Runtime) -> Trainer:
-    """Return a trainer of the ``base`` recipe with random conditions and a random pool instead of drawn ones."""
-    config = recipes.override(recipes.base(), [f"training.batch_size={batch}"])
+def make_trainer(length: int, batch: int, runtime: Runtime, recipe: str = "base", *settings: str) -> Trainer:
+    """Return a trainer with random conditions and a random pool instead of drawn ones."""
+    config = recipes.override(recipes.by_name(recipe), [f"training.batch_size={batch}", *settings])
     values, starts, names = population(length)
     scaler = api.fit_scaler(values, starts, YEAR_SECONDS // length, config)
     data = api.scale_training(values, starts, names, scaler, config)
     trainer = Trainer(config, data, scaler, runtime, Telemetry(None, 1))
     random, latent = torch.Generator().manual_seed(0), config.encoder.latent_dim
     rows = torch.randint(len(data), (POOL,), generator=random)
-    trainer.state.drawn = {
+    drawn = {
         "cond": torch.randn(GROUPINGS, len(data), latent, generator=random),
         "pool_cond": torch.randn(POOL // SHARED, latent, generator=random).repeat_interleave(SHARED, dim=0),
         "pool_numbers": data.numbers[rows],
         "pool_start_index": data.start_index[rows],
         "pool_base": data.scores[rows],
     }
+    trainer.state.drawn = {name: tensor.to(runtime.device) for name, tensor in drawn.items()}
     return trainer
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ttsgan import api, recipes
 from ttsgan.api import TTSGAN, Model
-from ttsgan.errors import DataError, NotFittedError
+from ttsgan.errors import ConfigError, DataError, NotFittedError
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +171,10 @@ def test_two_channels_end_to_end(sample, small_config):
     assert np.isfinite(made).all()
     assert (made[:, 0] >= 0).all()
     assert (made[:, 1] < 0).any()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_training(sample, small_config):
+    config = recipes.override(small_config, ["runtime.use_gpu=true"])
+    with pytest.raises(ConfigError, match=r"runtime\.use_gpu is true, but torch finds no GPU"):
+        TTSGAN(config).fit(sample.values, step_seconds=sample.step_seconds)

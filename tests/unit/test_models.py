@@ -14,7 +14,7 @@ from ttsgan.config import GeneratorConfig
 from ttsgan.models import ema
 from ttsgan.models.discriminator import Discriminator
 from ttsgan.models.encoder import Decoder
-from ttsgan.models.generator import Generator
+from ttsgan.models.generator import Branch, Generator
 from ttsgan.models.networks import Networks, SeriesShape
 from ttsgan.models.patching import patchify
 
@@ -232,7 +232,20 @@ def test_noise_is_standard_normal_and_seeded():
 
 def test_branches_see_days_weeks_and_months():
     g = networks("year").generator
-    assert {name: b.pooled_tokens for name, b in g.branches.items()} == {"full": 365, "medium": 53, "small": 13}
+    assert {name: len(b.positions) for name, b in g.branches.items()} == {"full": 365, "medium": 53, "small": 13}
+
+
+@pytest.mark.parametrize("pooled", [1, 7, 30])
+@pytest.mark.parametrize("tokens", [1, 5, 42, 365])
+def test_branches_pool_and_stretch_as_torch_does(tokens, pooled):
+    torch.manual_seed(0)
+    branch = Branch(GeneratorConfig(width=8, heads=2), tokens, pooled)
+    branch.blocks = nn.ModuleList()
+    x_BDN = torch.randn(3, 8, tokens)
+    means = nn.functional.adaptive_avg_pool1d(x_BDN, len(branch.positions)) + branch.positions.T
+    torch.testing.assert_close(
+        branch(x_BDN.mT), nn.functional.interpolate(means, size=tokens, mode="linear").mT, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_points_are_written_where_their_token_stands():

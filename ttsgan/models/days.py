@@ -83,9 +83,10 @@ class DaysPrior(nn.Module):
         return self._law(x_BND)
 
     def log_likelihood(self, law: DayLaw, residual_BNP: Tensor) -> Tensor:
-        """Return the log density (B, N) of tokens under ``law``, in nats."""
+        """Return the log density (B, N) of tokens under ``law``, in nats; in single precision, whatever is set."""
         scaled = (residual_BNP.float()[:, :, None] - law.mean) * torch.exp(-law.log_scale)
-        white = torch.einsum("kij,bnkj->bnki", self._whitening(), scaled)
+        with torch.autocast(scaled.device.type, enabled=False):
+            white = torch.einsum("kij,bnkj->bnki", self._whitening(), scaled)
         log_density = -0.5 * white.square().sum(-1) - law.log_scale.sum(-1) - 0.5 * self.points * math.log(2 * math.pi)
         return torch.logsumexp(law.log_weight + log_density, dim=-1)
 

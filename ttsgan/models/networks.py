@@ -70,6 +70,11 @@ class Networks(nn.Module):
             self.register_buffer(f"{name}_std", torch.ones(size))
         self.register_buffer("correction", torch.tensor(1.0))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.correction.device
+
     def fit_numbers(self, numbers_BH: Tensor) -> None:
         """Take the mean and spread of the household numbers of training series."""
         self.numbers_mean.copy_(numbers_BH.mean(0))

@@ -28,8 +28,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ttsgan.config import RuntimeConfig
 from ttsgan.data.storage import one_line
-from ttsgan.errors import DataError, TtsganError
+from ttsgan.errors import ConfigError, DataError, TtsganError
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,22 @@ def patiently(act: Callable[[], T], what: str) -> T:
             log.warning("cannot %s: %s; trying again in %g s", what, one_line(error), pause)
         time.sleep(pause)
     return act()
+
+
+def device_of(config: RuntimeConfig) -> str:
+    """Return where a process without Ray computes: ``cuda`` or ``cpu``.
+
+    Raises
+    ------
+    ConfigError
+        If a GPU is asked for that torch does not find.
+    """
+    if config.use_gpu and not torch.cuda.is_available():
+        raise ConfigError(
+            "runtime.use_gpu is true, but torch finds no GPU here; set runtime.use_gpu=false, or install a driver and "
+            "a CUDA build of torch"
+        )
+    return "cuda" if config.use_gpu else "cpu"
 
 
 def seal_of(files: dict[str, bytes]) -> bytes:

@@ -139,7 +139,8 @@ class TrainState:
         self.average.load_state_dict(load_tensors(files["average.safetensors"]))
         device = next(self.networks.parameters()).device
         self.drawn = {name: tensor.to(device) for name, tensor in load_tensors(files["drawn.safetensors"]).items()}
-        states = torch.load(io.BytesIO(files["optimizers.pt"]), weights_only=True)
+        # To the CPU first: a checkpoint of a GPU is gone on with where there is none, and the other way round.
+        states = torch.load(io.BytesIO(files["optimizers.pt"]), map_location="cpu", weights_only=True)
         for kind, group in (("optimizers", self.optimizers), ("grad_scalers", self.grad_scalers)):
             for name, holder in group.items():
                 holder.load_state_dict(states[kind][name])
