@@ -84,10 +84,9 @@ class Synthesizer:
         networks, shape = self.networks, self.networks.shape
         generator = torch.Generator().manual_seed(seed_of(self.seed, "chunk", chunk))
         cond_BZ = networks.standard_latents(torch.from_numpy(cond).float().to(self.device))
-        distinct, index = np.unique(starts, return_inverse=True)
-        token_seconds = shape.patch_size * self.scaler.step_seconds
-        features = np.stack([calendar.features(start, shape.num_tokens, token_seconds) for start in distinct])
-        calendar_BNF = torch.from_numpy(features[index]).to(self.device)
+        token_seconds, lead = shape.patch_size * self.scaler.step_seconds, networks.lead
+        features = calendar.features_of(starts, shape.num_tokens, token_seconds, lead)
+        calendar_BNF = torch.from_numpy(features).to(self.device)
         numbers = networks.draw_household(cond_BZ, generator)
         base = None
         if networks.noise_kind == "prior":
@@ -95,7 +94,7 @@ class Synthesizer:
             scores = self.scaler.compose_scores(self._series(residual), numbers.cpu().numpy(), starts)
             base = patchify(torch.from_numpy(scores), shape.patch_size).to(self.device)
         noise = networks.generator.draw_noise(len(cond), generator, self.device)
-        written = networks.write_scores(noise, cond_BZ, numbers, calendar_BNF, base)
+        written = networks.write_scores(noise, cond_BZ, numbers, calendar_BNF[:, lead:], base)
         return self.scaler.inverse(self._series(written), numbers.cpu().numpy())
 
     def _series(self, tokens: torch.Tensor) -> NDArray[np.float32]:

@@ -66,3 +66,13 @@ def test_unit_of_the_start_does_not_matter(unit):
     np.testing.assert_array_equal(
         calendar.features(MONDAY.astype(f"datetime64[{unit}]"), 3, 3600), calendar.features(MONDAY, 3, 3600)
     )
+
+
+def test_features_of_series_with_days_before():
+    """Series by series what `features` gives, from as many tokens earlier."""
+    starts = np.array([MONDAY, MONDAY + np.timedelta64(3, "D"), MONDAY])
+    made = calendar.features_of(starts, 5, 86_400, lead=2)
+    assert made.shape == (3, 7, calendar.NUM_FEATURES)
+    for one, start in zip(made, starts, strict=True):
+        np.testing.assert_array_equal(one, calendar.features(start - np.timedelta64(2, "D"), 7, 86_400))
+    np.testing.assert_array_equal(calendar.features_of(starts, 5, 86_400), made[:, 2:])

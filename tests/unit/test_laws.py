@@ -96,6 +96,19 @@ def test_repeats_keep_mean_zeros_and_earlier_repeats():
     np.testing.assert_allclose(made.mean(axis=1), given.mean(axis=1), rtol=2e-5)
 
 
+def test_repeats_are_scattered():
+    """A still night of 12 steps of .002, and days with single steps of .003: twelve asked for are not the night's."""
+    night = 1 + 0.002 * np.arange(13)
+    day = np.tile([0.6, 0.603, 1.4, 1.403], 15)
+    given = np.concatenate([night, day])[None]
+    made = laws.with_repeats(given, np.array([12]))[0]
+    still = np.abs(np.diff(made)) <= laws.REPEATED
+    assert still.sum() == 12
+    assert still[:12].sum() == 4
+    assert not (still[:11] & still[1:12]).any()
+    assert still[13:].sum() == 8
+
+
 def test_a_large_step_is_never_stilled():
     given = np.array([[1.0, 6.0, 1.0, 6.0]])
     np.testing.assert_array_equal(laws.with_repeats(given, np.array([3])), given)

@@ -8,6 +8,7 @@ from torch import nn
 
 from ttsgan import recipes, synthesis
 from ttsgan.config import HouseholdConfig
+from ttsgan.data import calendar
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.models.networks import Networks
 from ttsgan.synthesis import Plan, Synthesizer, make_plan
@@ -150,3 +151,24 @@ def test_chunks_of_a_plan_are_its_parts():
     parts = [plan.chunk(i, 4) for i in range(3)]
     assert [len(p) for p in parts] == [4, 4, 2]
     np.testing.assert_array_equal(np.concatenate([p.group for p in parts]), plan.group)
+
+
+def test_days_before_the_first_are_written_and_dropped(monkeypatch):
+    """The prior begins `lead` days early, on their dates, so that the first day has a past like any other."""
+    synthesizer, _ = drawer()
+    networks, asked = synthesizer.networks, []
+
+    def numbered(calendar_BNF, static_BS, generator):
+        asked.append(calendar_BNF)
+        return torch.arange(calendar_BNF.shape[1]).float()[None, :, None].expand(len(static_BS), -1, 6)
+
+    monkeypatch.setattr(networks.days, "sample", numbered)
+    composed = []
+    compose = synthesizer.scaler.compose_scores
+    monkeypatch.setattr(synthesizer.scaler, "compose_scores", lambda r, n, s: composed.append(r) or compose(r, n, s))
+    synthesizer.draw(conditions(2), np.full(2, START), 0)
+    assert networks.lead == networks.days.config.memory
+    early = START - np.timedelta64(networks.lead, "D")
+    whole = calendar.features(early, networks.lead + networks.shape.num_tokens, 86_400)
+    np.testing.assert_array_equal(asked[0][1].numpy(), whole)
+    assert composed[0][0, 0, 0] == networks.lead

@@ -42,3 +42,10 @@ def features(start: np.datetime64, count: int, seconds: int) -> NDArray[np.float
     hour = 2 * np.pi * (at % DAY_SECONDS) / DAY_SECONDS
     waves = [f(k * season) for k in (1, 2) for f in (np.sin, np.cos)] + [np.sin(hour), np.cos(hour)]
     return np.concatenate([np.eye(7)[weekday(at)], np.stack(waves, axis=1)], axis=1).astype(np.float32)
+
+
+def features_of(starts_B: NDArray, count: int, seconds: int, lead: int = 0) -> NDArray[np.float32]:
+    """Return the features (B, ``lead`` + N, F) of series that start at ``starts_B``, and of ``lead`` tokens before."""
+    distinct, index_B = np.unique(starts_B, return_inverse=True)
+    before = np.timedelta64(lead * seconds, "s")
+    return np.stack([features(start - before, lead + count, seconds) for start in distinct])[index_B]

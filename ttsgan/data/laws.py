@@ -22,6 +22,8 @@ REPEATED = 1e-3
 """Two readings closer than this share of the mean size of a series repeat each other."""
 LARGEST_STILLED = 0.005
 """A step of more than this share of the mean size is no repetition, whatever number of them was drawn."""
+SCATTERED = 3
+"""Small steps to choose from, for each that becomes a repetition."""
 LATTICE_SHARE = 0.99
 """Share of readings that must be multiples of a resolution."""
 SAMPLED = 100_000
@@ -80,8 +82,10 @@ def repeat_share(values_BCT: NDArray) -> NDArray[np.float64]:
 def with_repeats(values_BT: NDArray, repeats_B: NDArray) -> NDArray:
     """Return series with ``repeats_B`` repeated readings or more: of the smallest steps so many become none.
 
-    A quantile function drawn smooth has fewer equal values than readings of a meter have. Readings that repeat each
-    other all take one of their values, such that the mean of the series stays; zeros stay what they are.
+    Of `SCATTERED` times as many small steps every third is taken, where there are enough: the smallest of all lie
+    side by side, in still nights, and would make one long run. A quantile function drawn smooth has fewer equal values
+    than readings of a meter have. Readings that repeat each other all take one of their values, such that the mean of
+    the series stays; zeros stay what they are.
     """
     out_BT = values_BT.copy()
     missing_B = np.maximum(repeats_B - repeats(values_BT), 0)
@@ -90,7 +94,8 @@ def with_repeats(values_BT: NDArray, repeats_B: NDArray) -> NDArray:
         step_T = np.abs(np.diff(x_T)) / max(np.abs(x_T).mean(), 1e-12)
         step_T[(x_T[1:] == 0) != (x_T[:-1] == 0)] = np.inf
         small = np.flatnonzero((step_T > REPEATED) & (step_T <= LARGEST_STILLED))
-        stilled = small[np.argsort(step_T[small])[: missing_B[row]]]
+        every = max(1, min(SCATTERED, len(small) // missing_B[row]))
+        stilled = small[np.argsort(step_T[small])[: every * missing_B[row] : every]]
         equal_T = step_T <= REPEATED
         equal_T[stilled] = True
         run_T = np.concatenate([[0], np.cumsum(~equal_T)])

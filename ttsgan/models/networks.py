@@ -98,13 +98,21 @@ class Networks(nn.Module):
         """Draw household numbers (B, H) in their own units for standardised conditions (B, Z)."""
         return self.household.sample(cond_BZ, generator)
 
+    @property
+    def lead(self) -> int:
+        """Tokens that the temporal prior writes before a series begins: as many as it remembers."""
+        return self.days.config.memory
+
     @torch.no_grad()
     def draw_residual(
         self, cond_BZ: Tensor, numbers_BH: Tensor, calendar_BNF: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Draw residual tokens (B, N, P) of households with these numbers (own units) from the temporal prior."""
+        """Draw residual tokens (B, N, P) of households with these numbers (own units) from the temporal prior.
+
+        The calendar (B, `lead` + N, F) begins before the series: a first day without a past would be too ordinary.
+        """
         static = torch.cat([self.standard_numbers(numbers_BH), cond_BZ], dim=-1)
-        return self.days.sample(calendar_BNF, static, generator)
+        return self.days.sample(calendar_BNF, static, generator)[:, self.lead :]
 
     def write_scores(
         self,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttsgan import clustering
+from ttsgan.data import calendar
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.models.networks import Networks
 from ttsgan.models.patching import patchify, unpatchify
@@ -73,16 +74,19 @@ def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: 
         anchors = torch.randint(len(data), (POOL_CHUNK // SHARED,), generator=generator).repeat_interleave(SHARED)
         anchors = anchors.to(data.scores.device)
         grouping = chunk % GROUPINGS
-        cond, calendar = state.drawn["cond"][grouping, anchors], data.calendar_of(anchors)
+        cond, starts = state.drawn["cond"][grouping, anchors], data.starts[anchors.cpu()]
         numbers = state.average.draw_household(cond, generator)
         parts["cond"].append(cond)
         parts["numbers"].append(numbers)
         parts["start_index"].append(data.start_index[anchors])
         if state.config.generator.noise == "prior":
-            residual = state.average.draw_residual(cond, numbers, calendar, generator)
+            token_seconds, lead = data.shape.patch_size * scaler.step_seconds, state.average.lead
+            features = calendar.features_of(starts, data.shape.num_tokens, token_seconds, lead)
+            calendar_BNF = torch.from_numpy(features).to(cond)
+            residual = state.average.draw_residual(cond, numbers, calendar_BNF, generator)
             channels, length = data.shape.channels, data.shape.length
             drawn = unpatchify(residual, channels, length).cpu().numpy()
-            scores = scaler.compose_scores(drawn, numbers.cpu().numpy(), data.starts[anchors.cpu()])
+            scores = scaler.compose_scores(drawn, numbers.cpu().numpy(), starts)
             parts["base"].append(patchify(torch.from_numpy(scores).to(cond.device), data.shape.patch_size))
     for name, tensors in parts.items():
         if tensors:

@@ -107,7 +107,7 @@ def build_train_set(
         numbers[rows] = torch.from_numpy(scaled.numbers)
     distinct, start_index = np.unique(starts, return_inverse=True)
     token_seconds = patch_size * scaler.step_seconds
-    features = np.stack([calendar.features(start, shape.num_tokens, token_seconds) for start in distinct])
+    features = calendar.features_of(distinct, shape.num_tokens, token_seconds)
     names = np.unique(entities)
     apart = np.random.default_rng(seed).permutation(len(names))[: max(1, round(validation_share * len(names)))]
     return TrainSet(
