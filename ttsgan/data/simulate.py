@@ -158,7 +158,7 @@ def _reduce(hourly: Hourly, length: int) -> Hourly:
 
 def _surroundings(rng: Rng, start: np.datetime64) -> _Surroundings:
     """Look up the calendar and draw the weather of the year from ``start``."""
-    day = start.astype("datetime64[D]") - 1 + np.arange(_SIM_DAYS)
+    day = start.astype("datetime64[D]") + np.arange(-1, _SIM_DAYS - 1).astype("timedelta64[D]")
     first = day.astype("datetime64[M]")
     month = first.astype(int) % 12 + 1
     date = 100 * month + (day - first.astype("datetime64[D]")).astype(int) + 1  # 1225 is 25 December
@@ -169,7 +169,7 @@ def _surroundings(rng: Rng, start: np.datetime64) -> _Surroundings:
     moon = (19 * (year % 19) + 24) % 30  # Easter by the rule of Gauss, which holds from 1900 to 2099
     sunday = (2 * (year % 4) + 4 * (year % 7) + 6 * moon + 5) % 7
     sunday -= 7 * ((sunday == 6) & ((moon == 29) | ((moon == 28) & (year % 19 > 10))))
-    spring = (first + (3 - month)).astype("datetime64[D]")
+    spring = (first + (3 - month).astype("timedelta64[M]")).astype("datetime64[D]")
     to_easter = (day - spring).astype(int) - 21 - moon - sunday
     bank = (weekday == 0) & (((month == 5) & ((date <= 507) | (date >= 525))) | ((month == 8) & (date >= 825)))
     off = np.isin(date, (101, 1225, 1226)) | np.isin(to_easter, (-2, 1)) | bank

@@ -122,7 +122,7 @@ class Gallery:
         begin = int(series.first_midnights()[0])
         weekday = series.calendar((len(x) - begin) // steps)[0][0]
         midnight = series.starts[0] + np.timedelta64(begin * series.step_seconds, "s")
-        dates = midnight.astype("datetime64[D]") + np.arange(len(weekday))
+        dates = midnight.astype("datetime64[D]") + np.arange(len(weekday)).astype("timedelta64[D]")
         first = 0
         mondays = np.flatnonzero((weekday == 0) & (np.arange(len(weekday)) <= len(weekday) - 7))
         if mondays.size:
