@@ -82,7 +82,7 @@ def repeat_share(values_BCT: NDArray) -> NDArray[np.float64]:
 def with_repeats(values_BT: NDArray, repeats_B: NDArray) -> NDArray:
     """Return series with ``repeats_B`` repeated readings or more: of the smallest steps so many become none.
 
-    Of `SCATTERED` times as many small steps every third is taken, where there are enough: the smallest of all lie
+    They are taken evenly from the `SCATTERED` times as many smallest, where there are enough: the smallest of all lie
     side by side, in still nights, and would make one long run. A quantile function drawn smooth has fewer equal values
     than readings of a meter have. Readings that repeat each other all take one of their values, such that the mean of
     the series stays; zeros stay what they are.
