@@ -10,10 +10,12 @@ import torch
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ttsgan.api import Model
+from ttsgan.config import RuntimeConfig
 from ttsgan.data.split import read_splits
 from ttsgan.data.storage import Location
 from ttsgan.data.store import read_store
 from ttsgan.data.tables import write_table
+from ttsgan.training.runtime import device_of
 
 PART_ROWS = 8192
 
@@ -26,10 +28,10 @@ def load_model(where: Location, device: str = "cpu") -> Model:
 class EncodePart:
     """Reads parts of the store and encodes their training series."""
 
-    def __init__(self, where: str, parts: list[str], threads: int, device: str) -> None:
-        torch.set_num_threads(threads)
+    def __init__(self, where: str, parts: list[str], runtime: RuntimeConfig) -> None:
+        torch.set_num_threads(runtime.cpus_per_worker)
         self.place, self.parts = Location.parse(where), parts
-        self.model = load_model(self.place, device)
+        self.model = load_model(self.place, device_of(runtime))
         ids, _, holdout = read_splits(self.place / "splits.parquet")
         self.train_ids = ids[~holdout].astype(str)
 
@@ -54,7 +56,7 @@ def run_encode(folder: RunFolder, console: Console) -> dict[str, Any]:
     # Ray Data's own reader of Parquet starts eight processes to look at the ends of the files, which takes longer.
     data = ray.data.range(len(names), override_num_blocks=len(names)).map_batches(
         EncodePart,
-        fn_constructor_args=(where.uri, names, runtime.cpus_per_worker, "cuda" if runtime.use_gpu else "cpu"),
+        fn_constructor_args=(where.uri, names, runtime),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=max(1, min(runtime.num_workers, len(names)))),
         num_cpus=runtime.cpus_per_worker,

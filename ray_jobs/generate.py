@@ -12,10 +12,12 @@ from ray_jobs.encode import load_model
 from ray_jobs.folder import RunFolder
 from ray_jobs.prepare import read_half
 from ttsgan.clustering import allocate
+from ttsgan.config import RuntimeConfig
 from ttsgan.data.storage import Location
 from ttsgan.data.store import series_metadata, write_part
 from ttsgan.data.tables import read_table
 from ttsgan.synthesis import Plan, make_plan
+from ttsgan.training.runtime import device_of
 
 
 class DrawChunk:
@@ -29,11 +31,10 @@ class DrawChunk:
         cond: np.ndarray,
         chunk: int,
         metadata: dict[str, str],
-        threads: int,
-        device: str,
+        runtime: RuntimeConfig,
     ) -> None:
-        torch.set_num_threads(threads)
-        self.synthesizer = load_model(Location.parse(run), device).synthesizer()
+        torch.set_num_threads(runtime.cpus_per_worker)
+        self.synthesizer = load_model(Location.parse(run), device_of(runtime)).synthesizer()
         self.out, self.plan, self.cond, self.chunk, self.metadata = Location.parse(out), plan, cond, chunk, metadata
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -72,16 +73,7 @@ def run_generate(folder: RunFolder, console: Console) -> dict[str, Any]:
     with (where / "synthetic").replace_dir() as out:
         drawn = ray.data.range(chunks, override_num_blocks=chunks).map_batches(
             DrawChunk,
-            fn_constructor_args=(
-                where.uri,
-                out.uri,
-                plan,
-                cond,
-                chunk,
-                metadata,
-                runtime.cpus_per_worker,
-                "cuda" if runtime.use_gpu else "cpu",
-            ),
+            fn_constructor_args=(where.uri, out.uri, plan, cond, chunk, metadata, runtime),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=max(1, min(runtime.num_workers, chunks))),
             num_cpus=runtime.cpus_per_worker,

@@ -137,8 +137,8 @@ def test_a_checkpoint_goes_on_where_there_is_another_kind_of_machine(trainer, tw
         assert {p.device.type for p in state.networks.parameters()} == {second}
 
 
-def test_forty_steps_are_twenty_and_twenty_more(trainer, tmp_path):
-    """As on the CPU, but for sums whose order a GPU does not keep."""
+def test_training_cut_off_ends_as_in_one_go(trainer, tmp_path):
+    """From the checkpoint before the last; as on the CPU, but for sums whose order a GPU does not keep."""
     settings = ("training.max_series=320", "training.checkpoint_interval=160")
     whole = trainer(*settings, runtime=LocalRuntime(tmp_path / "whole", "cuda")).train()
     (tmp_path / "cut").mkdir()

@@ -79,7 +79,7 @@ def patiently(act: Callable[[], T], what: str) -> T:
 
 
 def device_of(config: RuntimeConfig) -> str:
-    """Return where a process without Ray computes: ``cuda`` or ``cpu``.
+    """Return where this process computes: ``cuda`` or ``cpu``.
 
     Raises
     ------
