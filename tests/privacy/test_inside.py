@@ -95,15 +95,16 @@ def test_canaries_that_were_learnt_are_told_apart():
 def test_a_discriminator_that_knows_its_members_fails():
     """Latents are noise; the discriminator likes the members."""
     rng = np.random.default_rng(3)
-    sets = [
+    members, nonmembers, reference = (
         latents_as_series(rng.normal(size=(num, 8)), prefix) for num, prefix in ((300, "t"), (300, "h"), (150, "r"))
-    ]
+    )
     synthetic = latents_as_series(rng.normal(size=(300, 8)), "s")
-    plain = inside_of(sets[0], np.repeat(np.arange(10), 30))
+    plain = inside_of(members, np.repeat(np.arange(10), 30))
     knows = replace(
         plain, discriminate=lambda judged, latents: np.char.startswith(judged.entities, "t") + latents[:, 0]
     )
-    fair, leaky = (network_checks(inside, *sets, synthetic, Thresholds(), rng)[0] for inside in (plain, knows))
+    sets = members, [(nonmembers, reference)], synthetic
+    fair, leaky = (network_checks(inside, *sets, Thresholds(), rng)[0] for inside in (plain, knows))
     assert fair["passed"] is not False
     assert leaky["passed"] is False
     assert leaky["name"] == "AUC through the networks"

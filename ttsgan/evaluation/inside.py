@@ -10,14 +10,14 @@ Axes: n series, D latent dimensions, K conditions, m members, e entities.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ttsgan.evaluation.gate import FAIL_ERROR, Thresholds, line
 from ttsgan.evaluation.judged import Judged
-from ttsgan.evaluation.membership import Membership, density_scores, membership_checks
+from ttsgan.evaluation.membership import Membership, Splitting, density_scores, membership_checks
 from ttsgan.evaluation.stats import auc_delong, clopper_pearson_lower, entities_to_bound, normal_quantile
 from ttsgan.evaluation.views import per_entity
 
@@ -103,7 +103,7 @@ def effective_dimensions(latents: np.ndarray) -> float:
 
 
 def network_checks(
-    inside: Inside, members: Judged, nonmembers: Judged, reference: Judged, synthetic: Judged, limits: Thresholds,
+    inside: Inside, members: Judged, splittings: Sequence[Splitting], synthetic: Judged, limits: Thresholds,
     rng: np.random.Generator,
 ) -> list[dict]:  # fmt: skip
     """Attack membership through encoder and discriminator, and trace members in their conditions (A4).
@@ -111,28 +111,38 @@ def network_checks(
     Parameters
     ----------
     inside : Inside
-    members, nonmembers, reference, synthetic : Judged
+    members, synthetic : Judged
         As for `membership.MembershipSearch`; at most `NETWORK_TARGETS` entities of each are asked about, because
         networks are slow.
+    splittings : sequence of tuple of Judged
+        Non-members and reference, likewise.
     limits : Thresholds
     rng : numpy.random.Generator
     """
-    few = [part.sample_entities(NETWORK_TARGETS, rng) for part in (members, nonmembers, reference, synthetic)]
-    members, nonmembers, *_ = few
-    mine, theirs, control, made = (inside.encode(part) for part in few)
-    scores = {"latent": density_scores(np.concatenate([mine, theirs]), made, control)}
-    if inside.discriminate is not None:
-        sides = (inside.discriminate(*pair) for pair in ((members, mine), (nonmembers, theirs)))
-        scores["discriminator"] = np.concatenate(list(sides))
-    codes, num = (members.codes, nonmembers.codes), len(members)
-    halves = [{k: per_entity(v[rows], code) for k, v in scores.items()}
-              for rows, code in zip((slice(0, num), slice(num, None)), codes, strict=True)]  # fmt: skip
-    alike = tuple(np.zeros(code.max() + 1, int) for code in codes)
-    auc, tail, *_ = membership_checks(Membership(*halves, alike, alike), limits, rng)[0]
+    members, synthetic = (part.sample_entities(NETWORK_TARGETS, rng) for part in (members, synthetic))
+    mine, made = inside.encode(members), inside.encode(synthetic)
+    found, theirs = [], []
+    for splitting in splittings:
+        nonmembers, reference = (part.sample_entities(NETWORK_TARGETS, rng) for part in splitting)
+        theirs.append(inside.encode(nonmembers))
+        sides = (members, mine), (nonmembers, theirs[-1])
+        density = density_scores(np.concatenate([latents for _, latents in sides]), made, inside.encode(reference))
+        scores = [{"latent": part} for part in np.split(density, [len(mine)])]
+        if inside.discriminate is not None:
+            scores = [
+                own | {"discriminator": inside.discriminate(*side)} for own, side in zip(scores, sides, strict=True)
+            ]
+        per_side = [
+            {name: per_entity(score, part.codes) for name, score in own.items()}
+            for own, (part, _) in zip(scores, sides, strict=True)
+        ]
+        alike = tuple(np.zeros(part.codes.max() + 1, int) for part, _ in sides)
+        found.append(Membership(*per_side, alike, alike))
+    auc, tail, *_ = membership_checks(found, limits, rng)[0]
     return [
         auc | {"name": "AUC through the networks"},
         tail | {"name": f"{tail['name']}, through the networks", "informs": True},
-        tracing_check(inside, members.entities, mine, theirs, limits),
+        tracing_check(inside, members.entities, mine, theirs[0], limits),
     ]
 
 

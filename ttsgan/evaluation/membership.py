@@ -5,7 +5,8 @@ household resemble each other. Scores are ``-log(d_S / d_R)``: close to syntheti
 unseen real series R come; and densities, in logarithms, so that nothing underflows. The reference R holds neither
 members nor non-members (each holdout half as the other's reference would give scores that are not independent).
 
-The strongest attack and its cut are chosen on half of the targets, and reported on the other, both ways.
+The strongest attack and its cut are chosen on half of the targets, and reported on the other, both ways. Which holdout
+entities are the reference is luck, and so are the halves: with few entities several splittings are averaged.
 
 Axes: n series, C channels, L time steps, D dimensions, k neighbours, m members, h non-members, e entities.
 """
@@ -13,6 +14,7 @@ Axes: n series, C channels, L time steps, D dimensions, k neighbours, m members,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from ttsgan.evaluation.gate import FAIL_ERROR, Thresholds, line
-from ttsgan.evaluation.judged import Judged, joined
+from ttsgan.evaluation.judged import Judged, joined, split_by_entity
 from ttsgan.evaluation.neighbours import log_density, merge_log_density, merge_nearest, nearest
 from ttsgan.evaluation.stats import (
     auc_delong,
@@ -37,6 +39,8 @@ DENSITY_DIMENSIONS = 16
 NEIGHBOURS = 5
 GROUP_TARGETS = 700
 """Fewest members, and fewest non-members, of a group that is judged by itself."""
+MAX_SPLITTINGS = 8
+"""Splittings that are averaged where entities are few; one suffices where groups are judged by themselves."""
 VIEWS = ("raw", "shape", "daily", "profile")
 
 
@@ -227,7 +231,7 @@ def _odd(found: Membership, limits: Thresholds) -> Stratum:
 
 def _tail_line(stratum: str, counts: np.ndarray, limit: float, share: float, parts: int, limits: Thresholds) -> dict:
     """Judge the members recognised in a stratum, one of `parts` alike."""
-    hits, trials, false_hits, false_trials = (int(x) for x in counts)
+    hits, trials, false_hits, false_trials = (float(x) for x in counts)
     error = FAIL_ERROR / (2 * parts)
     low = clopper_pearson_lower(hits, trials, error)
     if low <= clopper_pearson_upper(false_hits, false_trials, error):
@@ -235,24 +239,47 @@ def _tail_line(stratum: str, counts: np.ndarray, limit: float, share: float, par
     needed = trials_to_bound(1.5 * limits.fpr, limit)
     return line(
         "membership", f"true positive rate at {100 * limits.fpr:g} % false positives", stratum,
-        f"Share of members that are recognised with few false alarms ({false_hits} of {false_trials} non-members "
+        f"Share of members that are recognised with few false alarms ({false_hits:g} of {false_trials:g} non-members "
         "here). Averages hide such leaks.",
         value=hits / max(1, trials), low=low, high=clopper_pearson_upper(hits, trials), threshold=limit,
         needed=None if needed is None else math.ceil(needed / share),
     )  # fmt: skip
 
 
-def membership_checks(found: Membership, limits: Thresholds, rng: np.random.Generator) -> tuple[list[dict], dict]:
-    """Judge A2.
+Splitting = tuple[Judged, Judged]
+"""Non-members, and the reference that their scores and those of members are measured against."""
 
-    Returns
-    -------
-    checks : list of dict
-        AUC, and the true positive rate of all targets, of the oddest, and of every group of at least
-        `GROUP_TARGETS` (where there are two or more; all but the worst only inform).
-    roc : dict
-        The curve of the strongest attack, mean over both halves.
+
+def splittings(holdout: Judged, rng: np.random.Generator) -> list[Splitting]:
+    """Set a quarter of the holdout's entities apart as the reference, once or, with few entities, several times."""
+    entities = int(holdout.codes.max()) + 1
+    found = []
+    for _ in range(max(1, min(MAX_SPLITTINGS, 2 * GROUP_TARGETS // entities))):
+        reference, *others = split_by_entity(holdout, 4, rng)
+        found.append((joined(*others), reference))
+    return found
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What the attacks achieve on one splitting.
+
+    ``counts`` (strata, 4): members recognised, members, non-members recognised, non-members.
     """
+
+    auc: float
+    error: float
+    strata: list[Stratum]
+    counts: np.ndarray
+    tpr: np.ndarray
+    attacks: list[str]
+
+
+FPR_GRID = np.unique(np.concatenate([np.geomspace(1e-3, 1, 41), np.linspace(0, 1, 41)]))
+
+
+def _outcome(found: Membership, limits: Thresholds, rng: np.random.Generator) -> _Outcome:
+    """Choose attack and cut on half of the targets and apply them to the other, both ways."""
     folds = [rng.permutation(len(side)) % 2 for side in found.oddness]
     num_groups = int(found.groups[0].max()) + 1
     strata: list[Stratum] = [("all", *(np.ones(len(side), bool) for side in found.oddness)), _odd(found, limits)]
@@ -260,7 +287,6 @@ def membership_checks(found: Membership, limits: Thresholds, rng: np.random.Gene
         strata += [(f"group {g + 1}", *(side == g for side in found.groups)) for g in range(num_groups)]
     counts = np.zeros((len(strata), 4), int)
     aucs, errors, curves, chosen = [], [], [], []
-    grid = np.unique(np.concatenate([np.geomspace(1e-3, 1, 41), np.linspace(0, 1, 41)]))
     pairs = {name: (found.members[name], found.nonmembers[name]) for name in found.members}
     for test in (0, 1):
         calibrate_m, calibrate_n = folds[0] != test, folds[1] != test
@@ -271,7 +297,7 @@ def membership_checks(found: Membership, limits: Thresholds, rng: np.random.Gene
         auc, error = auc_delong(members[~calibrate_m], nonmembers[~calibrate_n])
         aucs.append(auc)
         errors.append(error)
-        cuts = np.quantile(nonmembers[~calibrate_n], 1 - grid)
+        cuts = np.quantile(nonmembers[~calibrate_n], 1 - FPR_GRID)
         curves.append((members[~calibrate_m][:, None] >= cuts).mean(0))
         members, nonmembers = pairs[by_tail]
         for row, (_, in_m, in_n) in enumerate(strata):
@@ -279,9 +305,36 @@ def membership_checks(found: Membership, limits: Thresholds, rng: np.random.Gene
             cut = _cut(reference if len(reference) else nonmembers[calibrate_n], limits.fpr)
             m, n = members[~calibrate_m & in_m], nonmembers[~calibrate_n & in_n]
             counts[row] += [(m > cut).sum(), len(m), (n > cut).sum(), len(n)]
-    auc, error = float(np.mean(aucs)), math.hypot(*errors) / 2
+    return _Outcome(float(np.mean(aucs)), math.hypot(*errors) / 2, strata, counts, np.mean(curves, axis=0), chosen)
+
+
+def membership_checks(
+    found: Sequence[Membership], limits: Thresholds, rng: np.random.Generator
+) -> tuple[list[dict], dict]:
+    """Judge A2.
+
+    Parameters
+    ----------
+    found : sequence of Membership
+        Scores of the same members, one set for each splitting of the holdout; only a single one may have groups.
+        Shares, areas and errors are averaged: splittings share their targets, so that they are no further evidence.
+    limits : Thresholds
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    checks : list of dict
+        AUC, and the true positive rate of all targets, of the oddest, and of every group of at least
+        `GROUP_TARGETS` (where there are two or more; all but the worst only inform).
+    roc : dict
+        The curve of the strongest attack, mean over both halves and all splittings.
+    """
+    outcomes = [_outcome(one, limits, rng) for one in found]
+    auc, error = (float(np.mean([getattr(one, what) for one in outcomes])) for what in ("auc", "error"))
+    strata = outcomes[0].strata
+    counts = np.mean([one.counts for one in outcomes], axis=0)
     width = normal_quantile(0.05) * error
-    entities = min(len(side) for side in found.oddness)
+    entities = min(len(side) for side in found[0].oddness)
     checks = [
         line(
             "membership", "AUC", "all", "Can a holder of a series tell whether it was in training? 0.5 is a coin toss.",
@@ -289,16 +342,16 @@ def membership_checks(found: Membership, limits: Thresholds, rng: np.random.Gene
             needed=entities_to_bound(0.5, 2 * width, entities, limits.auc),
         )
     ]  # fmt: skip
-    total = len(found.oddness[0])
+    total = len(found[0].oddness[0])
     for row, (name, in_m, _) in enumerate(strata[:2]):
         limit = limits.tpr if name == "all" else limits.outlier_tpr
         checks.append(_tail_line(name, counts[row], limit, in_m.sum() / total, 1, limits))
     groups = [
-        _tail_line(f"{name} ({in_m.sum()} members)", counts[row], limits.outlier_tpr, 1.0, num_groups, limits)
+        _tail_line(f"{name} ({in_m.sum()} members)", counts[row], limits.outlier_tpr, 1.0, len(strata) - 2, limits)
         for row, (name, in_m, _) in enumerate(strata)
         if row >= 2
     ]
     worst = max(range(len(groups)), key=lambda i: (groups[i]["low"], groups[i]["high"]), default=None)
     checks += [check | {"informs": i != worst} for i, check in enumerate(groups)]
-    curve = {"fpr": grid, "tpr": np.mean(curves, axis=0), "attacks": sorted(set(chosen))}
-    return checks, curve
+    attacks = sorted({name for one in outcomes for name in one.attacks})
+    return checks, {"fpr": FPR_GRID, "tpr": np.mean([one.tpr for one in outcomes], axis=0), "attacks": attacks}

@@ -32,7 +32,7 @@ from ttsgan.evaluation.gate import Thresholds, verdict
 from ttsgan.evaluation.inside import Inside, canary_check, network_checks, structure_checks
 from ttsgan.evaluation.judged import Judged, check_comparable, joined, split_by_entity
 from ttsgan.evaluation.linkage import LinkageSearch, linkage_checks
-from ttsgan.evaluation.membership import MembershipSearch, membership_checks
+from ttsgan.evaluation.membership import MembershipSearch, Splitting, membership_checks, splittings
 from ttsgan.evaluation.neighbours import nearest
 from ttsgan.evaluation.stats import jsonable
 from ttsgan.evaluation.views import Views, align_weekday
@@ -93,8 +93,7 @@ class _Field:
     real: _Real
     halves: tuple[Judged, ...]
     members: Judged
-    nonmembers: Judged
-    reference: Judged
+    splittings: list[Splitting]
     sketch: Judged
     searches: tuple[Any, ...]
     inside: Inside | None
@@ -130,8 +129,7 @@ def _fragments(field: _Field, *, rng: np.random.Generator) -> list[dict]:
 
 
 def _ask_networks(field: _Field, *, rng: np.random.Generator) -> list[dict]:
-    sets = (field.members, field.nonmembers, field.reference, field.sketch)
-    return network_checks(field.inside, *sets, field.limits, rng)
+    return network_checks(field.inside, field.members, field.splittings, field.sketch, field.limits, rng)
 
 
 def _self_test(field: _Field, *, rng: np.random.Generator) -> list[str]:
@@ -169,15 +167,13 @@ def _attack(
     halves = split_by_entity(holdout, 2, rng)
     copies = copying.CopySearch(views, train, *halves, rng)
     members = train.sample_entities(max_targets, rng)
-    reference, *others = split_by_entity(holdout, 4, rng)
-    nonmembers = joined(*others)
+    split = splittings(holdout, rng)
     report(0.0, "describing targets")
-    of_membership = MembershipSearch(
-        views, members, nonmembers, reference, sketch, len(first_of), int(rng.integers(2**31))
-    )
+    seed_of_groups = int(rng.integers(2**31))
+    of_membership = [MembershipSearch(views, members, *one, sketch, len(first_of), seed_of_groups) for one in split]
     of_linkage = LinkageSearch(views, members, holdout, int(rng.integers(2**31)))
-    searches = (copies, of_membership, of_linkage)
-    field = _Field(real, tuple(halves), members, nonmembers, reference, sketch, searches, inside, limits)
+    searches = (copies, of_linkage, *of_membership)
+    field = _Field(real, tuple(halves), members, split, sketch, searches, inside, limits)
     of_networks, of_self_test, of_fragments = rng.spawn(3)
     # The long ones first, so that no worker is left alone with one at the end.
     parts: dict[str, Part] = {"networks": partial(_ask_networks, rng=of_networks)} if inside is not None else {}
@@ -190,7 +186,7 @@ def _attack(
         found[name] = outcome
         report(0.1 + 0.8 * len(found) / len(parts), f"{name} done, part {len(found)} of {len(parts)}")
     of_blocks = [found[name] for name in searched if found[name] is not None]
-    own, membership, linked = (search.join([part[i] for part in of_blocks]) for i, search in enumerate(searches))
+    own, linked, *membership = (search.join([part[i] for part in of_blocks]) for i, search in enumerate(searches))
     own = own.take(first_of)
     settings = {"literal": limits.literal_distance, "soft": limits.soft_ratio, "hard": limits.hard_ratio}
     cutoffs = copying.null_minimum(own, limits.literal_distance, copies.chance)
