@@ -233,7 +233,7 @@ def test_few_entities_are_split_several_times_and_many_once():
 
 
 def test_the_luck_of_an_audit_of_few_entities_is_small():
-    """The same three sets, audited with other seeds: one splitting alone gave areas between .38 and .62 here (spread .08)."""
+    """The same three sets, audited with other seeds: one splitting alone has a spread of .08."""
     sets = [homes(60, seed, prefix) for seed, prefix in ((1, "t"), (2, "h"), (3, "s"))]
     areas = [line(audit(*sets, seed=seed), "AUC")["value"] for seed in range(6)]
     assert np.std(areas) < 0.03
