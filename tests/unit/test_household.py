@@ -117,6 +117,26 @@ def test_every_number_keeps_its_law():
         assert float(drawn[:, h].std()) == pytest.approx(float(numbers[:, h].std()), rel=0.03)
 
 
+def test_conditions_choose_each_gaussian_as_often_as_it_weighs():
+    """Conditions in clumps are no Gaussian, and by Bayes alone the kind with the narrow one is chosen too often.
+
+    A third of all households are of the second kind, whose conditions are all near (1, 1); of the first kind three in
+    ten are there too, and the others at the corners of a square around it.
+    """
+    count = 1200
+    order = torch.arange(count)
+    kind = (order % 3 == 0).float()
+    corner = 2.0 * torch.stack([order // 3 % 2, order // 6 % 2], dim=1)
+    inside = (kind == 1) | (order % 10 < 3)
+    cond = torch.where(inside[:, None], torch.ones(2), corner) + 0.05 * normal(count, 2, seed=4)
+    numbers = 8 * kind[:, None] + normal(count, 6, seed=5)
+    fitted = model(numbers, cond, mixtures=2)
+    density = fitted._log_density_of(cond.double())
+    chosen, by_bayes = ((weight + density).softmax(1).mean(0) for weight in (fitted.log_prior, fitted.log_weight))
+    torch.testing.assert_close(chosen.sort().values, torch.tensor([1 / 3, 2 / 3]).double(), atol=2e-3, rtol=0)
+    assert by_bayes.min() > 0.4
+
+
 def test_several_kinds_of_household_get_several_gaussians():
     numbers, cond = two_kinds()
     fitted, single = model(numbers, cond), model(numbers, cond, mixtures=1)

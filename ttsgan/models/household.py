@@ -5,7 +5,8 @@ mixture of Gaussians over normal scores and condition together: as many as there
 `HouseholdConfig.mixtures`. The density of households kept apart is no judge of that number: it asks for one Gaussian
 where the series of eight are closer to real ones. It is fitted by expectation and maximisation, not by gradient. Only
 the mixture's dependence is used: a drawn score is ranked by its own law of that number, and the rank looked up in the
-law of training households, so that no number comes out too wide or too narrow.
+law of training households, so that no number comes out too wide or too narrow. Conditions choose among the Gaussians
+so that over all training households each is chosen as often as its weight says: they move households, not their law.
 
 Households drawn together fill their law evenly. A hundred independent draws have as much luck of their own as the
 hundred training households, which alone sets them further from other real households than those are.
@@ -42,6 +43,8 @@ NO_WEIGHT = 1e-12
 """Share of a row in a component below which it is left out: in so many dimensions most rows belong to one alone."""
 ITERATIONS = 5
 """Rounds of expectation and maximisation; 1 to 50 give series equally close to real ones."""
+BALANCINGS = 100
+"""Rounds of balancing what conditions choose; weights are met to a few thousandths by then."""
 UNCORRELATED = 0.5
 """Directions of the dependence drawn without correlation by luck, of the widest on, as a share of the draws."""
 GRID, REACH = 257, 6.0
@@ -66,6 +69,7 @@ class HouseholdModel(nn.Module):
         k, d = config.mixtures, num_numbers + latent_dim
         self.register_buffer("law", torch.zeros(MAX_KEPT, num_numbers, dtype=torch.float64))
         self.register_buffer("log_weight", torch.full((k,), UNUSED, dtype=torch.float64))
+        self.register_buffer("log_prior", torch.full((k,), UNUSED, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(k, d, dtype=torch.float64))
         self.register_buffer("covariance", torch.eye(d, dtype=torch.float64).repeat(k, 1, 1))
 
@@ -89,7 +93,14 @@ class HouseholdModel(nn.Module):
         self.log_weight.fill_(UNUSED)
         self.log_weight[:k], self.mean[:k], self.covariance[:k] = _mixture(rows, k, len(cond_GMZ), seed)
         self.covariance[:k].diagonal(dim1=1, dim2=2)[:, self.num_numbers :] += CONDITION_NOISE
+        self.log_prior.fill_(UNUSED)
+        self.log_prior[:k] = _balanced(self._log_density_of(rows[:, self.num_numbers :]), self.log_weight[:k])
         return self
+
+    def _log_density_of(self, cond_BZ: Tensor) -> Tensor:
+        """Return the log density (B, K) of conditions under each component."""
+        k, h = self.components, self.num_numbers
+        return _log_density(cond_BZ, self.mean[:k, h:], self.covariance[:k, h:, h:])
 
     @property
     def components(self) -> int:
@@ -112,9 +123,9 @@ class HouseholdModel(nn.Module):
             raise NotFittedError("the household model has not been fitted; train the run first")
         cond = cond_BZ.double()
         mean, covariance = self.mean[:k], self.covariance[:k]
-        log_weight = self.log_weight[:k] + _log_density(cond, mean[:, h:], covariance[:, h:, h:])
+        choice = (self.log_prior[:k] + self._log_density_of(cond)).softmax(1)
         uniform = _even(len(cond), generator).to(cond.device)
-        pick = (log_weight.softmax(1).cumsum(1) < uniform[:, None]).sum(1).clamp(max=k - 1)
+        pick = (choice.cumsum(1) < uniform[:, None]).sum(1).clamp(max=k - 1)
         gain = torch.linalg.solve(covariance[:, h:, h:], covariance[:, h:, :h]).mT
         rest = covariance[:, :h, :h] - gain @ covariance[:, h:, :h]
         spread_BH = rest.diagonal(dim1=1, dim2=2).clamp(min=1e-9).sqrt()[pick]
@@ -137,6 +148,15 @@ class HouseholdModel(nn.Module):
             slope = (self.law[end] - self.law[inner]) / (grid[end] - grid[inner])
             numbers = numbers + slope * sign * (sign * (scores_BH - grid[end])).clamp(min=0)
         return numbers
+
+
+def _balanced(log_density_MK: Tensor, log_weight_K: Tensor) -> Tensor:
+    """Return log prior weights (K,) by which M rows choose each component, on average, as often as its weight says."""
+    log_prior = log_weight_K
+    for _ in range(BALANCINGS):
+        log_choice = (log_prior + log_density_MK).log_softmax(1)
+        log_prior = log_prior + log_weight_K - (log_choice.logsumexp(0) - math.log(len(log_density_MK)))
+    return log_prior
 
 
 def _even(count: int, generator: torch.Generator) -> Tensor:
