@@ -26,6 +26,8 @@ from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.storage import Location
 from ttsgan.errors import DataError, DivergedError, TtsganError
+from ttsgan.training import between
+from ttsgan.training.dataset import TrainSet
 from ttsgan.training.runtime import LocalRuntime, NotKept, Runtime, Stopped, device_of
 from ttsgan.training.telemetry import PROGRESS_FILE
 
@@ -54,15 +56,7 @@ def train_worker(
     keeps neither. With ``profile`` rank 0 writes `PROFILE_FOLDER`.
     """
     torch.set_num_threads(config.runtime.cpus_per_worker)
-    series = read_half(where, holdout=False)
-    scaler = SeriesScaler.from_bytes(
-        (where / "checkpoints" / SCALER_FILE).read_bytes(), config.household, series.step_seconds
-    )
-    data = api.scale_training(series.values, series.starts, series.entities.astype(str), scaler, config)
-    score = None
-    if runtime.rank == 0:
-        entities = series.entities.astype(str)
-        score = api.closeness(series.values, series.starts, entities, series.step_seconds, series.unit, config.seed)
+    data, scaler, score = _training_data(where, config, judged=runtime.rank == 0)
     with ExitStack() as stack:
         logs = stack.enter_context(_written_to(where / "tensorboard", runtime.rank == 0 and keep_model))
         if profile and runtime.rank == 0:
@@ -79,6 +73,20 @@ def train_worker(
         "workers": runtime.world_size,
         "parameters": sum(p.numel() for p in state.networks.parameters()),
     }
+
+
+def _training_data(
+    where: Location, config: RunConfig, judged: bool
+) -> tuple[TrainSet, SeriesScaler, between.Score | None]:
+    """Read and scale the training series, and make their judge where it is wanted; the series themselves are let go."""
+    series = read_half(where, holdout=False)
+    entities = series.entities.astype(str)
+    kept = (where / "checkpoints" / SCALER_FILE).read_bytes()
+    scaler = SeriesScaler.from_bytes(kept, config.household, series.step_seconds)
+    score = None
+    if judged:
+        score = api.closeness(series.values, series.starts, entities, series.step_seconds, series.unit, config.seed)
+    return api.scale_training(series.values, series.starts, entities, scaler, config), scaler, score
 
 
 @contextmanager

@@ -37,6 +37,8 @@ from ttsgan.training.telemetry import Telemetry
 
 MAX_SCALER_ROWS = 5_000
 """Most training series that the scaler is fitted on; more change its averages by little."""
+CLOSENESS_ENTITIES = 1_000
+"""Most entities of each half that synthetic series are compared with; each look draws some hundred of them."""
 
 
 @dataclass(frozen=True)
@@ -128,16 +130,18 @@ def closeness(
 ) -> Callable[[NDArray[np.float32], NDArray], float]:
     """Return a judge of synthetic series: their headline against one half of the training entities.
 
-    The other half gives the floor. Only training series take part, so that what is chosen by it says nothing of the
-    holdout.
+    The other half gives the floor; of each at most `CLOSENESS_ENTITIES` are kept. Only training series take part, so
+    that what is chosen by it says nothing of the holdout.
     """
-    names = np.unique(entities)
-    half = np.isin(entities, np.random.default_rng(seed).permutation(names)[: len(names) // 2])
+    names = np.random.default_rng(seed).permutation(np.unique(entities))
 
     def judged(v: NDArray, s: NDArray, e: NDArray) -> Judged:
         return Judged(values=v, entities=e, starts=s, step_seconds=step_seconds, unit=unit)
 
-    train, holdout = (judged(values[rows], starts[rows], entities[rows]) for rows in (half, ~half))
+    halves = (
+        np.isin(entities, half[:CLOSENESS_ENTITIES]) for half in (names[: len(names) // 2], names[len(names) // 2 :])
+    )
+    train, holdout = (judged(values[rows], starts[rows], entities[rows]) for rows in halves)
 
     def score(synthetic: NDArray[np.float32], synthetic_starts: NDArray) -> float:
         made = judged(synthetic, synthetic_starts, np.arange(len(synthetic)).astype(str))

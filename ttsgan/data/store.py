@@ -170,6 +170,20 @@ def write_store(series: SeriesSet, where: Location, rows_per_part: int = 512) ->
             write_part(folder / f"part-{part:05d}.parquet", columns, series.values[rows], metadata)
 
 
+def files_of(where: Location) -> list[Location]:
+    """Return the parts of a folder in order, or the one file that ``where`` is.
+
+    Raises
+    ------
+    DataError
+        A folder without parts.
+    """
+    files = where.list(".parquet") if where.is_dir() else [where]
+    if not files:
+        raise DataError(f"{where} is a folder without a .parquet file; name a file, or a folder of parts")
+    return files
+
+
 def read_store(where: Location) -> SeriesSet:
     """Read a Parquet file, or a folder of such files, in the contract, and check it.
 
@@ -181,10 +195,7 @@ def read_store(where: Location) -> SeriesSet:
         Nothing there, an empty or foreign file, no ``values``, unequal lengths, text, infinities, duplicate or missing
         ids, or files that do not agree. The message names file and series.
     """
-    files = where.list(".parquet") if where.is_dir() else [where]
-    if not files:
-        raise DataError(f"{where} is a folder without a .parquet file; name a file, or a folder of parts")
-    parts = {str(file): part for file in files if len(part := _read_file(file))}
+    parts = {str(file): part for file in files_of(where) if len(part := _read_file(file))}
     if not parts:
         raise DataError(f"{where} is empty: it has zero rows; one row for each series is needed")
     series = concatenate(list(parts.values()), list(parts))
