@@ -61,6 +61,7 @@ from ladder import (
     paired,
     parser_of,
     side_of,
+    simulated_for,
     split_logs,
     system_of,
     write,
@@ -199,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         systems[OURS] = ours(options.recipe, options.set)
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.sets:
-        households = load(name, data_folder(options.data), options.seed)
+        households = load(name, data_folder(options.data), options.seed, simulated_for(options.households))
         size = options.households or side_of(households)
         course = Course(options.splits, size, options.seeds, options.seed)
         ledger = Ledger(options.out / f"ladder-{name}.jsonl", options.any_code)

@@ -45,7 +45,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fitting import Ready, Training, make_ready, stage_lengths
 from ladder import (
     DRAWS,
-    SAMPLE_HOUSEHOLDS,
     Course,
     Ledger,
     Split,
@@ -58,6 +57,7 @@ from ladder import (
     paired,
     parser_of,
     side_of,
+    simulated_for,
     split,
     write,
 )
@@ -283,8 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = recipes.override(recipes.by_name(options.recipe), [f"seed={options.seed}", *options.set, *budget])
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.sets:
-        simulated = max(SAMPLE_HOUSEHOLDS, 2 * (options.households or 0))
-        households = load(name, data_folder(options.data), options.seed, simulated)
+        households = load(name, data_folder(options.data), options.seed, simulated_for(options.households))
         course = Course(options.splits, options.households or side_of(households), options.seeds, options.seed)
         ledger = Ledger(options.out / f"parts-{name}.jsonl", options.any_code)
         rows = run(households, config, course, options.parts, options.draws, ledger)

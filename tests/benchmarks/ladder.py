@@ -88,6 +88,11 @@ def data_file(name: str, folder: Path) -> Path | None:
     return folder / FILES[source][0] if source in FILES else None
 
 
+def simulated_for(side: int | None) -> int:
+    """Return how many households to simulate where so many are asked for on each side."""
+    return max(SAMPLE_HOUSEHOLDS, 2 * (side or 0))
+
+
 def load(name: str, folder: Path, seed: int, simulated: int = SAMPLE_HOUSEHOLDS) -> Judged:
     """Return the households of one of `SETS`; of a simulated one, as many as asked for."""
     source, step = name.split("-")
