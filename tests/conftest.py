@@ -43,6 +43,11 @@ def pytest_configure(config):
     torch.set_num_threads(1)
 
 
+def pytest_xdist_auto_num_workers(config):
+    """Share the quick tests among processes; Ray, slow tests and benchmarks have the machine to themselves."""
+    return min(4, os.cpu_count() or 1) if "not ray" in config.option.markexpr else 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Sample:
     """Series (n, 1, L) of 42 days of 4-hour means, with a few gaps."""
