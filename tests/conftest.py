@@ -45,7 +45,8 @@ def pytest_configure(config):
 
 def pytest_xdist_auto_num_workers(config):
     """Share the quick tests among processes; Ray, slow tests and benchmarks have the machine to themselves."""
-    return min(4, os.cpu_count() or 1) if "not ray" in config.option.markexpr else 0
+    quick = all(f"not {kind}" in config.option.markexpr for kind in ("ray", "slow", "benchmark"))
+    return min(4, os.cpu_count() or 1) if quick else 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,11 +96,21 @@ class Model:
 
     @classmethod
     def load(cls, read: Callable[[str], bytes], device: str = "cpu") -> "Model":
-        """Return the model whose files ``read`` gives by name, on ``device``."""
+        """Return the model whose files ``read`` gives by name, on ``device``.
+
+        Raises
+        ------
+        DataError
+            If another version of ttsgan wrote them.
+        """
         about = json.loads(read("model.json"))
         config = recipes.from_dict(about["config"])
         networks = Networks(config, SeriesShape(**about["shape"])).eval().requires_grad_(False)
-        networks.load_state_dict(safetensors.torch.load(read("networks.safetensors")))
+        try:
+            networks.load_state_dict(safetensors.torch.load(read("networks.safetensors")))
+        except RuntimeError as error:
+            why = " ".join(str(error).split())
+            raise DataError(f"networks.safetensors is of another version of ttsgan ({why}); train again") from error
         scaler = SeriesScaler.from_bytes(read("scaler.safetensors"), config.household, about["step_seconds"])
         return cls(networks.to(device), scaler, config)
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from ttsgan import api, recipes
@@ -69,6 +70,15 @@ def test_input_is_left_as_it_was(sample, small_config):
     scaler = api.fit_scaler(values, starts, sample.step_seconds, small_config)
     api.scale_training(values, starts, sample.entities, scaler, small_config)
     np.testing.assert_array_equal(values, sample.values)
+
+
+def test_a_model_of_another_version_is_named(fitted):
+    files = fitted.model_.files()
+    weights = safetensors.torch.load(files["networks.safetensors"])
+    del weights["household.log_prior"]
+    files["networks.safetensors"] = safetensors.torch.save(weights)
+    with pytest.raises(DataError, match=r"another version of ttsgan.*household\.log_prior.*train again"):
+        Model.load(files.__getitem__)
 
 
 def test_save_and_load(fitted, tmp_path):

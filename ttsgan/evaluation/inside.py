@@ -121,22 +121,21 @@ def network_checks(
     """
     members, synthetic = (part.sample_entities(NETWORK_TARGETS, rng) for part in (members, synthetic))
     mine, made = inside.encode(members), inside.encode(synthetic)
-    found, theirs = [], []
+
+    def opinion(part: Judged, latents: np.ndarray) -> dict[str, np.ndarray]:
+        return {} if inside.discriminate is None else {"discriminator": inside.discriminate(part, latents)}
+
+    of_members, found, theirs = opinion(members, mine), [], []
     for splitting in splittings:
         nonmembers, reference = (part.sample_entities(NETWORK_TARGETS, rng) for part in splitting)
         theirs.append(inside.encode(nonmembers))
-        sides = (members, mine), (nonmembers, theirs[-1])
-        density = density_scores(np.concatenate([latents for _, latents in sides]), made, inside.encode(reference))
-        scores = [{"latent": part} for part in np.split(density, [len(mine)])]
-        if inside.discriminate is not None:
-            scores = [
-                own | {"discriminator": inside.discriminate(*side)} for own, side in zip(scores, sides, strict=True)
-            ]
-        per_side = [
-            {name: per_entity(score, part.codes) for name, score in own.items()}
-            for own, (part, _) in zip(scores, sides, strict=True)
-        ]
-        alike = tuple(np.zeros(part.codes.max() + 1, int) for part, _ in sides)
+        density = density_scores(np.concatenate([mine, theirs[-1]]), made, inside.encode(reference))
+        sides = (
+            (members.codes, {"latent": density[: len(mine)]} | of_members),
+            (nonmembers.codes, {"latent": density[len(mine) :]} | opinion(nonmembers, theirs[-1])),
+        )
+        per_side = [{name: per_entity(score, codes) for name, score in scores.items()} for codes, scores in sides]
+        alike = tuple(np.zeros(codes.max() + 1, int) for codes, _ in sides)
         found.append(Membership(*per_side, alike, alike))
     auc, tail, *_ = membership_checks(found, limits, rng)[0]
     return [

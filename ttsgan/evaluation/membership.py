@@ -42,6 +42,8 @@ GROUP_TARGETS = 700
 MAX_SPLITTINGS = 8
 """Splittings that are averaged where entities are few; one suffices where groups are judged by themselves."""
 VIEWS = ("raw", "shape", "daily", "profile")
+FPR_GRID = np.unique(np.concatenate([np.geomspace(1e-3, 1, 41), np.linspace(0, 1, 41)]))
+"""False positive rates at which the curve of an attack is given."""
 
 
 @dataclass(frozen=True)
@@ -273,9 +275,6 @@ class _Outcome:
     counts: np.ndarray
     tpr: np.ndarray
     attacks: list[str]
-
-
-FPR_GRID = np.unique(np.concatenate([np.geomspace(1e-3, 1, 41), np.linspace(0, 1, 41)]))
 
 
 def _outcome(found: Membership, limits: Thresholds, rng: np.random.Generator) -> _Outcome:
