@@ -11,7 +11,7 @@ from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ttsgan.api import Model
 from ttsgan.config import RuntimeConfig
-from ttsgan.data.split import read_splits
+from ttsgan.data.split import read_splits, where_in
 from ttsgan.data.storage import Location
 from ttsgan.data.store import read_store
 from ttsgan.data.tables import write_table
@@ -33,7 +33,7 @@ class EncodePart:
         self.place, self.parts = Location.parse(where), parts
         self.model = load_model(self.place, device_of(runtime))
         ids, _, holdout = read_splits(self.place / "splits.parquet")
-        self.train_ids = ids[~holdout].astype(str)
+        self.train_ids = set(ids[~holdout].tolist())
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return id, entity, latent and level (mean absolute value, unit of the store) of the training series.
@@ -42,7 +42,7 @@ class EncodePart:
         """
         (number,) = batch["id"]
         series = read_store(self.place / "store" / self.parts[number])
-        series = series.subset(np.isin(series.ids.astype(str), self.train_ids))
+        series = series.subset(where_in(series.ids, self.train_ids))
         nothing = np.empty((0, self.model.config.encoder.latent_dim), np.float32)
         mu = self.model.encode(series.values, series.starts) if len(series) else nothing
         level = np.nanmean(np.abs(series.values), axis=(1, 2))

@@ -8,8 +8,8 @@ import numpy as np
 from ray_jobs.blocks import RaySpread, parquet_loaders
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
+from ray_jobs.halves import open_half, read_real
 from ray_jobs.inside import read_inside
-from ray_jobs.prepare import read_half, read_real
 from ttsgan import recipes
 from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
 from ttsgan.data.canaries import is_canary
@@ -101,8 +101,9 @@ def read_canaries(where: Location) -> Canaries | None:
     """Return the planted series of a run folder, and those left out; None where there are none."""
     if not (where / "canaries").is_dir():
         return None
-    train = read_half(where, holdout=False)
-    return Canaries(judged(train.subset(is_canary(train.entities))), judged(read_store(where / "canaries")))
+    train = open_half(where, holdout=False)
+    planted = train.read(np.flatnonzero(is_canary(train.entities)))
+    return Canaries(judged(planted), judged(read_store(where / "canaries")))
 
 
 def run_report(folder: RunFolder, console: Console) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from ray_jobs.console import Console
 from ray_jobs.encode import load_model
 from ray_jobs.folder import RunFolder
-from ray_jobs.prepare import read_half
+from ray_jobs.halves import open_half
 from ttsgan.clustering import allocate
 from ttsgan.config import RuntimeConfig
 from ttsgan.data.storage import Location
@@ -63,12 +63,10 @@ def run_generate(folder: RunFolder, console: Console) -> dict[str, Any]:
     members = read_table([groups / "members.parquet"], ["group_id", "entity"])
     cond = read_table([groups / "conditions.parquet"], ["cond"])["cond"]
     total = config.generate.series or len(members["entity"])
-    train = read_half(where, holdout=False)
+    train = open_half(where, holdout=False)
     plan = make_plan(allocate(members["group_id"], total), train.starts, config.seed)
-    metadata = series_metadata(
-        train.unit, train.step_seconds, train.channels, train.note and f"synthetic, from {train.note}"
-    )
-    del train
+    of = train.nothing
+    metadata = series_metadata(of.unit, of.step_seconds, of.channels, of.note and f"synthetic, from {of.note}")
     chunks = -(-total // chunk)
     with (where / "synthetic").replace_dir() as out:
         drawn = ray.data.range(chunks, override_num_blocks=chunks).map_batches(

@@ -9,9 +9,9 @@ from ttsgan.config import RunConfig
 from ttsgan.data.canaries import PREFIX, is_canary, make_canaries
 from ttsgan.data.prepare import prepare
 from ttsgan.data.simulate import simulate
-from ttsgan.data.split import check_disjoint, check_enough, read_splits, split_entities, write_splits
+from ttsgan.data.split import check_disjoint, check_enough, split_entities, write_splits
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, concatenate, files_of, read_store, write_store
+from ttsgan.data.store import SeriesSet, concatenate, write_store
 from ttsgan.errors import DataError
 
 
@@ -74,19 +74,3 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         "holdout_entities": len(np.unique(series.entities[holdout].astype(str))),
     }
     return summary
-
-
-def read_half(where: Location, holdout: bool) -> SeriesSet:
-    """Return the training series, planted ones among them, or the held-out ones of a run folder."""
-    ids, _, held = read_splits(where / "splits.parquet")
-    wanted = ids[held == holdout].astype(str)
-    files = files_of(where / "store")
-    # Part by part, so that the other half is never in memory as a whole.
-    parts = [part.subset(np.isin(part.ids.astype(str), wanted)) for part in map(read_store, files)]
-    return concatenate(parts, [str(file) for file in files])
-
-
-def read_real(where: Location, holdout: bool) -> SeriesSet:
-    """Return the same without planted series."""
-    half = read_half(where, holdout)
-    return half.subset(~is_canary(half.entities))

@@ -43,6 +43,11 @@ class RayRuntime(ProcessGroupRuntime):
     def leaving(self, asked: bool) -> None:
         self._asked = asked
 
+    def place(self) -> tuple[int, int]:
+        """Return the number of this worker's node, and its own number there, both from 0."""
+        context = ray.train.get_context()
+        return context.get_node_rank(), context.get_local_rank()
+
     def noticed(self) -> bool:
         """Whether Ray has notice that a node of the run will be taken away, the first time that it has."""
         first = ray.train.get_preemption_info() is not None and not self.saved_on_notice

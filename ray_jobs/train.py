@@ -11,15 +11,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray.train
 import torch
 from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from ray_jobs.console import Console
+from ray_jobs.evaluate import judged
 from ray_jobs.folder import RunFolder
+from ray_jobs.halves import open_half
 from ray_jobs.machines import check_resources
-from ray_jobs.prepare import read_half
 from ray_jobs.runtime import HeedTermination, RayRuntime
 from ttsgan import api, recipes
 from ttsgan.config import RunConfig
@@ -56,7 +58,7 @@ def train_worker(
     keeps neither. With ``profile`` rank 0 writes `PROFILE_FOLDER`.
     """
     torch.set_num_threads(config.runtime.cpus_per_worker)
-    data, scaler, score = _training_data(where, config, judged=runtime.rank == 0)
+    data, scaler, score = _training_data(where, config, runtime)
     with ExitStack() as stack:
         logs = stack.enter_context(_written_to(where / "tensorboard", runtime.rank == 0 and keep_model))
         if profile and runtime.rank == 0:
@@ -76,17 +78,18 @@ def train_worker(
 
 
 def _training_data(
-    where: Location, config: RunConfig, judged: bool
+    where: Location, config: RunConfig, runtime: Runtime
 ) -> tuple[TrainSet, SeriesScaler, between.Score | None]:
-    """Read and scale the training series, and make their judge where it is wanted; the series themselves are let go."""
-    series = read_half(where, holdout=False)
-    entities = series.entities.astype(str)
-    kept = (where / "checkpoints" / SCALER_FILE).read_bytes()
-    scaler = SeriesScaler.from_bytes(kept, config.household, series.step_seconds)
+    """Scale the training series, and on rank 0 make their judge; few series are in memory at a time."""
+    half = open_half(where, holdout=False)
+    entities, step_seconds = half.entities.astype(str), half.nothing.step_seconds
+    scaler = SeriesScaler.from_bytes((where / "checkpoints" / SCALER_FILE).read_bytes(), config.household, step_seconds)
     score = None
-    if judged:
-        score = api.closeness(series.values, series.starts, entities, series.step_seconds, series.unit, config.seed)
-    return api.scale_training(series.values, series.starts, entities, scaler, config), scaler, score
+    if runtime.rank == 0:
+        halves = (judged(half.read(rows)) for rows in api.closeness_rows(entities, config.seed))
+        score = api.closeness(*halves, config.seed)
+    data = api.scale_in_files(lambda rows: half.read(rows).values, half.starts, entities, scaler, config, runtime)
+    return data, scaler, score
 
 
 @contextmanager
@@ -177,8 +180,12 @@ def _on_sigterm(act: Callable[[], object]) -> Iterator[None]:
 
 def fit_run_scaler(folder: RunFolder) -> None:
     """Fit the scaler on the training series of a run folder, for all workers to read."""
-    series = read_half(folder.where, holdout=False)
-    scaler = api.fit_scaler(series.values, series.starts, series.step_seconds, folder.config)
+    half, rows, config = open_half(folder.where, holdout=False), None, folder.config
+    if len(half) > api.MAX_SCALER_ROWS:
+        lowest = np.concatenate([np.nanmin(block.values, axis=2) for block in half.blocks()])
+        rows = api.scaler_rows(lowest, config.seed)
+    series = half.read(rows)
+    scaler = SeriesScaler(config.household, series.step_seconds).fit(series.values, series.starts, config.seed)
     (folder.where / "checkpoints" / SCALER_FILE).write_bytes(scaler.to_bytes())
 
 

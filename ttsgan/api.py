@@ -6,6 +6,7 @@
 Axis letters: B series, C channels, L points, Z latent.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from ttsgan.synthesis import Synthesizer, make_plan
 from ttsgan.training.between import encode_all
 from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
+from ttsgan.training.mapped import Read, map_train_set
 from ttsgan.training.runtime import LocalRuntime, Runtime, device_of
 from ttsgan.training.state import TrainState, total_series
 from ttsgan.training.telemetry import Telemetry
@@ -116,45 +118,62 @@ class Model:
 
 
 def fit_scaler(values: NDArray[np.float32], starts: NDArray, step_seconds: int, config: RunConfig) -> SeriesScaler:
-    """Fit the scaler on training series (B, C, L); of many, on a random part."""
-    rows = np.arange(len(values))
-    if len(rows) > MAX_SCALER_ROWS:
-        few = np.random.default_rng(config.seed).choice(rows, MAX_SCALER_ROWS, replace=False)
-        # The lowest values take part, or a channel could pass for non-negative that is not.
-        lowest = np.nanmin(values, axis=2).argmin(axis=0)
-        rows = np.union1d(few, lowest)
-    return SeriesScaler(config.household, step_seconds).fit(values[rows], starts[rows], config.seed)
+    """Fit the scaler on training series (B, C, L); of many, on those of `scaler_rows`."""
+    if len(values) > MAX_SCALER_ROWS:
+        rows = scaler_rows(np.nanmin(values, axis=2), config.seed)
+        values, starts = values[rows], starts[rows]
+    return SeriesScaler(config.household, step_seconds).fit(values, starts, config.seed)
+
+
+def scaler_rows(lowest: NDArray[np.float32], seed: int) -> NDArray[np.int64]:
+    """Return which of many training series the scaler is fitted on, by the lowest value (B, C) of each."""
+    few = np.random.default_rng(seed).choice(np.arange(len(lowest)), MAX_SCALER_ROWS, replace=False)
+    # The lowest values take part, or a channel could pass for non-negative that is not.
+    return np.union1d(few, lowest.argmin(axis=0))
 
 
 def scale_training(
     values: NDArray[np.float32], starts: NDArray, entities: NDArray, scaler: SeriesScaler, config: RunConfig
 ) -> TrainSet:
-    """Return training series (B, C, L) scaled and cut into tokens."""
+    """Return training series (B, C, L) scaled and cut into tokens, in memory."""
     patch = day_points(scaler.step_seconds, config.patch)
     share = config.training.validation_share
     return build_train_set(values, starts, entities, scaler, patch, share, config.seed)
 
 
-def closeness(
-    values: NDArray[np.float32], starts: NDArray, entities: NDArray, step_seconds: int, unit: str, seed: int
-) -> Callable[[NDArray[np.float32], NDArray], float]:
-    """Return a judge of synthetic series: their headline against one half of the training entities.
+def scale_in_files(
+    read: Read, starts: NDArray, entities: NDArray, scaler: SeriesScaler, config: RunConfig, runtime: Runtime
+) -> TrainSet:
+    """Return the same of series that ``read`` gives by their rows, in files that a machine's workers share. Collective.
 
-    The other half gives the floor; of each at most `CLOSENESS_ENTITIES` are kept. Only training series take part, so
-    that what is chosen by it says nothing of the holdout.
+    Raises
+    ------
+    NotKept
+        If a worker could not write its part.
     """
+    patch = day_points(scaler.step_seconds, config.patch)
+    share = config.training.validation_share
+    return map_train_set(read, starts, entities, scaler, patch, share, config.seed, runtime)
+
+
+def closeness_rows(entities: NDArray, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the training series of two halves of their entities, at most `CLOSENESS_ENTITIES` each."""
     names = np.random.default_rng(seed).permutation(np.unique(entities))
+    middle = len(names) // 2
+    one, other = (half[:CLOSENESS_ENTITIES] for half in (names[:middle], names[middle:]))
+    return np.flatnonzero(np.isin(entities, one)), np.flatnonzero(np.isin(entities, other))
 
-    def judged(v: NDArray, s: NDArray, e: NDArray) -> Judged:
-        return Judged(values=v, entities=e, starts=s, step_seconds=step_seconds, unit=unit)
 
-    halves = (
-        np.isin(entities, half[:CLOSENESS_ENTITIES]) for half in (names[: len(names) // 2], names[len(names) // 2 :])
-    )
-    train, holdout = (judged(values[rows], starts[rows], entities[rows]) for rows in halves)
+def closeness(train: Judged, holdout: Judged, seed: int) -> Callable[[NDArray[np.float32], NDArray], float]:
+    """Return a judge of synthetic series (B, C, L) with starts (B,): their headline.
 
-    def score(synthetic: NDArray[np.float32], synthetic_starts: NDArray) -> float:
-        made = judged(synthetic, synthetic_starts, np.arange(len(synthetic)).astype(str))
+    Both sets are training series, those of `closeness_rows`, so that what is chosen by it says nothing of the run's
+    holdout.
+    """
+
+    def score(synthetic: NDArray[np.float32], starts: NDArray) -> float:
+        names = np.arange(len(synthetic)).astype(str)
+        made = dataclasses.replace(train, values=synthetic, entities=names, starts=starts)
         only_headline = {"max_series": len(synthetic), "bootstrap": 0, "classifier_series": 0}
         return evaluate(train, holdout, made, seed=seed, **only_headline)["headline"]["value"]
 
@@ -250,7 +269,8 @@ class TTSGAN:
         device = device_of(self.config.runtime)
         scaler = fit_scaler(values, self.starts_, step_seconds, self.config)
         data = scale_training(values, self.starts_, entities, scaler, self.config)
-        score = closeness(values, self.starts_, entities, step_seconds, "", self.config.seed)
+        whole = Judged(values=values, entities=entities, starts=self.starts_, step_seconds=step_seconds, unit="")
+        score = closeness(*map(whole.take, closeness_rows(entities, self.config.seed)), self.config.seed)
         state = train(data, scaler, self.config, LocalRuntime(device=device), None, score)
         self.model_ = Model(state.average, scaler, self.config)
         latents = self.model_.encode(values, self.starts_)

@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -30,11 +32,15 @@ import torch.multiprocessing as mp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+from waiting import in_files, share_of_waiting
 
 from ttsgan import api, recipes
+from ttsgan.config import RunConfig
+from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.simulate import simulate
 from ttsgan.models.layers import Block
 from ttsgan.training.between import GROUPINGS
+from ttsgan.training.dataset import TrainSet
 from ttsgan.training.loop import Trainer
 from ttsgan.training.phases import SHARED
 from ttsgan.training.runtime import LocalRuntime, ProcessGroupRuntime, Runtime
@@ -47,6 +53,8 @@ BATCH = 16
 YEAR_SECONDS = 365 * 86_400
 LENGTHS = (2190, 4380, 8760, 17_520)
 HOUSEHOLDS = 32
+FILED = 600
+"""Households whose series lie in files."""
 POOL = 64
 GIGABYTE = 1e9
 SIDE, PRODUCTS = 1024, 5
@@ -58,9 +66,9 @@ STAGE = {"step": 2, "days": 1}
 STEPS_OF_A_ROUND = {"step": 4, "days": 1}
 
 
-def population(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def population(length: int, households: int = HOUSEHOLDS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return values (M, 1, L), starts and names of simulated households at any of `LENGTHS`."""
-    made = simulate(HOUSEHOLDS, 2190 if length == 2190 else 8760)
+    made = simulate(households, 2190 if length == 2190 else 8760)
     values = np.nan_to_num(made.values, nan=0.1)
     if length == 4380:
         values = values.reshape(*values.shape[:2], length, 2).mean(-1)
@@ -75,7 +83,11 @@ def make_trainer(length: int, batch: int, runtime: Runtime, recipe: str = "base"
     config = recipes.override(recipes.by_name(recipe), [f"training.batch_size={batch}", *settings])
     values, starts, names = population(length)
     scaler = api.fit_scaler(values, starts, YEAR_SECONDS // length, config)
-    data = api.scale_training(values, starts, names, scaler, config)
+    return trainer_on(api.scale_training(values, starts, names, scaler, config), scaler, config, runtime)
+
+
+def trainer_on(data: TrainSet, scaler: SeriesScaler, config: RunConfig, runtime: Runtime) -> Trainer:
+    """Return the same on scaled series."""
     trainer = Trainer(config, data, scaler, runtime, Telemetry(None, 1))
     random, latent = torch.Generator().manual_seed(0), config.encoder.latent_dim
     rows = torch.randint(len(data), (POOL,), generator=random)
@@ -267,6 +279,18 @@ def growth(passes: int) -> list[dict[str, Any]]:
     return out
 
 
+def files_out_of_memory(steps: int) -> list[dict[str, Any]]:
+    """Return how long a step waits for series of files of which nothing is in memory, at 8760 points."""
+    config = recipes.override(recipes.base(), [f"training.batch_size={BATCH}"])
+    values, starts, names = population(8760, FILED)
+    scaler = api.fit_scaler(values, starts, YEAR_SECONDS // 8760, config)
+    data, files = in_files(values, starts, names, scaler, config)
+    trainer = trainer_on(data, scaler, config, files)
+    shares = {ahead: share_of_waiting(trainer, files, steps, ahead) for ahead in (True, False)}
+    name = "series in files, none in memory: share of a step, by the clock, until its data and noise are there"
+    return [figure(name, shares[True], 0.02), figure(f"{name}, not asked ahead", shares[False])]
+
+
 # ---- two processes ---------------------------------------------------------------------------------------------------
 
 
@@ -341,6 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     lines = steps_of_a_year(2 if options.quick else 6)
     lines += growth(1 if options.quick else 4)
+    lines += files_out_of_memory(4 if options.quick else 16)
     lines += workers(2 if options.quick else 9)
     if options.keep:
         about = {

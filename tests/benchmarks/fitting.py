@@ -14,7 +14,7 @@ import torch
 from ladder import sample
 from torch import nn
 
-from ttsgan.api import TTSGAN, Model, closeness, fit_scaler, scale_training
+from ttsgan.api import TTSGAN, Model, closeness, closeness_rows, fit_scaler, scale_training
 from ttsgan.clustering import form_groups
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
@@ -44,7 +44,7 @@ def make_ready(train: Judged, config: RunConfig) -> Ready:
     """Scale training series as `TTSGAN.fit` does."""
     scaler = fit_scaler(train.values, train.starts, train.step_seconds, config)
     data = scale_training(train.values, train.starts, train.entities, scaler, config)
-    score = closeness(train.values, train.starts, train.entities, train.step_seconds, train.unit, config.seed)
+    score = closeness(*map(train.take, closeness_rows(train.entities, config.seed)), config.seed)
     return Ready(train, scaler, data, score)
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from ttsgan import api, recipes
 from ttsgan.errors import DivergedError
-from ttsgan.training import between, phases
+from ttsgan.training import between, dataset, mapped, phases
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime, NotKept, ProcessGroupRuntime
 from ttsgan.training.telemetry import Telemetry
@@ -178,6 +178,23 @@ def no_room(checkpoints) -> str:
     return "nothing"
 
 
+def share_files(config, values, starts, entities, runtime) -> dict:
+    """Both workers write into the files of one folder, map them, and read what the other wrote."""
+    scaler, read = api.fit_scaler(values, starts, 14_400, config), []
+
+    def take(rows):
+        read.extend(rows.tolist())
+        return values[rows]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (dataset, mapped):
+            patch.setattr(module, "SCALE_ROWS", 10)
+        data = api.scale_in_files(take, starts, entities, scaler, config, runtime)
+        memory = api.scale_training(values, starts, entities, scaler, config)
+    same = [torch.equal(getattr(data, name), getattr(memory, name)) for name in ("scores", "residual", "observed")]
+    return {"read": read, "same": same}
+
+
 NUDGED = ("networks.encoder", "networks.generator", "average.days")
 
 
@@ -220,6 +237,7 @@ def worker(rank: int, folder: str) -> None:
             "recovered": recover(config, *series, runtime, Path(folder) / "others"),
             "no room": no_room(Path(folder) / "full"),
             "nudged": nudge(config, *series, runtime),
+            "files": share_files(config, *series, runtime),
         }
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -319,6 +337,13 @@ def test_a_full_disk_of_one_worker_ends_all(two):
     first, second = (results["no room"] for results in two)
     assert first.startswith("No space left on device: cannot write checkpoint 000000008_0 in ")
     assert second.startswith("worker 0 could not write checkpoint 000000008_0 in ")
+
+
+def test_two_workers_share_the_work_of_scaling_and_its_files(two):
+    first, second = (results["files"] for results in two)
+    assert first["read"] == [*range(10), *range(20, 30), *range(40, 48)]
+    assert second["read"] == [*range(10, 20), *range(30, 40)]
+    assert first["same"] == second["same"] == [True] * 3
 
 
 def test_the_last_bit_of_one_weight_is_seen(two):

@@ -10,6 +10,7 @@ import torch
 from ttsgan import api, recipes
 from ttsgan.api import TTSGAN, Model
 from ttsgan.errors import ConfigError, DataError, NotFittedError
+from ttsgan.evaluation.judged import Judged
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,14 @@ def test_scaler_is_fitted_on_a_part_of_many(sample, small_config, monkeypatch):
 
 def test_closeness_prefers_real_series(sample, small_config):
     """Unseen real series score better than noise, and noise better than a constant's neighbour."""
-    score = api.closeness(sample.values, sample.starts, sample.entities, sample.step_seconds, "kWh/h", 0)
+    whole = Judged(
+        values=sample.values,
+        entities=sample.entities,
+        starts=sample.starts,
+        step_seconds=sample.step_seconds,
+        unit="kWh/h",
+    )
+    score = api.closeness(*map(whole.take, api.closeness_rows(sample.entities, 0)), 0)
     real = np.nan_to_num(sample.values, nan=0.1)
     noise = np.random.default_rng(0).permuted(real, axis=2)
     assert score(real, sample.starts) < score(noise, sample.starts)

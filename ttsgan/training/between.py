@@ -38,8 +38,9 @@ def encode_all(networks: Networks, data: TrainSet, runtime: Runtime, chunk: int 
     count = len(data)
     share = -(-count // runtime.world_size)
     mine = torch.arange(runtime.rank * share, (runtime.rank + 1) * share) % count
-    parts = []
-    for rows in mine.split(chunk):
+    parts, turns = [], mine.split(chunk)
+    for rows, following in zip(turns, (*turns[1:], mine[:0]), strict=True):
+        data.ahead(following)
         numbers = networks.standard_numbers(data.numbers[rows])
         parts.append(networks.encoder(data.scores[rows], data.observed[rows], data.calendar_of(rows), numbers).mu)
     return runtime.gather(torch.cat(parts))[:count]

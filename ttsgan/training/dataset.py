@@ -7,7 +7,9 @@ Axis letters: M training series, B series of a batch, N tokens, P values of a to
 numbers, Z latent, G groupings.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -22,7 +24,10 @@ from ttsgan.seeds import seed_of
 from ttsgan.training.runtime import Runtime
 
 SCALE_ROWS = 512
-"""Series scaled at a time, to bound the memory of the double precision in between."""
+"""Series scaled at a time, to bound the memory of the double precision in between.
+
+Ties of values are broken by a series' place among them, so that another number gives another set, as good as this one.
+"""
 
 
 def series_shape(scaler: SeriesScaler, channels: int, length: int, patch_size: int) -> SeriesShape:
@@ -57,6 +62,8 @@ class TrainSet:
         Mean absolute value, physical units.
     validation : Tensor (M,), bool
         Series of the entities kept apart for choices.
+    ahead : callable
+        Is told the rows (B,) that are wanted next, to read them meanwhile; does nothing for a set in memory.
     """
 
     shape: SeriesShape
@@ -70,14 +77,17 @@ class TrainSet:
     entities: NDArray
     level: NDArray
     validation: Tensor
+    ahead: Callable[[Tensor], None] = lambda rows: None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def to(self, device: torch.device) -> "TrainSet":
-        """Return the set with its tensors on ``device``."""
+        """Return the set with its tensors on ``device``; of a GPU all are in its memory."""
+        if device == self.scores.device:
+            return self
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type is Tensor}
-        return replace(self, **moved)
+        return replace(self, **moved, ahead=TrainSet.ahead)
 
     def calendar_of(self, rows: Tensor) -> Tensor:
         """Return the calendar features (B, N, F) of these series."""
@@ -93,34 +103,57 @@ def build_train_set(
     validation_share: float,
     seed: int,
 ) -> TrainSet:
-    """Scale training series (M, C, L) and cut them into tokens."""
+    """Scale training series (M, C, L) and cut them into tokens, in memory; `mapped` does it in files."""
     shape = series_shape(scaler, *values.shape[1:], patch_size)
-    count = (len(values), shape.num_tokens, shape.points)
-    scores, residual = torch.empty(count), torch.empty(count)
-    observed, numbers = torch.empty(count, dtype=torch.bool), torch.empty(len(values), shape.num_numbers)
+    held = {
+        name: torch.empty(len(values), *size, dtype=torch.bool if name == "observed" else None)
+        for name, size in row_sizes(shape).items()
+    }
     for first in range(0, len(values), SCALE_ROWS):
         rows = slice(first, first + SCALE_ROWS)
-        scaled = scaler.transform(values[rows], starts[rows])
-        scores[rows] = patchify(torch.from_numpy(scaled.scores), patch_size)
-        residual[rows] = patchify(torch.from_numpy(scaled.residual), patch_size)
-        observed[rows] = patchify(torch.from_numpy(scaled.observed), patch_size)
-        numbers[rows] = torch.from_numpy(scaled.numbers)
+        for name, part in scaled_rows(values[rows], starts[rows], scaler, patch_size).items():
+            held[name][rows] = part
+    return train_set_of(held, shape, starts, entities, scaler, validation_share, seed)
+
+
+def row_sizes(shape: SeriesShape) -> dict[str, tuple[int, ...]]:
+    """Return the size of one series in each of the tensors that `scaled_rows` gives."""
+    year = (shape.num_tokens, shape.points)
+    return {"scores": year, "residual": year, "observed": year, "numbers": (shape.num_numbers,)}
+
+
+def scaled_rows(
+    values: NDArray[np.float32], starts: NDArray, scaler: SeriesScaler, patch_size: int
+) -> dict[str, Tensor]:
+    """Return what a `TrainSet` holds of each of these series (B, C, L), at most `SCALE_ROWS`, by name."""
+    scaled = scaler.transform(values, starts)
+    years = {"scores": scaled.scores, "residual": scaled.residual, "observed": scaled.observed}
+    tokens = {name: patchify(torch.from_numpy(year), patch_size) for name, year in years.items()}
+    return {**tokens, "numbers": torch.from_numpy(scaled.numbers)}
+
+
+def train_set_of(
+    held: dict[str, Tensor],
+    shape: SeriesShape,
+    starts: NDArray,
+    entities: NDArray,
+    scaler: SeriesScaler,
+    validation_share: float,
+    seed: int,
+) -> TrainSet:
+    """Return the set of scaled series ``held``; a share of the entities, by ``seed``, is kept for validation."""
     distinct, start_index = np.unique(starts, return_inverse=True)
-    token_seconds = patch_size * scaler.step_seconds
-    features = calendar.features_of(distinct, shape.num_tokens, token_seconds)
+    features = calendar.features_of(distinct, shape.num_tokens, shape.patch_size * scaler.step_seconds)
     names = np.unique(entities)
     apart = np.random.default_rng(seed).permutation(len(names))[: max(1, round(validation_share * len(names)))]
     return TrainSet(
         shape=shape,
-        scores=scores,
-        residual=residual,
-        observed=observed,
-        numbers=numbers,
+        **held,
         calendar=torch.from_numpy(features),
         start_index=torch.from_numpy(start_index),
         starts=starts,
         entities=entities,
-        level=scaler.level(numbers.numpy()),
+        level=scaler.level(held["numbers"].numpy()),
         validation=torch.from_numpy(np.isin(entities, names[apart])),
     )
 
@@ -188,5 +221,7 @@ def batch_rows(candidates: Tensor, seed: int, stage: str, series_seen: int, batc
     return candidates[rows]
 
 
+@lru_cache(maxsize=8)
 def _order(count: int, seed: int, stage: str, epoch: int) -> Tensor:
+    """Return the order of one pass over the candidates; not to be written to."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed_of(seed, stage, "order", epoch)))

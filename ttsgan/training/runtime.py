@@ -20,8 +20,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -37,6 +39,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 KEPT_CHECKPOINTS = 2
+FOLDER_PREFIX = "ttsgan-"
+"""Of the names of temporary folders."""
+MAX_NAME_BYTES = 1024
+"""Longest name of a temporary folder."""
 SEAL_FILE = "seal.json"
 SEAL_FORMAT = "ttsgan checkpoint 1"
 
@@ -46,7 +52,7 @@ class Stopped(TtsganError, RuntimeError):
 
 
 class NotKept(DataError):
-    """A checkpoint could not be written; those before it are as they were. All workers raise it together."""
+    """A file of training could not be written; checkpoints are as they were. All workers raise it together."""
 
 
 PAUSES = (1.0, 4.0, 16.0)
@@ -133,6 +139,15 @@ def _fault_of_file(path: Path, wanted: dict[str, Any]) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Machine:
+    """A folder that the workers of one machine share, and which of them this is: ``worker`` of ``workers``, from 0."""
+
+    folder: Path
+    worker: int
+    workers: int
+
+
 class Runtime(Protocol):
     """The world of one training worker."""
 
@@ -155,6 +170,9 @@ class Runtime(Protocol):
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Return the equally shaped tensors of all workers, joined along the first axis in rank order. Collective."""
+
+    def machine(self) -> AbstractContextManager[Machine]:
+        """Open a new temporary folder that this machine's workers share; it goes at the end. Collective."""
 
     def latest(self) -> AbstractContextManager[Path | None]:
         """Open the newest whole checkpoint folder, or None when there is no checkpoint. Collective."""
@@ -202,6 +220,12 @@ class LocalRuntime:
     def gather(self, tensor: Tensor) -> Tensor:
         """Return the tensor itself."""
         return tensor
+
+    @contextmanager
+    def machine(self) -> Iterator[Machine]:
+        """Open a new folder among this machine's temporary ones; it goes at the end."""
+        with TemporaryDirectory(prefix=FOLDER_PREFIX) as folder:
+            yield Machine(Path(folder), 0, 1)
 
     def _kept(self) -> list[Path]:
         if self.checkpoints is None or not self.checkpoints.is_dir():
@@ -313,3 +337,21 @@ class ProcessGroupRuntime(LocalRuntime):
         parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
+
+    def place(self) -> tuple[int, int]:
+        """Return the number of this worker's machine, and its own number there, both from 0."""
+        return 0, self.rank
+
+    @contextmanager
+    def machine(self) -> Iterator[Machine]:
+        """Open a folder that the first worker of each machine makes and names to the others."""
+        node, local = self.place()
+        with ExitStack() as stack:
+            name = stack.enter_context(TemporaryDirectory(prefix=FOLDER_PREFIX)) if local == 0 else ""
+            said = torch.zeros(2 + MAX_NAME_BYTES, dtype=torch.int64, device=self.device)
+            text = torch.tensor([node, local, *os.fsencode(name)], dtype=torch.int64, device=self.device)
+            said[: len(text)] = text
+            here = [row for row in self.gather(said[None]).tolist() if row[0] == node]
+            folder = os.fsdecode(bytes(next(row for row in here if row[1] == 0)[2:]).rstrip(b"\0"))
+            yield Machine(Path(folder), sum(row[1] < local for row in here), len(here))
+            self.mean([torch.zeros((), device=self.device)])  # nobody needs the folder any more

@@ -1,0 +1,104 @@
+"""How long a step waits for its series when they lie in files of which nothing is in memory: the worst case.
+
+Axis letters: M series.
+"""
+
+import ctypes
+import mmap
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from ttsgan import api
+from ttsgan.config import RunConfig
+from ttsgan.data.scaling import SeriesScaler
+from ttsgan.training.dataset import TrainSet
+from ttsgan.training.loop import Trainer
+from ttsgan.training.runtime import LocalRuntime, Machine
+
+
+class Files(LocalRuntime):
+    """Keeps hold of the files of a training set whose names are gone, to put them out of memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.descriptors: list[int] = []
+
+    @contextmanager
+    def machine(self) -> Iterator[Machine]:
+        """Open the folder, and its files before it goes."""
+        with super().machine() as machine:
+            yield machine
+            self.descriptors = [os.open(file, os.O_RDONLY) for file in machine.folder.iterdir()]
+
+    def put_out(self, data: TrainSet) -> None:
+        """Leave nothing of the files in memory."""
+        for mapped in data.ahead.maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
+        for descriptor in self.descriptors:
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if in_memory(data.scores) > 0:
+            raise RuntimeError("this machine keeps files in memory that it was told to put out")
+
+
+def in_files(
+    values: np.ndarray, starts: np.ndarray, names: np.ndarray, scaler: SeriesScaler, config: RunConfig
+) -> tuple[TrainSet, Files]:
+    """Return the training set of series (M, C, L) in files, and who holds these."""
+    files = Files()
+    return api.scale_in_files(lambda rows: values[rows], starts, names, scaler, config, files), files
+
+
+def share_of_waiting(trainer: Trainer, files: Files, steps: int, ahead: bool) -> float:
+    """Return the share of adversarial steps, by the clock, that goes by until their batches are there.
+
+    After each batch the files leave memory, but for the series that training has asked to be read ahead; without
+    ``ahead`` it is not heard. The time that this takes is not counted.
+    """
+    data, fetch = trainer.data, trainer._adversarial_batch
+    wanted: dict[str, Tensor] = {}
+    phase_of_now, waited, putting_out = "", 0.0, 0.0
+
+    def hear(rows: Tensor) -> None:
+        wanted[phase_of_now] = rows
+        if ahead:
+            data.ahead(rows)
+
+    def timed(phase: str) -> tuple[object, object]:
+        nonlocal phase_of_now, waited, putting_out
+        phase_of_now, began = phase, time.perf_counter()
+        made = fetch(phase)
+        fetched = time.perf_counter()
+        files.put_out(data)
+        if ahead:
+            for rows in wanted.values():
+                data.ahead(rows)
+        waited, putting_out = waited + fetched - began, putting_out + time.perf_counter() - fetched
+        return made
+
+    trainer._adversarial_batch, trainer.data, trainer.state.stage = timed, replace(data, ahead=hear), 2
+    try:
+        trainer._adversarial_step()  # warms up, and says which series the next one will want
+        began, waited, putting_out = time.perf_counter(), 0.0, 0.0
+        for _ in range(steps):
+            trainer.state.series_seen += trainer.config.training.batch_size
+            trainer._adversarial_step()
+        return waited / (time.perf_counter() - began - putting_out)
+    finally:
+        del trainer._adversarial_batch
+        trainer.data = data
+
+
+def in_memory(tensor: Tensor) -> float:
+    """Return the share of a mapped tensor's pages that are in memory."""
+    pages = -(-tensor.nbytes // mmap.PAGESIZE)
+    there = (ctypes.c_ubyte * pages)()
+    first = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    ctypes.CDLL(None).mincore(ctypes.c_void_p(first), ctypes.c_size_t(tensor.nbytes), there)
+    return sum(byte & 1 for byte in there) / pages

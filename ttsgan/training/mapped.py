@@ -1,0 +1,132 @@
+"""The training set in files that the workers of a machine share, so that it may be larger than memory.
+
+The workers of a machine share the work of scaling: each reads blocks of series, scales them and writes them in place.
+Then all map the files, and the names go: what no worker holds any more is no longer on the disk, however training ends.
+A step reads the rows of its batch; what memory is free keeps those that were read.
+
+Axis letters: M training series, B series of a block, C channels, L time steps.
+"""
+
+import dataclasses
+import mmap
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ttsgan.data.scaling import SeriesScaler
+from ttsgan.data.storage import one_line
+from ttsgan.training.dataset import SCALE_ROWS, TrainSet, row_sizes, scaled_rows, series_shape, train_set_of
+from ttsgan.training.runtime import NotKept, Runtime
+
+Read = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""Returns the series (B, C, L) in physical units whose rows it is given, in rising order."""
+
+
+def map_train_set(
+    read: Read,
+    starts: NDArray,
+    entities: NDArray,
+    scaler: SeriesScaler,
+    patch_size: int,
+    validation_share: float,
+    seed: int,
+    runtime: Runtime,
+) -> TrainSet:
+    """Scale training series and cut them into tokens, in files of this machine's folder for temporary ones. Collective.
+
+    Bit for bit what `dataset.build_train_set` makes of them in memory.
+
+    Parameters
+    ----------
+    read : Read
+    starts : ndarray (M,), datetime64[s]
+    entities : ndarray (M,), str
+    scaler : SeriesScaler
+    patch_size : int
+    validation_share : float
+    seed : int
+    runtime : Runtime
+
+    Raises
+    ------
+    NotKept
+        If a worker could not write its part, such as on a full disk; all workers raise it.
+    """
+    shape = series_shape(scaler, *scaler.state["shape"].tolist(), patch_size)
+    types = {name: np.dtype(bool if name == "observed" else np.float32) for name in row_sizes(shape)}
+    with runtime.machine() as machine:
+        files = {name: machine.folder / name for name in types}
+
+        def write(first: int) -> None:
+            rows = np.arange(first, min(first + SCALE_ROWS, len(starts)))
+            parts = scaled_rows(read(rows), starts[rows], scaler, patch_size)
+            for name, part in parts.items():
+                _write_rows(files[name], first, part.numpy().astype(types[name], copy=False))
+
+        _in_turns(range(machine.worker * SCALE_ROWS, len(starts), machine.workers * SCALE_ROWS), write, runtime)
+        maps = {name: _mapped(file) for name, file in files.items()}
+    held = {
+        name: torch.from_numpy(np.frombuffer(maps[name], types[name]).reshape(len(starts), *size))
+        for name, size in row_sizes(shape).items()
+    }
+    data = train_set_of(held, shape, starts, entities, scaler, validation_share, seed)
+    return dataclasses.replace(data, ahead=_Ahead(list(maps.values()), len(starts)))
+
+
+class _Ahead:
+    """Asks the machine to read the given rows of all maps, without waiting; page by page, as met, takes far longer."""
+
+    def __init__(self, maps: list[mmap.mmap], count: int) -> None:
+        self.maps, self.count = maps, count
+
+    def __call__(self, rows: Tensor) -> None:
+        for mapped in self.maps:
+            size = len(mapped) // self.count
+            for row in rows.tolist():
+                page = row * size // mmap.PAGESIZE * mmap.PAGESIZE
+                mapped.madvise(mmap.MADV_WILLNEED, page, (row + 1) * size - page)
+
+
+def _mapped(file: Path) -> mmap.mmap:
+    # Copied on write: torch warns of memory that it may not write to, and nobody does.
+    with file.open("rb") as opened:
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def _write_rows(file: Path, first: int, rows: NDArray) -> None:
+    """Write rows at their place in a file that others write into as well."""
+    content = np.ascontiguousarray(rows)
+    with open(file, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o600)) as opened:
+        opened.seek(first * content[0].nbytes)
+        opened.write(content.data)
+
+
+def _in_turns(mine: range, write: Callable[[int], None], runtime: Runtime) -> None:
+    """Let every worker ``write`` what is its own, one after another, and hear of the others' failures. Collective.
+
+    Workers meet after each, so that a slow one is not taken for a lost one.
+    """
+    waiting, failure = iter(mine), None
+    while True:
+        first = next(waiting, None)
+        try:
+            if first is not None:
+                write(first)
+        except OSError as error:
+            failure = error
+        said = torch.tensor([float(first is None), float(failure is not None)], device=runtime.device)
+        runtime.mean([said])
+        finished, failed = said.tolist()
+        if failed:
+            why = "another worker failed" if failure is None else failure.strerror or one_line(failure)
+            raise NotKept(
+                f"{why}: cannot write the scaled training series into the folder for temporary files; make room there, "
+                "or name another one in TMPDIR, and run the same command again"
+            )
+        if finished == 1:
+            return
