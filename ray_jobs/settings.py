@@ -43,7 +43,7 @@ def settings(general: "RunOptions", data: "DataOptions") -> RunConfig | None:
         config = replace(config, seed=general.seed)
     config = recipes.override(config, general.set)
     most = max(config.runtime.num_workers, 1)
-    check_batch(config.training.batch_size, range(config.runtime.min_workers or most, most + 1))
+    check_batch(config.training, range(config.runtime.min_workers or most, most + 1))
     return config
 
 

@@ -57,7 +57,7 @@ READ = {
     "generate.series",
     "generate.chunk", "evaluate.max_series", "evaluate.bootstrap",
     "evaluate.classifier_series", "evaluate.classifier_seeds", "audit.max_targets", "audit.auc", "audit.tpr",
-    "audit.outlier_tpr", "audit.soft_copies", "audit.fragments", "audit.linkage_risk",
+    "audit.outlier_tpr", "audit.soft_copies", "audit.fragments", "audit.linkage_risk", "training.accumulation",
     "training.checksum_interval", "runtime.num_workers", "runtime.min_workers", "runtime.use_gpu",
     "runtime.cpus_per_worker", "runtime.max_failures", "runtime.scale_up_seconds", "runtime.max_concurrent_trials",
 }  # fmt: skip

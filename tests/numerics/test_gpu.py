@@ -37,11 +37,12 @@ def gradients(made, phase: str) -> dict[str, torch.Tensor]:
         parameter.requires_grad_(True)
     with step.autocast(made.dtype, made.runtime.device):
         if phase == "encoder":
-            value, _ = phases.encoder_loss(state.networks, made.data, rows, rnd, made.config)
+            value, _ = phases.encoder_loss(state.networks, made.data, rows, rnd.normal(4), made.config)
         elif phase == "days":
             value, _ = phases.days_loss(state.networks, made.data, rows, state.drawn["cond"][0, rows], None)
         elif phase == "discriminator":
-            value, _ = phases.discriminator_loss(state.networks, batch, True, made.config)
+            fake = phases.draw_fake(state.networks, batch)
+            value, _ = phases.discriminator_loss(state.networks, batch, fake, True, made.config)
         else:
             value, _ = phases.generator_loss(state.networks, state.average, batch, made._noise(rnd), made.config)
     found = torch.autograd.grad(SCALE * value, parameters, allow_unused=True)

@@ -80,12 +80,12 @@ def test_killed_twice_between_checkpoints(small, whole, tmp_path, monkeypatch):
     taken = 0
     real = Trainer._take
 
-    def fragile(self, phase, loss):
+    def fragile(self, *args, **named):
         nonlocal taken
         taken += 1
         if taken in (7, 17):
             raise KeyboardInterrupt
-        return real(self, phase, loss)
+        return real(self, *args, **named)
 
     monkeypatch.setattr(Trainer, "_take", fragile)
     for _ in range(2):

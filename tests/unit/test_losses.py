@@ -202,7 +202,7 @@ def weights(module) -> dict:
 def test_encoder_loss_is_its_terms(trainer, small):
     made = trainer()
     rows, rnd = made._begin("encoder", made.fitted_rows)
-    total, terms = phases.encoder_loss(made.state.networks.eval(), small.data, rows, rnd, made.config)
+    total, terms = phases.encoder_loss(made.state.networks.eval(), small.data, rows, rnd.normal(4), made.config)
     kl = made.config.encoder.kl_weight * terms["encoder/kl_nats"] / 4
     torch.testing.assert_close(total, terms["encoder/days"] + terms["encoder/numbers"] + kl)
 
@@ -260,7 +260,8 @@ def test_generated_series_have_the_gaps_of_real_ones(adversarial):
     gappy = dataclasses.replace(batch, observed=observed)
     judged = []
     made.state.networks.discriminator.register_forward_hook(lambda _, given, out: judged.append(given[0]))
-    phases.discriminator_loss(made.state.networks, gappy, False, made.config)
+    fake = phases.draw_fake(made.state.networks, gappy)
+    phases.discriminator_loss(made.state.networks, gappy, fake, False, made.config)
     real, fake = judged
     assert torch.equal(real, batch.real)
     assert not fake[0, 5].any()
@@ -319,7 +320,8 @@ def test_penalty_is_weighted_by_its_interval(adversarial):
     values = []
     for assignments in ([], ["loss.penalty_weight=0"], ["loss.penalty_interval=1"]):
         config = recipes.override(made.config, assignments)
-        values.append(phases.discriminator_loss(made.state.networks.eval(), batch, True, config))
+        networks = made.state.networks.eval()
+        values.append(phases.discriminator_loss(networks, batch, phases.draw_fake(networks, batch), True, config))
     (total, figures), (without, none), (every, _) = values
     assert "discriminator/penalty" not in none
     torch.testing.assert_close(total - without, 4 * 10 * figures["discriminator/penalty"], rtol=1e-3, atol=1e-4)
@@ -332,9 +334,11 @@ def test_a_generator_that_copies_real_series_fools_by_design(adversarial):
     batch, rnd = made._adversarial_batch("discriminator")
     nn.init.zeros_(made.state.networks.generator.gain)
     batch = dataclasses.replace(batch, base=batch.real, cond=batch.real_cond, calendar=batch.real_calendar)
-    total, figures = phases.discriminator_loss(made.state.networks.eval(), batch, False, made.config)
+    networks = made.state.networks.eval()
+    fake = phases.draw_fake(networks, batch)
+    total, _ = phases.discriminator_loss(networks, batch, fake, False, made.config)
     assert total.item() == pytest.approx(2 * math.log(2), abs=1e-5)
-    assert figures["diversity"].item() == pytest.approx(1, abs=1e-5)
+    assert losses.diversity(fake, batch.real).item() == pytest.approx(1, abs=1e-5)
     made.state.networks.requires_grad_(False)
     other = made._noise(rnd)
     total, _ = phases.generator_loss(made.state.networks, made.state.average, batch, other, made.config)

@@ -191,10 +191,17 @@ def test_batch_must_fit_workers_and_cycles(trainer):
 
 
 def test_batch_must_fit_every_number_of_workers():
-    check_batch(48, range(1, 5))
-    check_batch(32, range(8, 9))
+    check_batch(TrainingConfig(batch_size=48), range(1, 5))
+    check_batch(TrainingConfig(batch_size=32), range(8, 9))
     with pytest.raises(ConfigError, match=r"batch_size is 32; allowed with 1 to 4 workers: a multiple of 48$"):
-        check_batch(32, range(1, 5))
+        check_batch(TrainingConfig(batch_size=32), range(1, 5))
+
+
+def test_batch_must_fit_its_parts():
+    check_batch(TrainingConfig(batch_size=32, accumulation=4), range(2, 3))
+    wanted = r"batch_size is 32; allowed with 2 workers, each in 3 parts \(training\.accumulation\): a multiple of 24$"
+    with pytest.raises(ConfigError, match=wanted):
+        check_batch(TrainingConfig(batch_size=32, accumulation=3), range(2, 3))
 
 
 def test_stages_are_whole_batches():
@@ -206,14 +213,7 @@ def test_stages_are_whole_batches():
 
 def one_phase(made: Trainer, phase: str) -> dict:
     """Take one step of one phase, as the loop does."""
-    if phase in ("encoder", "days"):
-        return getattr(made, f"_{phase}_step")()
-    batch, rnd = made._adversarial_batch(phase)
-    networks = made.state.networks
-    if phase == "discriminator":
-        return made._take(phase, lambda: phases.discriminator_loss(networks, batch, True, made.config))
-    other = made._noise(rnd)
-    return made._take(phase, lambda: phases.generator_loss(networks, made.state.average, batch, other, made.config))
+    return getattr(made, f"_{phase}_step")()
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -264,6 +264,7 @@ def test_adversarial_steps_are_those_of_a_naive_script(adversarial):
         name: torch.optim.AdamW(net.parameters(), lr=1.0, betas=(0.0, 0.99), weight_decay=config.training.weight_decay)
         for name, net in kinds.items()
     }
+    naive.generator.eval()
     total = state.stage_series(config.training, "adversarial")
     for _ in range(3):
         progress = (made.state.series_seen + 4) / total
@@ -275,7 +276,7 @@ def test_adversarial_steps_are_those_of_a_naive_script(adversarial):
                 group["lr"] = peak * 0.5 * (1 + math.cos(math.pi * progress))
             naive.zero_grad()
             if name == "discriminator":
-                loss = phases.discriminator_loss(naive, batch, True, config)[0]
+                loss = phases.discriminator_loss(naive, batch, phases.draw_fake(naive, batch), True, config)[0]
             else:
                 loss = phases.generator_loss(naive, average, batch, other, config)[0]
             loss.backward()
@@ -285,6 +286,22 @@ def test_adversarial_steps_are_those_of_a_naive_script(adversarial):
         made.state.series_seen += 8
     for (name, one), other in zip(naive.named_parameters(), made.state.networks.parameters(), strict=True):
         torch.testing.assert_close(one, other, msg=name)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_networks_hold_a_part_of_the_batch_at_a_time(adversarial, phase):
+    """What is kept for the way back is that of four series, though a step takes 16."""
+    made = adversarial("training.batch_size=16", "training.accumulation=4")
+    made.state.stage, sizes = PHASES[phase], []
+
+    def seen(_, given):
+        if torch.is_grad_enabled():
+            sizes.append(len(given[0]))
+
+    for name in ("encoder", "days", "discriminator"):
+        made.state.networks.get_submodule(name).register_forward_pre_hook(seen)
+    one_phase(made, phase)
+    assert set(sizes) == {4}
 
 
 def test_gradient_is_clipped(trainer):
@@ -304,7 +321,7 @@ def test_loss_that_is_not_finite_stops(trainer, phase, value):
     made.state.stage = PHASES[phase]
     held = weights(made.state.networks)
 
-    def loss():
+    def loss(*_):
         return sum(p.sum() for p in made.state.parameters_of(phase)) * value, {}
 
     with pytest.raises(
@@ -321,7 +338,7 @@ def test_gradient_that_is_not_finite_stops(trainer):
     """A finite loss can have an infinite slope (a root at 0): the weights must not become NaN without a word."""
     made = trainer()
 
-    def loss():
+    def loss(*_):
         first = made.state.parameters_of("encoder")[0]
         return (first - first.detach()).abs().sum().sqrt(), {}
 

@@ -44,6 +44,8 @@ class TrainingConfig:
     """Share of ``max_series`` spent on the temporal prior; the rest trains the generator and discriminator."""
     batch_size: int = 8
     """Series per optimizer step, over all workers."""
+    accumulation: int = 1
+    """Parts in which each worker goes through its share of a batch, to save memory; the step stays the same."""
     encoder_lr: float = 2e-3
     """Peak learning rate of the encoder."""
     days_lr: float = 2e-3
@@ -74,7 +76,8 @@ class TrainingConfig:
     """Share of the training entities kept apart to choose the prior's best average."""
 
     def __post_init__(self) -> None:
-        for name in ("max_series", "batch_size", "ema_half_life", "checkpoint_interval", "log_interval"):
+        counts = ("max_series", "batch_size", "accumulation", "ema_half_life", "checkpoint_interval", "log_interval")
+        for name in counts:
             require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
         for name in ("encoder_lr", "days_lr", "generator_lr", "discriminator_lr", "grad_clip"):
             require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "above 0")

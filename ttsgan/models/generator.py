@@ -90,6 +90,13 @@ class Generator(nn.Module):
         )
         self.gain = nn.Parameter(torch.full((channels, 1), 0.0 if config.noise == "prior" else 1.0))
 
+    @torch.no_grad()
+    def refresh_norm(self) -> None:
+        """Take a step of the power iteration behind the spectral norm; it rests otherwise, while this is evaluated."""
+        self.train()
+        self.write.weight  # noqa: B018  (reading it takes the step)
+        self.eval()
+
     def draw_noise(self, batch: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the noise of each token (B, N, W) and of the whole series (B, W); ``generator`` is the CPU's."""
         shape = (batch, self.num_tokens + 1, self.config.noise_dim)

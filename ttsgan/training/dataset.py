@@ -1,7 +1,7 @@
 """The training series in the scaled space, and batches and noise that depend on progress alone.
 
-Every worker holds all series and takes its slice of each global batch, so that what is trained on is a function of the
-seed and the series seen, whatever the number of workers.
+Every worker can read all series and takes its slice of each global batch, so that what is trained on is a function of
+the seed and the series seen, whatever the number of workers.
 
 Axis letters: M training series, B series of a batch, N tokens, P values of a token, F calendar features, H household
 numbers, Z latent, G groupings.

@@ -16,9 +16,11 @@ import math
 
 import torch
 
-from ttsgan.config import RunConfig
+from ttsgan import losses
+from ttsgan.config import RunConfig, TrainingConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.errors import ConfigError
+from ttsgan.losses import MeanOver
 from ttsgan.models.patching import unpatchify
 from ttsgan.seeds import seed_of
 from ttsgan.training import between, phases
@@ -33,6 +35,7 @@ from ttsgan.training.step import (
     Unstable,
     autocast,
     check_equal,
+    mean_over,
     precision_type,
     take_step,
     tried,
@@ -58,7 +61,7 @@ MAX_ROLLBACKS = 3
 """Times that a stage goes back to a checkpoint before training gives up."""
 
 
-def check_batch(batch_size: int, workers: range) -> None:
+def check_batch(training: TrainingConfig, workers: range) -> None:
     """Refuse a global batch that cannot be shared equally, cycle groups whole, by each number of ``workers``.
 
     Raises
@@ -66,10 +69,14 @@ def check_batch(batch_size: int, workers: range) -> None:
     ConfigError
         With the batch, the numbers of workers and what is allowed.
     """
-    unit = math.lcm(*(phases.SHARED * count for count in workers))
-    if batch_size % unit:
+    parts = training.accumulation
+    unit = math.lcm(*(phases.SHARED * count * parts for count in workers))
+    if training.batch_size % unit:
         shown = str(workers[0]) if len(workers) == 1 else f"{workers[0]} to {workers[-1]}"
-        raise ConfigError(f"training.batch_size is {batch_size}; allowed with {shown} workers: a multiple of {unit}")
+        each = f", each in {parts} parts (training.accumulation)" if parts > 1 else ""
+        raise ConfigError(
+            f"training.batch_size is {training.batch_size}; allowed with {shown} workers{each}: a multiple of {unit}"
+        )
 
 
 class Trainer:
@@ -97,7 +104,7 @@ class Trainer:
         telemetry: Telemetry,
         score: between.Score | None = None,
     ) -> None:
-        check_batch(config.training.batch_size, range(runtime.world_size, runtime.world_size + 1))
+        check_batch(config.training, range(runtime.world_size, runtime.world_size + 1))
         data = data.to(runtime.device)
         self.config, self.data, self.scaler = config, data, scaler
         self.runtime, self.telemetry, self.score = runtime, telemetry, score
@@ -233,51 +240,65 @@ class Trainer:
         self.data.ahead(batch_rows(candidates, seed, stage, seen + batch, batch)[rnd.rows])
         return batch_rows(candidates, seed, stage, seen, batch)[rnd.rows], rnd
 
-    def _take(self, phase: str, loss: Loss) -> dict[str, float]:
-        def cast() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _take(self, phase: str, loss: Loss, asks: bool = False) -> dict[str, float]:
+        def cast(part: slice, mean_over: MeanOver) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             with autocast(self.dtype, self.runtime.device):
-                return loss()
+                return loss(part, mean_over)
 
-        return take_step(self.state, phase, cast, self.runtime)
-
-    def _mean_over(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the mean of ``tensor`` over workers, without gradient."""
-        mean = tensor.detach().clone()
-        self.runtime.mean([mean])
-        return mean
+        return take_step(self.state, phase, cast, self.runtime, asks)
 
     def _encoder_step(self) -> dict[str, float]:
-        networks = self.state.networks
+        networks, data = self.state.networks, self.data
         rows, rnd = self._begin("encoder", self.fitted_rows)
-        return self._take(
-            "encoder", lambda: phases.encoder_loss(networks, self.data, rows, rnd, self.config, self._mean_over)
-        )
+        noise = rnd.normal(self.config.encoder.latent_dim)
+
+        def loss(part: slice, mean_over: MeanOver) -> phases.Told:
+            return phases.encoder_loss(networks, data, rows[part], noise[part], self.config, mean_over)
+
+        return self._take("encoder", loss, asks=True)
 
     def _days_step(self) -> dict[str, float]:
-        networks = self.state.networks
+        networks, data = self.state.networks, self.data
         rows, rnd = self._begin("days", self.fitted_rows)
         cond = self.state.drawn["cond"][rnd.integers(between.GROUPINGS), rows]
-        jitter = self.config.days.jitter * rnd.normal(self.data.shape.num_numbers)
-        at = rnd.crop(self.data.shape.num_tokens, self.config.days.crop)
-        return self._take(
-            "days", lambda: phases.days_loss(networks, self.data, rows, cond, jitter, at, self._mean_over)
-        )
+        jitter = self.config.days.jitter * rnd.normal(data.shape.num_numbers)
+        at = rnd.crop(data.shape.num_tokens, self.config.days.crop)
+
+        def loss(part: slice, mean_over: MeanOver) -> phases.Told:
+            return phases.days_loss(networks, data, rows[part], cond[part], jitter[part], at[part], mean_over)
+
+        return self._take("days", loss, asks=True)
 
     def _adversarial_step(self) -> dict[str, float]:
-        networks, loss = self.state.networks, self.config.loss
-        index = self.state.series_seen // self.config.training.batch_size
-        penalise = index % loss.penalty_interval == 0
+        figures = self._discriminator_step()
+        return figures | self._generator_step()
+
+    def _discriminator_step(self) -> dict[str, float]:
+        networks, config = self.state.networks, self.config
+        index = self.state.series_seen // config.training.batch_size
+        penalise = index % config.loss.penalty_interval == 0
         batch, _ = self._adversarial_batch("discriminator")
-        figures = self._take(
-            "discriminator",
-            lambda: phases.discriminator_loss(networks, batch, penalise, self.config, self._mean_over),
-        )
+        networks.generator.eval()
+        with autocast(self.dtype, self.runtime.device):
+            fake = phases.draw_fake(networks, batch)
+        diversity = losses.diversity(fake, batch.real, mean_over(self.runtime))
+
+        def loss(part: slice, _: MeanOver) -> phases.Told:
+            return phases.discriminator_loss(networks, batch.part(part), fake[part], penalise, config)
+
+        return {**self._take("discriminator", loss), "diversity": float(diversity)}
+
+    def _generator_step(self) -> dict[str, float]:
+        networks, config = self.state.networks, self.config
         batch, rnd = self._adversarial_batch("generator")
         other = self._noise(rnd)
-        figures |= self._take(
-            "generator", lambda: phases.generator_loss(networks, self.state.average, batch, other, self.config)
-        )
-        return figures
+        networks.generator.refresh_norm()
+
+        def loss(part: slice, _: MeanOver) -> phases.Told:
+            noise = (other[0][part], other[1][part])
+            return phases.generator_loss(networks, self.state.average, batch.part(part), noise, config)
+
+        return self._take("generator", loss)
 
     def _noise(self, rnd: StepRandom) -> tuple[torch.Tensor, torch.Tensor]:
         width = self.config.generator.noise_dim
@@ -313,8 +334,9 @@ class Trainer:
         # Each worker takes its share; of fewer series than workers, each takes them all.
         mine = rows[first::size] if len(rows) >= size else rows
         cond = self.state.drawn["cond"][0, mine]
-        loss, _ = phases.days_loss(self.state.average, self.data, mine, cond, None, None, self._mean_over)
-        value = float(self._mean_over(loss))
+        mean = mean_over(self.runtime)
+        loss, _ = phases.days_loss(self.state.average, self.data, mine, cond, None, None, mean)
+        value = float(mean(loss))
         if value < self.state.best_loss:
             self.state.best_loss = value
             best = {f"best.{k}": v.clone() for k, v in self.state.average.days.state_dict().items()}

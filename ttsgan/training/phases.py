@@ -4,7 +4,7 @@ Axis letters: B series of this worker's batch, N tokens, P values of a token, F 
 Z latent, G groupings.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -13,28 +13,29 @@ from torch.nn import functional as F
 from ttsgan import losses
 from ttsgan.config import RunConfig
 from ttsgan.models.networks import Networks
-from ttsgan.training.dataset import StepRandom, TrainSet
+from ttsgan.training.dataset import TrainSet
 
 SHARED = 4
 """Consecutive draws of the pool that share one condition, so that the cycle term can average over them."""
 
 Figures = dict[str, Tensor]
+Told = tuple[Tensor, Figures]
+"""A loss, and the figures to log."""
 
 
 def encoder_loss(
     networks: Networks,
     data: TrainSet,
     rows: Tensor,
-    rnd: StepRandom,
+    noise_BZ: Tensor,
     config: RunConfig,
     mean_over: losses.MeanOver = losses.alone,
-) -> tuple[Tensor, Figures]:
+) -> Told:
     """Rebuild scores and household numbers from a drawn latent; keep the posterior near the standard normal law."""
     calendar, observed = data.calendar_of(rows), data.observed[rows]
     numbers = networks.standard_numbers(data.numbers[rows])
     posterior = networks.encoder(data.scores[rows], observed, calendar, numbers)
-    noise = rnd.normal(config.encoder.latent_dim)
-    latent = posterior.mu + torch.exp(0.5 * posterior.logvar) * noise
+    latent = posterior.mu + torch.exp(0.5 * posterior.logvar) * noise_BZ
     days, guess = networks.decoder(latent, calendar)
     error_days = losses.masked_square_error(days.float(), data.scores[rows], observed, mean_over)
     error_numbers = F.mse_loss(guess.float(), numbers)
@@ -51,7 +52,7 @@ def days_loss(
     jitter_BH: Tensor | None,
     at_BN: Tensor | None = None,
     mean_over: losses.MeanOver = losses.alone,
-) -> tuple[Tensor, Figures]:
+) -> Told:
     """Return the negative log likelihood of the days, in nats per value; days that are mostly missing do not count.
 
     Of each series the days ``at_BN``, in a row, are taken for the whole of it; all without.
@@ -84,10 +85,25 @@ class AdversarialBatch:
     noise: tuple[Tensor, Tensor]
     share: Tensor
 
+    def part(self, rows: slice) -> "AdversarialBatch":
+        """Return these rows of everything; draws of one condition must stay together."""
+        cut = {f.name: getattr(self, f.name) for f in fields(self)}
+        tokens, series = cut.pop("noise")
+        return AdversarialBatch(
+            **{name: None if whole is None else whole[rows] for name, whole in cut.items()},
+            noise=(tokens[rows], series[rows]),
+        )
+
     def written(self, networks: Networks) -> Tensor:
         """Return generated scores."""
         standard = networks.standard_numbers(self.numbers)
         return networks.generator(self.noise, self.cond, standard, self.calendar, self.base).float()
+
+
+@torch.no_grad()
+def draw_fake(networks: Networks, batch: AdversarialBatch) -> Tensor:
+    """Return generated scores with the gaps of the real ones, for the discriminator; nothing moves."""
+    return batch.written(networks) * batch.observed
 
 
 def _judge(networks: Networks, scores: Tensor, calendar: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,17 +113,12 @@ def _judge(networks: Networks, scores: Tensor, calendar: Tensor, cond: Tensor) -
 def discriminator_loss(
     networks: Networks,
     batch: AdversarialBatch,
+    fake: Tensor,
     penalise: bool,
     config: RunConfig,
-    mean_over: losses.MeanOver = losses.alone,
-) -> tuple[Tensor, Figures]:
-    """Tell real from generated, for the year and for each day; every few steps with the gradient penalty."""
+) -> Told:
+    """Tell real from ``fake`` of `draw_fake`, for the year and for each day; every few steps with gradient penalty."""
     loss, local_weight = config.loss, config.discriminator.local_weight
-    # In evaluation mode, or the generator's spectral norm would move while the discriminator learns.
-    networks.generator.eval()
-    with torch.no_grad():
-        fake = batch.written(networks) * batch.observed
-    networks.generator.train()
     real_year, real_days = _judge(networks, batch.real, batch.real_calendar, batch.real_cond)
     fake_year, fake_days = _judge(networks, fake, batch.calendar, batch.cond)
     total = losses.discriminator_loss(loss.name, real_year, fake_year)
@@ -116,7 +127,6 @@ def discriminator_loss(
         "discriminator/real": real_year.mean(),
         "discriminator/synthetic": fake_year.mean(),
         "discriminator/days_margin": real_days.mean() - fake_days.mean(),
-        "diversity": losses.diversity(fake, batch.real, mean_over),
     }
     if loss.drift:
         total = total + loss.drift * (real_year.square().mean() + local_weight * real_days.square().mean())
@@ -147,7 +157,7 @@ def generator_loss(
     batch: AdversarialBatch,
     other_noise: tuple[Tensor, Tensor],
     config: RunConfig,
-) -> tuple[Tensor, Figures]:
+) -> Told:
     """Pass for real; encode, on average, to the condition; let two noises differ."""
     loss = config.loss
     written = batch.written(networks)

@@ -9,12 +9,16 @@ from torch import Tensor
 
 from ttsgan.config import TrainingConfig
 from ttsgan.errors import ConfigError, DivergedError
+from ttsgan.losses import MeanOver
 from ttsgan.models.ema import update_average
 from ttsgan.training.runtime import Runtime
 from ttsgan.training.state import STAGES, TrainState, stage_series
 
-Loss = Callable[[], tuple[Tensor, dict[str, Tensor]]]
-"""Computes a phase's loss and the figures to log."""
+Loss = Callable[[slice, MeanOver], tuple[Tensor, dict[str, Tensor]]]
+"""Computes a phase's loss and the figures to log of a part of this worker's share of the batch.
+
+What it needs of the whole batch, such as a count to divide by, it asks its second argument for.
+"""
 
 LEAVING = "leaving"
 """Among the figures of a step: the share of workers that were asked to stop."""
@@ -75,10 +79,12 @@ def rate_factor(config: TrainingConfig, progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
 
 
-def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> dict[str, float]:
+def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime, asks: bool) -> dict[str, float]:
     """Zero, enable, differentiate, average over workers, clip, step, disable; return the figures of ``loss``.
 
-    Collective. Networks of other phases are left without gradients.
+    Collective. Networks of other phases are left without gradients. With ``training.accumulation`` gradients of one
+    part of the batch after another are added up: the same step, with the memory of a part. A loss that ``asks`` for
+    means over the batch is then computed twice, because its first part needs those of the last.
 
     Raises
     ------
@@ -95,14 +101,20 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> di
     for parameter in parameters:
         parameter.grad = None
         parameter.requires_grad_(True)
-    value, figures = loss()
-    scaler.scale(value).backward()
+    told = []
+    parts = parts_of_share(training, runtime)
+    means = _means_over_parts(loss, parts, runtime) if asks and len(parts) > 1 else None
+    for part in parts:
+        value, figures = loss(part, mean_over(runtime) if means is None else _Given(means))
+        scaler.scale(value / len(parts)).backward()
+        told.append({f"loss/{phase}": value.detach(), **figures})
     for parameter in parameters:
         parameter.requires_grad_(False)
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    named = {f"loss/{phase}": value.detach(), **figures, LEAVING: value.new_tensor(float(runtime.leaving))}
-    logged = torch.stack([v.detach().float().reshape(()) for v in named.values()])
+    named = {name: torch.stack([one[name].detach().float() for one in told]).mean() for name in told[0]}
+    named[LEAVING] = torch.tensor(float(runtime.leaving), device=runtime.device)
+    logged = torch.stack(list(named.values()))
     runtime.mean([p.grad for p in parameters] + [logged])
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.grad_clip)
@@ -121,6 +133,46 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> di
         update_average(average, module, training.batch_size, seen, training.ema_half_life)
     out = dict(zip(named, logged.tolist(), strict=True))
     return {**out, f"gradient_norm/{phase}": float(norm), f"rate/{phase}": optimizer.param_groups[0]["lr"]}
+
+
+def parts_of_share(training: TrainingConfig, runtime: Runtime) -> list[slice]:
+    """Return the rows of this worker's share of a batch that are worked on together, part by part."""
+    size = training.batch_size // runtime.world_size // training.accumulation
+    return [slice(i * size, (i + 1) * size) for i in range(training.accumulation)]
+
+
+def mean_over(runtime: Runtime) -> MeanOver:
+    """Return what averages a tensor over workers, without gradient. Collective."""
+
+    def mean(tensor: Tensor) -> Tensor:
+        held = tensor.detach().clone()
+        runtime.mean([held])
+        return held
+
+    return mean
+
+
+@torch.no_grad()
+def _means_over_parts(loss: Loss, parts: list[slice], runtime: Runtime) -> list[Tensor]:
+    """Return the means over all parts of all workers that ``loss`` asks for, in the order in which it does."""
+    asked: list[list[Tensor]] = []
+    for part in parts:
+        held: list[Tensor] = []
+        loss(part, lambda tensor, held=held: held.append(tensor.detach().clone()) or tensor)
+        asked.append(held)
+    means = [torch.stack(same).mean(0) for same in zip(*asked, strict=True)]
+    runtime.mean(means)
+    return means
+
+
+class _Given:
+    """Answers a loss that asks for means with those that were found before, in the same order."""
+
+    def __init__(self, means: list[Tensor]) -> None:
+        self.left = iter(means)
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        return next(self.left)
 
 
 def check_equal(state: TrainState, runtime: Runtime) -> None:
