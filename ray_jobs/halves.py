@@ -1,7 +1,7 @@
 """The training half and the held-out half of a run folder's store, read as far as they are asked for."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,20 +42,31 @@ class Half:
 
     def read(self, rows: np.ndarray | None = None) -> SeriesSet:
         """Return the series in these rows of the half, in rising order; all without."""
-        parts, names, first = [], [], 0
+        count = len(self) if rows is None else len(rows)
+        # All at once and first: pieces that are kept between parts that are let go would keep their memory taken.
+        values = np.empty((count, *self.nothing.values.shape[1:]), np.float32)
+        parts, names, first, filled = [_labels_of(self.nothing)], [str(self.files[0])], 0, 0
         for file, within in zip(self.files, self.rows, strict=True):
             if rows is not None:
                 first, last = first + len(within), first
                 within = within[rows[(rows >= last) & (rows < first)] - last]
             if len(within):
-                parts.append(read_store(file).subset(within))
+                part = read_store(file)
+                values[filled : filled + len(within)] = part.values[within]
+                filled += len(within)
+                parts.append(_labels_of(part).subset(within))
                 names.append(str(file))
-        return concatenate(parts, names) if parts else self.nothing
+        return replace(concatenate(parts, names), values=values)
 
     def blocks(self) -> Iterator[SeriesSet]:
         """Yield all series of the half, `BLOCK_SERIES` at a time."""
         for first in range(0, len(self), BLOCK_SERIES):
             yield self.read(np.arange(first, min(first + BLOCK_SERIES, len(self))))
+
+
+def _labels_of(series: SeriesSet) -> SeriesSet:
+    """Return a set without its values."""
+    return replace(series, values=series.values[..., :0])
 
 
 def open_half(where: Location, holdout: bool) -> Half:

@@ -309,6 +309,49 @@ def test_conditions_are_means_of_group_members(trainer, small, folder):
     assert made.state.networks.household.components >= 1
 
 
+def test_conditions_of_many_entities_are_formed_part_by_part(trainer, small, monkeypatch):
+    """Two parts of 24 entities, dealt anew for each grouping; conditions are means of entities of one part."""
+    monkeypatch.setattr(between, "GROUPED", 24)
+    made = trainer()
+    between.make_conditions(made.state, small.data, made.runtime)
+    latents = made.state.networks.standard_latents(between.encode_all(made.state.average, small.data, made.runtime))
+    dealt = set()
+    for grouping in made.state.drawn["cond"]:
+        groups, inverse, counts = grouping.unique(dim=0, return_inverse=True, return_counts=True)
+        assert counts.tolist() == [24, 24], "too few for more than one group each"
+        for index, group in enumerate(groups):
+            torch.testing.assert_close(latents[inverse == index].mean(0), group, atol=1e-4, rtol=0)
+        dealt.add(tuple((inverse == inverse[0]).tolist()))
+    assert len(dealt) == between.GROUPINGS
+
+
+def test_workers_share_the_groupings(trainer, small, monkeypatch):
+    """Each does its own ones; together they hold what one worker alone finds."""
+    monkeypatch.setattr(between, "GROUPED", 24)
+    made = trainer()
+    latents = between.encode_all(made.state.average, small.data, made.runtime)
+    whole = between._conditions(made.state, small.data, latents, made.runtime)
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(made.runtime, "rank", rank, raising=False)
+        monkeypatch.setattr(made.runtime, "world_size", 3, raising=False)
+        shares.append(between._conditions(made.state, small.data, latents, made.runtime) / 3)
+    assert sum((share != 0).any(-1).int() for share in shares).eq(1).all()
+    torch.testing.assert_close(sum(shares), whole)
+
+
+def test_dependence_of_many_is_fitted_on_a_part(monkeypatch):
+    """Of 4,000 households 500: the dependence is that of the whole within chance, each number keeps its whole law."""
+    monkeypatch.setattr(household, "MAX_FITTED", 500)
+    numbers, cond, *_ = gaussian(4000)
+    fitted = model(numbers, cond, mixtures=1)
+    monkeypatch.undo()
+    whole = model(numbers, cond, mixtures=1)
+    assert torch.equal(fitted.law, whole.law)
+    assert not torch.equal(fitted.covariance, whole.covariance)
+    assert (fitted.covariance - whole.covariance).abs().max() < 0.15
+
+
 def test_pool_is_the_same_for_any_number_of_workers(adversarial, small):
     made = adversarial()
     whole = {k: v for k, v in made.state.drawn.items() if k.startswith("pool_")}

@@ -27,6 +27,8 @@ from ttsgan.errors import NotFittedError
 
 MAX_KEPT = 2048
 """Points kept of the law of each number; more training series are thinned to these quantiles."""
+MAX_FITTED = 20_000
+"""Households that the dependence of the numbers is fitted on; of more, a random part."""
 TAIL = 0.1
 """Share of the kept points from which the slope beyond the largest and the smallest is taken."""
 UNUSED = -1e30
@@ -88,8 +90,9 @@ class HouseholdModel(nn.Module):
         law = np.quantile(numbers.numpy(), np.linspace(0, 1, MAX_KEPT), axis=0)
         self.law.copy_(torch.from_numpy(law))
         scores = _normal_scores(numbers)
-        rows = torch.cat([torch.cat([scores, cond.double().cpu()], dim=1) for cond in cond_GMZ])
-        k = min(self.config.mixtures, max(1, len(numbers) // MEMBERS))
+        few = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:MAX_FITTED].sort()[0]
+        rows = torch.cat([torch.cat([scores[few], cond[few].double().cpu()], dim=1) for cond in cond_GMZ])
+        k = min(self.config.mixtures, max(1, len(few) // MEMBERS))
         self.log_weight.fill_(UNUSED)
         self.log_weight[:k], self.mean[:k], self.covariance[:k] = _mixture(rows, k, len(cond_GMZ), seed)
         self.covariance[:k].diagonal(dim1=1, dim2=2)[:, self.num_numbers :] += CONDITION_NOISE

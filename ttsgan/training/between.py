@@ -26,6 +26,8 @@ Score = Callable[[NDArray[np.float32], NDArray], float]
 
 GROUPINGS = 4
 """Groupings that training series take their conditions from in turn, so that no single one is learned."""
+GROUPED = 5_000
+"""Most entities grouped together for training; more are dealt at random into parts: time grows as their square."""
 POOL_CHUNK, POOL_CHUNKS = 128, 4
 """The pool of prior draws: series drawn together, and how often."""
 CORRECTIONS = (0.0, 0.5, 1.0)
@@ -52,18 +54,30 @@ def make_conditions(state: TrainState, data: TrainSet, runtime: Runtime) -> None
     runtime.broadcast([latents])
     for networks in (state.networks, state.average):
         networks.fit_latents(latents)
-    conds = []
-    for index in range(GROUPINGS):
-        seed = seed_of(state.config.seed, "grouping", index)
-        groups = clustering.form_groups(data.entities, latents.cpu().numpy(), data.level, state.config.cluster, seed)
-        cond = torch.from_numpy(groups.condition_of(data.entities)).float().to(latents.device)
-        conds.append(state.networks.standard_latents(cond))
-    state.drawn["cond"] = torch.stack(conds)
-    runtime.broadcast([state.drawn["cond"]])
+    cond = _conditions(state, data, latents, runtime)
+    state.drawn["cond"] = torch.stack([state.networks.standard_latents(of_one) for of_one in cond])
     seed = seed_of(state.config.seed, "household")
     household = state.networks.household.fit(data.numbers, state.drawn["cond"], seed)
     runtime.broadcast(list(household.buffers()))
     state.average.household.load_state_dict(household.state_dict())
+
+
+def _conditions(state: TrainState, data: TrainSet, latents: Tensor, runtime: Runtime) -> Tensor:
+    """Return the condition (G, M, Z) that each grouping gives each series; workers share the groupings."""
+    codes = np.unique(data.entities, return_inverse=True)[1]
+    parts = -(-(codes.max() + 1) // GROUPED)
+    cond = torch.zeros(GROUPINGS, *latents.shape, device=latents.device)
+    jobs = [(index, part) for index in range(GROUPINGS) for part in range(parts)]
+    for index, part in jobs[runtime.rank :: runtime.world_size]:
+        seed = seed_of(state.config.seed, "grouping", index)
+        dealt = np.random.default_rng(seed).permutation(codes.max() + 1) % parts
+        rows = np.flatnonzero(dealt[codes] == part)
+        entities, of_part = data.entities[rows], latents.cpu().numpy()[rows]
+        groups = clustering.form_groups(entities, of_part, data.level[rows], state.config.cluster, seed)
+        cond[index, torch.from_numpy(rows)] = torch.from_numpy(groups.condition_of(entities)).to(cond)
+    # All others hold zeros there.
+    runtime.mean([cond])
+    return cond * runtime.world_size
 
 
 def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: Runtime) -> None:
