@@ -233,6 +233,8 @@ def _progress_line(line: bytes) -> str:
     except ValueError:
         return "training"
     losses = ", ".join(f"{k.removeprefix('loss/')} {v:.3f}" for k, v in said.items() if k.startswith("loss/"))
+    if "doing" in said:
+        return f"training, before {said['stage']}: {said['doing']}"
     left = "" if said["seconds_left"] is None else f", {said['seconds_left']:.0f} s left"
     back = f"; gone back {said['rollbacks']:.0f} times in this stage" if "rollbacks" in said else ""
     return (

@@ -98,8 +98,9 @@ class Recorder:
     def __init__(self):
         self.lines, self.pictures = [], []
 
-    def report(self, stage, series_seen, figures):
-        self.lines.append((stage, series_seen, dict(figures)))
+    def report(self, stage, series_seen, figures, doing=""):
+        if not doing:
+            self.lines.append((stage, series_seen, dict(figures)))
 
     def picture(self, *args):
         self.pictures.append(args)

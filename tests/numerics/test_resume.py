@@ -14,7 +14,7 @@ import torch
 from ttsgan import recipes
 from ttsgan.errors import DataError, DivergedError, TtsganError
 from ttsgan.training import runtime as runtimes
-from ttsgan.training import state
+from ttsgan.training import state, telemetry
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime
 from ttsgan.training.telemetry import PROGRESS_FILE, Telemetry
@@ -288,3 +288,21 @@ def test_telemetry_writes_json_lines(tmp_path):
     assert second["seconds_left"] >= 0
     assert list(tmp_path.glob("events.out.tfevents*"))
     Telemetry(None, 1).report("days", 1, {})
+
+
+def test_speed_told_is_that_of_the_stage(tmp_path, monkeypatch):
+    """Ten seconds between two stages, and the hundred before, say nothing of how long the second one will take."""
+    clock = [0.0]
+    monkeypatch.setattr(telemetry.time, "monotonic", lambda: clock[0])
+    told = Telemetry(tmp_path, 100)
+    for moment, stage, seen, doing in (
+        (0.0, "encoder", 10, ""), (100.0, "encoder", 20, ""), (101.0, "days", 20, "grouping"),
+        (111.0, "days", 30, ""), (112.0, "days", 40, ""),
+    ):  # fmt: skip
+        clock[0] = moment
+        told.report(stage, seen, {}, doing)
+    told.close()
+    lines = [json.loads(line) for line in (tmp_path / PROGRESS_FILE).read_text().splitlines()]
+    assert [line["series_per_second"] for line in lines] == [0, 0.1, 0, 0, 10]
+    assert lines[-1]["seconds_left"] == 6
+    assert [line.get("doing") for line in lines] == [None, None, "grouping", None, None]

@@ -170,6 +170,12 @@ class Trainer:
         return stage_series(self.config.training, self._stage)
 
     def _enter(self) -> None:
+        doing = {
+            "days": "encoding the training series, grouping them, fitting the law of households",
+            "adversarial": "drawing series from the prior",
+        }
+        if self._stage in doing:
+            self.telemetry.report(self._stage, self.state.total_series, {}, doing[self._stage])
         if self._stage == "days":
             between.make_conditions(self.state, self.data, self.runtime)
         elif self._stage == "adversarial":

@@ -24,18 +24,22 @@ class Telemetry:
 
     def __init__(self, folder: Path | None, total_series: int) -> None:
         self.total_series = total_series
-        self.started, self.first_series, self.last_series = time.monotonic(), None, 0
+        self.stage, self.paused, self.started, self.first_series, self.last_series = "", False, time.monotonic(), 0, 0
         self.writer = None if folder is None else SummaryWriter(str(folder))
         self.lines = None if folder is None else (folder / PROGRESS_FILE).open("a")
 
-    def report(self, stage: str, series_seen: int, figures: dict[str, float]) -> None:
-        """Write one line: moment (Unix seconds), stage, series seen in all stages, speed, time left, ``figures``."""
+    def report(self, stage: str, series_seen: int, figures: dict[str, float], doing: str = "") -> None:
+        """Write one line: moment (Unix seconds), stage, series seen in all stages, speed, time left, ``figures``.
+
+        The speed is that of this stage: others, and what is done between them, take their own time. Of that work
+        ``doing`` says what it is.
+        """
         if self.lines is None or self.writer is None:
             return
-        if self.first_series is None or series_seen < self.last_series:
-            # The first line, or the first after going back.
+        if stage != self.stage or self.paused or series_seen < self.last_series:
+            # The first line of the stage, or the first after other work or after going back.
             self.first_series, self.started = series_seen, time.monotonic()
-        self.last_series = series_seen
+        self.stage, self.last_series, self.paused = stage, series_seen, bool(doing)
         elapsed = time.monotonic() - self.started
         speed = (series_seen - self.first_series) / elapsed if elapsed > 0 else 0.0
         left = (self.total_series - series_seen) / speed if speed > 0 else None
@@ -47,6 +51,7 @@ class Telemetry:
             "series_per_second": round(speed, 3),
             "seconds_left": None if left is None else round(left, 1),
             **{name: float(f"{value:.6g}") for name, value in figures.items()},
+            **({"doing": doing} if doing else {}),
         }
         self.lines.write(json.dumps(line) + "\n")
         self.lines.flush()
