@@ -53,6 +53,7 @@ BATCH = 16
 YEAR_SECONDS = 365 * 86_400
 LENGTHS = (2190, 4380, 8760, 17_520)
 HOUSEHOLDS = 32
+LARGE_BATCH, PARTS = 64, 8
 FILED = 600
 """Households whose series lie in files."""
 POOL = 64
@@ -291,6 +292,28 @@ def files_out_of_memory(steps: int) -> list[dict[str, Any]]:
     return [figure(name, shares[True], 0.02), figure(f"{name}, not asked ahead", shares[False])]
 
 
+def measure_parts(parts: int) -> None:
+    """Print the memory that a step of a large batch adds when it is worked on in parts, as a process of its own."""
+    torch.set_num_threads(1)
+    trainer = make_trainer(2190, LARGE_BATCH, LocalRuntime(), "base", f"training.accumulation={parts}")
+    before, began = peak_bytes(), time.process_time()
+    one_step(trainer, "step")
+    print(json.dumps({"bytes": peak_bytes() - before, "seconds": time.process_time() - began}))
+
+
+def batches_in_parts() -> list[dict[str, Any]]:
+    """Return what `training.accumulation` saves and costs."""
+    told = []
+    for parts in (1, PARTS):
+        words = [sys.executable, __file__, "--parts", str(parts)]
+        told.append(json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
+    name = f"batch {LARGE_BATCH} in {PARTS} parts over the whole"
+    return [
+        figure(f"{name}: memory that a step adds", told[1]["bytes"] / told[0]["bytes"], 0.5),
+        figure(f"{name}: CPU-s", told[1]["seconds"] / told[0]["seconds"]),
+    ]
+
+
 # ---- two processes ---------------------------------------------------------------------------------------------------
 
 
@@ -358,13 +381,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: within two minutes on one thread")
     parser.add_argument("--keep", default="", help="folder for the figures, as train-<date>.json")
     parser.add_argument("--length", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--parts", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.length:
         measure_length(options.length, 1)
         return 0
+    if options.parts:
+        measure_parts(options.parts)
+        return 0
     torch.set_num_threads(1)
     lines = steps_of_a_year(2 if options.quick else 6)
     lines += growth(1 if options.quick else 4)
+    lines += batches_in_parts()
     lines += files_out_of_memory(4 if options.quick else 16)
     lines += workers(2 if options.quick else 9)
     if options.keep:

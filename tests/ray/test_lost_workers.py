@@ -174,14 +174,14 @@ def test_elastic_run_shrinks_and_grows_on_one_schedule(cluster, tmp_path):
         size = stage_series(training, stage)
         for line in (line for line in lines if line["stage"] == stage):
             phase = "generator" if stage == "adversarial" else stage
-            wanted = getattr(training, f"{phase}_lr") * rate_factor(
-                training, (line["series_seen"] - before - 16) / size
-            )
+            middle = line["series_seen"] - before - training.batch_size / 2
+            wanted = getattr(training, f"{phase}_lr") * rate_factor(training, middle / size)
             assert line[f"rate/{phase}"] == pytest.approx(wanted, rel=1e-4)
         before += size
     seen = [line["series_seen"] for line in lines]
-    assert sorted(set(seen)) == list(range(32, 4801, 32)), "every batch of the schedule, none left out"
-    assert seen[workers.index(1)] - 32 in kept, "it went on from a checkpoint"
+    assert set(seen) >= set(range(32, 4801, 32)), "every batch of the schedule, none left out"
+    alone = seen[workers.index(1)]
+    assert any(alone - 32 <= at < alone for at in kept), "it went on from a checkpoint"
     assert [at for at in kept if at % 320], "one was kept on the notice, between two that were due"
     summary = json.loads((out / "manifest.json").read_text())["stages"]["train"]["summary"]
     assert (summary["series_seen"], summary["workers"]) == (4800, 2)
