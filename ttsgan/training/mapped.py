@@ -2,8 +2,8 @@
 
 The workers of a machine share the work of scaling: each reads blocks of series, scales them and writes them in place.
 Then all map the files, and the names go: what no worker holds any more is no longer on the disk, however training ends.
-(A worker that is killed while it scales leaves its folder behind, for its owner alone to read.) A step reads the rows of
-its batch; what memory is free keeps those that were read.
+(A worker that is killed while it scales leaves its folder behind, for its owner alone to read.) A step reads the rows
+of its batch; what memory is free keeps those that were read.
 
 Axis letters: M training series, B series of a block, C channels, L time steps.
 """
