@@ -130,7 +130,7 @@ BAD = [
     ("discriminator.depth", 0), ("discriminator.local_weight", -1.0), ("loss.name", "gan"),
     ("loss.penalty_interval", 0), ("loss.penalty_weight", -1.0), ("loss.drift", -1.0),
     ("loss.mode_seeking", -1.0), ("loss.cycle", -1.0),
-    ("training.max_series", 0), ("training.batch_size", 0), ("training.ema_half_life", 0),
+    ("training.max_series", 0), ("training.batch_size", 0), ("training.accumulation", 0), ("training.ema_half_life", 0),
     ("training.checkpoint_interval", 0), ("training.log_interval", 0), ("training.encoder_lr", 0.0),
     ("training.days_lr", 0.0), ("training.generator_lr", 0.0), ("training.discriminator_lr", 0.0),
     ("training.grad_clip", 0.0), ("training.encoder_share", 1.0), ("training.days_share", 0.95),
