@@ -54,7 +54,7 @@ YEAR_SECONDS = 365 * 86_400
 LENGTHS = (2190, 4380, 8760, 17_520)
 HOUSEHOLDS = 32
 LARGE_BATCH, PARTS = 64, 8
-FILED = 600
+FILED = 128
 """Households whose series lie in files."""
 POOL = 64
 GIGABYTE = 1e9

@@ -38,7 +38,7 @@ class Files(LocalRuntime):
 
     def put_out(self, data: TrainSet) -> None:
         """Leave nothing of the files in memory."""
-        for mapped in data.ahead.maps:
+        for mapped in data.ahead.maps.values():
             mapped.madvise(mmap.MADV_DONTNEED)
         for descriptor in self.descriptors:
             os.fsync(descriptor)
@@ -62,13 +62,13 @@ def share_of_waiting(trainer: Trainer, files: Files, steps: int, ahead: bool) ->
     ``ahead`` it is not heard. The time that this takes is not counted.
     """
     data, fetch = trainer.data, trainer._adversarial_batch
-    wanted: dict[str, Tensor] = {}
+    wanted: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
     phase_of_now, waited, putting_out = "", 0.0, 0.0
 
-    def hear(rows: Tensor) -> None:
-        wanted[phase_of_now] = rows
+    def hear(rows: Tensor, names: tuple[str, ...]) -> None:
+        wanted[phase_of_now] = rows, names
         if ahead:
-            data.ahead(rows)
+            data.ahead(rows, names)
 
     def timed(phase: str) -> tuple[object, object]:
         nonlocal phase_of_now, waited, putting_out
@@ -77,8 +77,8 @@ def share_of_waiting(trainer: Trainer, files: Files, steps: int, ahead: bool) ->
         fetched = time.perf_counter()
         files.put_out(data)
         if ahead:
-            for rows in wanted.values():
-                data.ahead(rows)
+            for rows, names in wanted.values():
+                data.ahead(rows, names)
         waited, putting_out = waited + fetched - began, putting_out + time.perf_counter() - fetched
         return made
 

@@ -83,11 +83,11 @@ def test_files_are_for_their_owner_alone(in_files, temporary):
 def test_rows_wanted_next_are_taken_of_all_maps(in_files, small):
     """Asking ahead changes nothing, at either end; past the end is refused."""
     data = in_files()
-    data.ahead(torch.tensor([0, 47, 5, 47]))
-    data.ahead(torch.arange(0))
+    data.ahead(torch.tensor([0, 47, 5, 47]), ("scores", "observed", "numbers"))
+    data.ahead(torch.arange(0), ("residual",))
     assert same(data, small.data)
     with pytest.raises((ValueError, OSError)):
-        data.ahead(torch.tensor([400]))
+        data.ahead(torch.tensor([400]), ("scores",))
 
 
 def test_training_asks_ahead_for_the_batch_that_comes(trainer, small):
@@ -99,7 +99,7 @@ def test_training_asks_ahead_for_the_batch_that_comes(trainer, small):
             return super().calendar_of(rows)
 
     held = {name: getattr(small.data, name) for name in TrainSet.__dataclass_fields__}
-    made = trainer(data=Watched(**held | {"ahead": lambda rows: told.append(rows.tolist())}))
+    made = trainer(data=Watched(**held | {"ahead": lambda rows, _: told.append(rows.tolist())}))
     for _ in range(4):
         made._encoder_step()
         made.state.series_seen += made.config.training.batch_size

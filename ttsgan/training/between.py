@@ -42,7 +42,7 @@ def encode_all(networks: Networks, data: TrainSet, runtime: Runtime, chunk: int 
     mine = torch.arange(runtime.rank * share, (runtime.rank + 1) * share) % count
     parts, turns = [], mine.split(chunk)
     for rows, following in zip(turns, (*turns[1:], mine[:0]), strict=True):
-        data.ahead(following)
+        data.ahead(following, ("scores", "observed"))
         numbers = networks.standard_numbers(data.numbers[rows])
         parts.append(networks.encoder(data.scores[rows], data.observed[rows], data.calendar_of(rows), numbers).mu)
     return runtime.gather(torch.cat(parts))[:count]

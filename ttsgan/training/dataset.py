@@ -63,7 +63,8 @@ class TrainSet:
     validation : Tensor (M,), bool
         Series of the entities kept apart for choices.
     ahead : callable
-        Is told the rows (B,) that are wanted next, to read them meanwhile; does nothing for a set in memory.
+        Is told the rows (B,) that are wanted next, and the names of the tensors they are wanted of, to read them
+        meanwhile; does nothing for a set in memory.
     """
 
     shape: SeriesShape
@@ -77,7 +78,7 @@ class TrainSet:
     entities: NDArray
     level: NDArray
     validation: Tensor
-    ahead: Callable[[Tensor], None] = lambda rows: None
+    ahead: Callable[[Tensor, tuple[str, ...]], None] = lambda rows, names: None
 
     def __len__(self) -> int:
         return len(self.scores)

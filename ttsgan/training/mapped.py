@@ -76,17 +76,17 @@ def map_train_set(
         for name, size in row_sizes(shape).items()
     }
     data = train_set_of(held, shape, starts, entities, scaler, validation_share, seed)
-    return dataclasses.replace(data, ahead=_Ahead(list(maps.values()), len(starts)))
+    return dataclasses.replace(data, ahead=_Ahead(maps, len(starts)))
 
 
 class _Ahead:
-    """Asks the machine to read the given rows of all maps, without waiting; page by page, as met, takes far longer."""
+    """Asks the machine to read rows of named maps, without waiting; page by page, as met, takes far longer."""
 
-    def __init__(self, maps: list[mmap.mmap], count: int) -> None:
+    def __init__(self, maps: dict[str, mmap.mmap], count: int) -> None:
         self.maps, self.count = maps, count
 
-    def __call__(self, rows: Tensor) -> None:
-        for mapped in self.maps:
+    def __call__(self, rows: Tensor, names: tuple[str, ...]) -> None:
+        for mapped in (self.maps[name] for name in names):
             size = len(mapped) // self.count
             for row in rows.tolist():
                 page = row * size // mmap.PAGESIZE * mmap.PAGESIZE
