@@ -378,7 +378,7 @@ def figure(name: str, value: float, at_most: float | None = None, at_least: floa
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions: within two minutes on one thread")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions: two to three minutes on one thread")
     parser.add_argument("--keep", default="", help="folder for the figures, as train-<date>.json")
     parser.add_argument("--length", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--parts", type=int, default=0, help=argparse.SUPPRESS)
