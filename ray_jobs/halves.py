@@ -10,7 +10,7 @@ from ttsgan.data.split import read_splits, where_in
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, concatenate, files_of, labels, open_parquet, read_store
 
-BLOCK_SERIES = 512
+READ_SERIES = 512
 """Series that are gone through at a time."""
 
 
@@ -59,9 +59,9 @@ class Half:
         return replace(concatenate(parts, names), values=values)
 
     def blocks(self) -> Iterator[SeriesSet]:
-        """Yield all series of the half, `BLOCK_SERIES` at a time."""
-        for first in range(0, len(self), BLOCK_SERIES):
-            yield self.read(np.arange(first, min(first + BLOCK_SERIES, len(self))))
+        """Yield all series of the half, `READ_SERIES` at a time."""
+        for first in range(0, len(self), READ_SERIES):
+            yield self.read(np.arange(first, min(first + READ_SERIES, len(self))))
 
 
 def _labels_of(series: SeriesSet) -> SeriesSet:

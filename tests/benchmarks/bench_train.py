@@ -1,4 +1,4 @@
-"""What a training step costs: time, memory, growth with the length, share of the machine, workers, waiting for data.
+"""What a training step costs: time, memory, growth with the length, share of the machine, workers, waiting.
 
     python tests/benchmarks/bench_train.py --quick
     python tests/benchmarks/bench_train.py --keep tests/benchmarks/results

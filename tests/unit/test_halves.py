@@ -63,7 +63,7 @@ def test_only_parts_that_hold_wanted_rows_are_read(where, monkeypatch):
 
 
 def test_blocks_are_the_half_in_turn(where, monkeypatch):
-    monkeypatch.setattr(halves, "BLOCK_SERIES", 4)
+    monkeypatch.setattr(halves, "READ_SERIES", 4)
     half = open_half(where, holdout=False)
     blocks = list(half.blocks())
     assert [len(block) for block in blocks[:-1]] == [4] * (len(blocks) - 1)

@@ -1,20 +1,14 @@
-"""The law of household numbers given a condition, on data whose law is known; conditions and draws between stages."""
-
-from itertools import combinations
+"""The law of household numbers given a condition, on data whose law is known."""
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import nn
 
-from ttsgan import losses
 from ttsgan.config import HouseholdConfig
 from ttsgan.errors import NotFittedError
 from ttsgan.models import household
 from ttsgan.models.household import HouseholdModel
-from ttsgan.training import between
-from ttsgan.training.runtime import LocalRuntime
 
 
 def model(numbers, cond, mixtures=8) -> HouseholdModel:
@@ -278,70 +272,6 @@ def test_fit_is_kept_in_the_state():
     assert torch.equal(draw(one, cond), draw(other, cond))
 
 
-# ---- between the stages ----------------------------------------------------------------------------------------------
-
-
-def test_latents_do_not_depend_on_portions_or_workers(trainer, small):
-    made = trainer()
-    whole = between.encode_all(made.state.average, small.data, made.runtime)
-    assert whole.shape == (48, 4)
-    torch.testing.assert_close(between.encode_all(made.state.average, small.data, made.runtime, chunk=7), whole)
-
-    class Part(LocalRuntime):
-        def __init__(self, rank, size):
-            super().__init__()
-            self.rank, self.world_size = rank, size
-
-    parts = [between.encode_all(made.state.average, small.data, Part(r, 5)) for r in range(5)]
-    torch.testing.assert_close(torch.cat(parts)[:48], whole)
-
-
-def test_conditions_are_means_of_group_members(trainer, small, folder):
-    made = trainer()
-    made.state.load(folder)
-    cond = made.state.drawn["cond"]
-    assert cond.shape == (between.GROUPINGS, 48, 4)
-    latents = made.state.networks.standard_latents(between.encode_all(made.state.average, small.data, made.runtime))
-    torch.testing.assert_close(latents.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
-    for grouping in cond:
-        groups, inverse, counts = grouping.unique(dim=0, return_inverse=True, return_counts=True)
-        assert counts.min() >= 10
-        for index, group in enumerate(groups):
-            torch.testing.assert_close(latents[inverse == index].mean(0), group, atol=1e-4, rtol=0)
-    assert made.state.networks.household.components >= 1
-
-
-def test_conditions_of_many_entities_are_formed_part_by_part(trainer, small, monkeypatch):
-    """Two parts of 24 entities, dealt anew for each grouping; conditions are means of entities of one part."""
-    monkeypatch.setattr(between, "GROUPED", 24)
-    made = trainer()
-    between.make_conditions(made.state, small.data, made.runtime)
-    latents = made.state.networks.standard_latents(between.encode_all(made.state.average, small.data, made.runtime))
-    dealt = set()
-    for grouping in made.state.drawn["cond"]:
-        groups, inverse, counts = grouping.unique(dim=0, return_inverse=True, return_counts=True)
-        assert any(counts[list(some)].sum() == 24 for n in (1, 2) for some in combinations(range(len(counts)), n))
-        for index, group in enumerate(groups):
-            torch.testing.assert_close(latents[inverse == index].mean(0), group, atol=1e-4, rtol=0)
-        dealt.add(tuple((inverse == inverse[0]).tolist()))
-    assert len(dealt) == between.GROUPINGS
-
-
-def test_workers_share_the_groupings(trainer, small, monkeypatch):
-    """Each does its own ones; together they hold what one worker alone finds."""
-    monkeypatch.setattr(between, "GROUPED", 24)
-    made = trainer()
-    latents = between.encode_all(made.state.average, small.data, made.runtime)
-    whole = between._conditions(made.state, small.data, latents, made.runtime)
-    shares = []
-    for rank in range(3):
-        monkeypatch.setattr(made.runtime, "rank", rank, raising=False)
-        monkeypatch.setattr(made.runtime, "world_size", 3, raising=False)
-        shares.append(between._conditions(made.state, small.data, latents, made.runtime) / 3)
-    assert sum((share != 0).any(-1).int() for share in shares).eq(1).all()
-    torch.testing.assert_close(sum(shares), whole)
-
-
 def test_dependence_of_many_is_fitted_on_a_part(monkeypatch):
     """Of 4,000 households 500: the dependence is that of the whole within chance, each number keeps its whole law."""
     monkeypatch.setattr(household, "MAX_FITTED", 500)
@@ -352,54 +282,3 @@ def test_dependence_of_many_is_fitted_on_a_part(monkeypatch):
     assert torch.equal(fitted.law, whole.law)
     assert not torch.equal(fitted.covariance, whole.covariance)
     assert (fitted.covariance - whole.covariance).abs().max() < 0.15
-
-
-def test_pool_is_the_same_for_any_number_of_workers(adversarial, small):
-    made = adversarial()
-    whole = {k: v for k, v in made.state.drawn.items() if k.startswith("pool_")}
-    parts = []
-    for rank in range(2):
-        made.runtime.rank, made.runtime.world_size = rank, 2
-        between.draw_pool(made.state, small.data, small.scaler, made.runtime)
-        parts.append({k: made.state.drawn[k] for k in whole})
-    for name, tensor in whole.items():
-        torch.testing.assert_close(torch.cat([p[name] for p in parts]), tensor)
-
-
-def test_pool_follows_the_real_spread(adversarial, small):
-    """Prior draws are scores: about as wide as real ones, different from each other."""
-    base = adversarial().state.drawn["pool_base"]
-    assert 0.6 < base.std() / small.data.scores.std() < 1.6
-    assert 0.5 < losses.diversity(base, small.data.scores) < 2
-
-
-def test_white_noise_has_no_base_and_trains_to_the_end(trainer):
-    made = trainer("generator.noise=white", score=lambda values, starts: 1.0)
-    done = made.train()
-    assert "pool_base" not in done.drawn
-    assert done.done
-    assert done.total_series == 112
-    assert float(done.average.correction) == 1
-    assert made.telemetry.pictures
-
-
-@pytest.mark.parametrize("best", [0.0, 0.5, 1.0])
-def test_the_best_share_of_the_correction_is_kept(adversarial, small, best):
-    made = adversarial()
-    nn.init.constant_(made.state.average.generator.gain, 1.0)
-    seen = []
-
-    def score(values, starts):
-        assert values.shape == (256, 1, 252)
-        assert len(starts) == 256
-        assert (values >= 0).all()
-        seen.append(values)
-        return abs(between.CORRECTIONS[len(seen) - 1] - best)
-
-    figures = between.choose_correction(made.state, small.data, small.scaler, made.runtime, score)
-    assert figures["correction"] == best
-    assert float(made.state.average.correction) == float(made.state.networks.correction) == best
-    assert not np.array_equal(seen[0], seen[1])
-    assert not np.array_equal(seen[1], seen[2])
-    without = between.choose_correction(made.state, small.data, small.scaler, made.runtime, None)
-    assert without == {"correction": 1.0}

@@ -170,16 +170,15 @@ class Trainer:
         return stage_series(self.config.training, self._stage)
 
     def _enter(self) -> None:
-        doing = {
-            "days": "encoding the training series, grouping them, fitting the law of households",
-            "adversarial": "drawing series from the prior",
-        }
-        if self._stage in doing:
-            self.telemetry.report(self._stage, self.state.total_series, {}, doing[self._stage])
         if self._stage == "days":
+            self._tell("encoding the training series, grouping them, fitting the law of households")
             between.make_conditions(self.state, self.data, self.runtime)
         elif self._stage == "adversarial":
+            self._tell("drawing households to train the generator on")
             between.draw_pool(self.state, self.data, self.scaler, self.runtime)
+
+    def _tell(self, doing: str) -> None:
+        self.telemetry.report(self._stage, self.state.total_series, {}, doing)
 
     def _run_stage(self) -> None:
         with profiled(self.runtime.profile, self._stage, self.runtime.device) as step_taken:
@@ -248,7 +247,7 @@ class Trainer:
         return batch_rows(candidates, seed, stage, seen, batch)[rnd.rows], rnd
 
     def _take(self, phase: str, loss: Loss, asks: bool = False) -> dict[str, float]:
-        def cast(part: slice, mean_over: MeanOver) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        def cast(part: slice, mean_over: MeanOver) -> phases.Told:
             with autocast(self.dtype, self.runtime.device):
                 return loss(part, mean_over)
 

@@ -221,11 +221,23 @@ class LocalRuntime:
         """Return the tensor itself."""
         return tensor
 
+    def place(self) -> tuple[int, int]:
+        """Return the number of this worker's machine, and its own number there, both from 0."""
+        return 0, self.rank
+
     @contextmanager
     def machine(self) -> Iterator[Machine]:
-        """Open a new folder among this machine's temporary ones; it goes at the end."""
-        with TemporaryDirectory(prefix=FOLDER_PREFIX) as folder:
-            yield Machine(Path(folder), 0, 1)
+        """Open a folder that the first worker of each machine makes and names to the others."""
+        node, local = self.place()
+        with ExitStack() as stack:
+            name = stack.enter_context(TemporaryDirectory(prefix=FOLDER_PREFIX)) if local == 0 else ""
+            said = torch.zeros(2 + MAX_NAME_BYTES, dtype=torch.int64, device=self.device)
+            text = torch.tensor([node, local, *os.fsencode(name)], dtype=torch.int64, device=self.device)
+            said[: len(text)] = text
+            here = [row for row in self.gather(said[None]).tolist() if row[0] == node]
+            folder = os.fsdecode(bytes(next(row for row in here if row[1] == 0)[2:]).rstrip(b"\0"))
+            yield Machine(Path(folder), sum(row[1] < local for row in here), len(here))
+            self.mean([torch.zeros((), device=self.device)])  # nobody needs the folder any more
 
     def _kept(self) -> list[Path]:
         if self.checkpoints is None or not self.checkpoints.is_dir():
@@ -337,21 +349,3 @@ class ProcessGroupRuntime(LocalRuntime):
         parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
-
-    def place(self) -> tuple[int, int]:
-        """Return the number of this worker's machine, and its own number there, both from 0."""
-        return 0, self.rank
-
-    @contextmanager
-    def machine(self) -> Iterator[Machine]:
-        """Open a folder that the first worker of each machine makes and names to the others."""
-        node, local = self.place()
-        with ExitStack() as stack:
-            name = stack.enter_context(TemporaryDirectory(prefix=FOLDER_PREFIX)) if local == 0 else ""
-            said = torch.zeros(2 + MAX_NAME_BYTES, dtype=torch.int64, device=self.device)
-            text = torch.tensor([node, local, *os.fsencode(name)], dtype=torch.int64, device=self.device)
-            said[: len(text)] = text
-            here = [row for row in self.gather(said[None]).tolist() if row[0] == node]
-            folder = os.fsdecode(bytes(next(row for row in here if row[1] == 0)[2:]).rstrip(b"\0"))
-            yield Machine(Path(folder), sum(row[1] < local for row in here), len(here))
-            self.mean([torch.zeros((), device=self.device)])  # nobody needs the folder any more
