@@ -23,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bench_train import LENGTHS, figure, flops, make_trainer, one_step
+from train_steps import LENGTHS, figure, flops, make_trainer, take_steps
 
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime
@@ -41,15 +41,13 @@ MEMORY_LIMIT = 2.0
 
 def seconds_of(trainer: Trainer, kind: str, steps: int) -> float:
     """Return the median seconds of a step, of both kinds of steps where the penalty comes every few."""
-    for _ in range(WARMUP):
-        one_step(trainer, kind)
+    take_steps(trainer, kind, WARMUP)
     every = trainer.config.loss.penalty_interval if kind == "step" else 1
     taken = []
     for _ in range(max(1, steps // every)):
         torch.cuda.synchronize()
         began = time.perf_counter()
-        for _ in range(every):
-            one_step(trainer, kind)
+        take_steps(trainer, kind, every)
         torch.cuda.synchronize()
         taken.append((time.perf_counter() - began) / every)
     return statistics.median(taken)
@@ -73,12 +71,7 @@ def work_of(trainer: Trainer, kind: str) -> float:
     """Return the floating-point operations of a step, of the penalty its share."""
     every = trainer.config.loss.penalty_interval if kind == "step" else 1
     trainer.state.series_seen = 0
-
-    def act() -> None:
-        for _ in range(every):
-            one_step(trainer, kind)
-
-    return flops(act) / every
+    return flops(lambda: take_steps(trainer, kind, every)) / every
 
 
 def rates() -> list[dict[str, Any]]:

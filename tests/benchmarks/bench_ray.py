@@ -26,9 +26,9 @@ import ray.train
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from bench_train import BATCH, figure, make_trainer, one_step
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from train_steps import BATCH, figure, make_trainer, take_steps
 
 from ray_jobs.machines import start_ray
 from ray_jobs.runtime import RayRuntime
@@ -46,7 +46,7 @@ def timed_steps(runtime: Runtime, steps: int) -> list[tuple[float, float]]:
     marks = []
     for _ in range(WARM_UP + steps + 1):
         marks.append((time.monotonic(), time.process_time()))
-        one_step(trainer, "step")
+        take_steps(trainer, "step", 1)
     return [(b[0] - a[0], b[1] - a[1]) for a, b in zip(marks[WARM_UP:], marks[WARM_UP + 1 :], strict=False)]
 
 

@@ -15,137 +15,54 @@ import argparse
 import datetime
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from train_steps import (
+    BATCH,
+    LENGTHS,
+    STAGE,
+    YEAR_SECONDS,
+    cpu_seconds,
+    figure,
+    flops,
+    make_trainer,
+    population,
+    take_steps,
+    trainer_on,
+)
 from waiting import in_files, share_of_waiting
 
 from ttsgan import api, recipes
-from ttsgan.config import RunConfig
-from ttsgan.data.scaling import SeriesScaler
-from ttsgan.data.simulate import simulate
 from ttsgan.models.layers import Block
-from ttsgan.training.between import GROUPINGS
-from ttsgan.training.dataset import TrainSet
 from ttsgan.training.loop import Trainer
-from ttsgan.training.phases import SHARED
-from ttsgan.training.runtime import LocalRuntime, ProcessGroupRuntime, Runtime
+from ttsgan.training.runtime import LocalRuntime, ProcessGroupRuntime
 from ttsgan.training.step import autocast
-from ttsgan.training.telemetry import Telemetry
 
 ANCESTOR_CPU_SECONDS = 4.7
 """Per series of one step at 2190 points, of the architecture that this one replaces."""
-BATCH = 16
-YEAR_SECONDS = 365 * 86_400
-LENGTHS = (2190, 4380, 8760, 17_520)
-HOUSEHOLDS = 32
 LARGE_BATCH, PARTS = 64, 8
 FILED = 128
 """Households whose series lie in files."""
-POOL = 64
 GIGABYTE = 1e9
 SIDE, PRODUCTS = 1024, 5
 """Side of large matrices, and how many products of them are timed at once."""
 GROWTH = 1.25
 """Most that cost may grow by for each time that tokens do; wider tokens make it a little more than one."""
-
-STAGE = {"step": 2, "days": 1}
-STEPS_OF_A_ROUND = {"step": 4, "days": 1}
-
-
-def population(length: int, households: int = HOUSEHOLDS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return values (M, 1, L), starts and names of simulated households at any of `LENGTHS`."""
-    made = simulate(households, 2190 if length == 2190 else 8760)
-    values = np.nan_to_num(made.values, nan=0.1)
-    if length == 4380:
-        values = values.reshape(*values.shape[:2], length, 2).mean(-1)
-    elif length == 17_520:
-        spread = np.random.default_rng(0).uniform(0.5, 1.5, (*values.shape[:2], length)).astype(np.float32)
-        values = np.repeat(values, 2, axis=2) * spread
-    return values.astype(np.float32), made.starts, made.ids
-
-
-def make_trainer(length: int, batch: int, runtime: Runtime, recipe: str = "base", *settings: str) -> Trainer:
-    """Return a trainer with random conditions and a random pool instead of drawn ones."""
-    config = recipes.override(recipes.by_name(recipe), [f"training.batch_size={batch}", *settings])
-    values, starts, names = population(length)
-    scaler = api.fit_scaler(values, starts, YEAR_SECONDS // length, config)
-    return trainer_on(api.scale_training(values, starts, names, scaler, config), scaler, config, runtime)
-
-
-def trainer_on(data: TrainSet, scaler: SeriesScaler, config: RunConfig, runtime: Runtime) -> Trainer:
-    """Return the same on scaled series."""
-    trainer = Trainer(config, data, scaler, runtime, Telemetry(None, 1))
-    random, latent = torch.Generator().manual_seed(0), config.encoder.latent_dim
-    rows = torch.randint(len(data), (POOL,), generator=random)
-    drawn = {
-        "cond": torch.randn(GROUPINGS, len(data), latent, generator=random),
-        "pool_cond": torch.randn(POOL // SHARED, latent, generator=random).repeat_interleave(SHARED, dim=0),
-        "pool_numbers": data.numbers[rows],
-        "pool_start_index": data.start_index[rows],
-        "pool_base": data.scores[rows],
-    }
-    trainer.state.drawn = {name: tensor.to(runtime.device) for name, tensor in drawn.items()}
-    return trainer
-
-
-def one_step(trainer: Trainer, kind: str) -> None:
-    """Take the next step of a kind."""
-    trainer.state.stage = STAGE[kind]
-    trainer._adversarial_step() if kind == "step" else trainer._days_step()
-    trainer.state.series_seen += trainer.config.training.batch_size
-
-
-def cpu_seconds(rounds: int, **acts: Callable[[], object]) -> dict[str, float]:
-    """Return the CPU-seconds of every act: the least of ``rounds`` in which they take turns, after one to warm up.
-
-    A machine that others use is only ever slower than it is: of acts that take turns the least can be compared.
-    """
-    least = dict.fromkeys(acts, float("inf"))
-    for number in range(rounds + 1):
-        for name, act in acts.items():
-            began = time.process_time()
-            act()
-            if number:
-                least[name] = min(least[name], time.process_time() - began)
-    return least
-
-
-class Products(TorchDispatchMode):
-    """Counts the floating-point operations of matrix products and convolutions, forward and backward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func.overloadpacket)
-        if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def flops(act: Callable[[], object]) -> int:
-    """Return the floating-point operations of ``act``'s matrix products, attention included."""
-    # The fused attention of a CPU is not counted; the plain one does the same products.
-    with sdpa_kernel(SDPBackend.MATH), Products() as counter:
-        act()
-    return counter.total
+STEPS_OF_A_ROUND = 4
+FASTER = {"step": 1, "days": 4}
+"""Rounds of a kind for each round of steps: days cost less."""
 
 
 # ---- one process -----------------------------------------------------------------------------------------------------
@@ -162,13 +79,10 @@ def steps_of_a_year(rounds: int) -> list[dict[str, Any]]:
 
     out = []
     for kind, name in (("step", "step"), ("days", "days step")):
-
-        def steps(kind: str = kind) -> None:
-            for _ in range(every):
-                one_step(trainer, kind)
-
+        steps = partial(take_steps, trainer, kind, every)
         bare, product = bare_blocks(trainer, kind), product_of(trainer.dtype)
-        seconds = cpu_seconds(rounds, step=steps, bare=bare, product=product, waiting=waiting)
+        acts = {"step": steps, "bare": bare, "product": product, "waiting": waiting}
+        seconds = cpu_seconds(rounds * FASTER[kind], acts)
         trainer.state.series_seen = 0
         rate = flops(steps) / seconds["step"]
         limit = ANCESTOR_CPU_SECONDS / 60 if kind == "step" else None
@@ -196,7 +110,7 @@ def bare_blocks(trainer: Trainer, kind: str) -> Callable[[], None]:
         for module in trainer.state.networks.modules()
         if isinstance(module, Block)
     ]
-    one_step(trainer, kind)
+    take_steps(trainer, kind, 1)
     for hook in hooks:
         hook.remove()
     calls = [
@@ -224,24 +138,6 @@ def product_of(dtype: torch.dtype) -> Callable[[], None]:
     return act
 
 
-def measure_length(length: int, rounds: int) -> None:
-    """Print what steps at this length take, as a process of its own."""
-    torch.set_num_threads(1)
-    trainer = make_trainer(length, BATCH, LocalRuntime())
-    before = peak_bytes()
-    every = trainer.config.loss.penalty_interval
-
-    def act() -> None:
-        for _ in range(every):
-            one_step(trainer, "step")
-
-    seconds = cpu_seconds(rounds, step=act)["step"] / every
-    peak = peak_bytes()
-    days = cpu_seconds(rounds, days=lambda: one_step(trainer, "days"))["days"]
-    tokens = trainer.data.shape.num_tokens
-    print(json.dumps({"tokens": tokens, "seconds": seconds, "before": before, "peak": peak, "days": days}))
-
-
 def peak_bytes() -> int:
     """Return the largest memory that this process has held."""
     # Not ru_maxrss, which begins at what the parent process held.
@@ -249,34 +145,50 @@ def peak_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def growth(passes: int) -> list[dict[str, Any]]:
-    """Return time and memory by length, each length in a process of its own; of several passes the least."""
-    told: dict[int, dict[str, float]] = {}
-    for _ in range(passes):
-        for length in LENGTHS:
-            words = [sys.executable, __file__, "--length", str(length)]
-            new = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-            told[length] = {key: min(value, told.get(length, new)[key]) for key, value in new.items()}
-    out, first = [], told[LENGTHS[0]]
-    for length, at in told.items():
+def memory_of_a_step(length: int, batch: int, parts: int) -> dict[str, int]:
+    """Return tokens of a series, the bytes that a process held before a step, and the most that it held in it."""
+    torch.set_num_threads(1)
+    trainer = make_trainer(length, batch, LocalRuntime(), "base", f"training.accumulation={parts}")
+    before = peak_bytes()
+    take_steps(trainer, "step", 1)
+    return {"tokens": trainer.data.shape.num_tokens, "before": before, "peak": peak_bytes()}
+
+
+def memory() -> list[dict[str, Any]]:
+    """Return memory by length, and what `training.accumulation` saves; each in a process of its own, two at once."""
+    asked = [(length, BATCH, 1) for length in LENGTHS] + [(LENGTHS[0], LARGE_BATCH, parts) for parts in (1, PARTS)]
+    with ProcessPoolExecutor(2, mp.get_context("forkserver"), max_tasks_per_child=1) as processes:
+        *lengths, whole, parts = processes.map(memory_of_a_step, *zip(*asked, strict=True))
+    out, first = [], lengths[0]
+    for length, told in zip(LENGTHS, lengths, strict=True):
         limit = 2.0 if length == 8760 else None
-        name = f"{length} points"
         out += [
-            figure(f"{name}: peak memory of the process of a step, GB", at["peak"] / GIGABYTE, limit),
-            figure(f"{name}: memory that the step adds, GB", (at["peak"] - at["before"]) / GIGABYTE),
-            figure(f"{name}: CPU-s of a step", at["seconds"]),
-            figure(f"{name}: CPU-s of a days step", at["days"]),
+            figure(f"{length} points: peak memory of the process of a step, GB", told["peak"] / GIGABYTE, limit),
+            figure(f"{length} points: memory that the step adds, GB", (told["peak"] - told["before"]) / GIGABYTE),
         ]
-        if length != LENGTHS[0]:
-            tokens = at["tokens"] / first["tokens"]
-            out.append(figure(f"{name}: tokens over those of {LENGTHS[0]} points", tokens))
-            for what, key in (
-                ("CPU-s of a step", "seconds"),
-                ("CPU-s of a days step", "days"),
-                ("peak memory", "peak"),
-            ):
-                ratio = at[key] / first[key]
-                out.append(figure(f"{name}: {what} over that of {LENGTHS[0]} points", ratio, GROWTH * tokens))
+        if told is not first:
+            ratio, tokens = told["peak"] / first["peak"], told["tokens"] / first["tokens"]
+            out.append(figure(f"{length} points: tokens over those of {LENGTHS[0]} points", tokens))
+            out.append(figure(f"{length} points: peak memory over that of {LENGTHS[0]} points", ratio, GROWTH * tokens))
+    added = [told["peak"] - told["before"] for told in (whole, parts)]
+    name = f"batch {LARGE_BATCH} in {PARTS} parts over the whole: memory that a step adds"
+    return [*out, figure(name, added[1] / added[0], 0.5)]
+
+
+def growth(rounds: int) -> list[dict[str, Any]]:
+    """Return time by length; the lengths take turns."""
+    trainers = {length: make_trainer(length, BATCH, LocalRuntime()) for length in LENGTHS}
+    every = trainers[LENGTHS[0]].config.loss.penalty_interval
+    tokens = {length: trainer.data.shape.num_tokens for length, trainer in trainers.items()}
+    out = []
+    for kind, name in (("step", "a step"), ("days", "a days step")):
+        acts = {length: partial(take_steps, trainer, kind, every) for length, trainer in trainers.items()}
+        seconds = cpu_seconds(rounds * FASTER[kind], acts)
+        for length in LENGTHS:
+            out.append(figure(f"{length} points: CPU-s of {name}", seconds[length] / every))
+        for length in LENGTHS[1:]:
+            ratio, limit = seconds[length] / seconds[LENGTHS[0]], GROWTH * tokens[length] / tokens[LENGTHS[0]]
+            out.append(figure(f"{length} points: CPU-s of {name} over that of {LENGTHS[0]} points", ratio, limit))
     return out
 
 
@@ -292,28 +204,6 @@ def files_out_of_memory(steps: int) -> list[dict[str, Any]]:
     return [figure(name, shares[True], 0.02), figure(f"{name}, not asked ahead", shares[False])]
 
 
-def measure_parts(parts: int) -> None:
-    """Print the memory that a step of a large batch adds when it is worked on in parts, as a process of its own."""
-    torch.set_num_threads(1)
-    trainer = make_trainer(2190, LARGE_BATCH, LocalRuntime(), "base", f"training.accumulation={parts}")
-    before, began = peak_bytes(), time.process_time()
-    one_step(trainer, "step")
-    print(json.dumps({"bytes": peak_bytes() - before, "seconds": time.process_time() - began}))
-
-
-def batches_in_parts() -> list[dict[str, Any]]:
-    """Return what `training.accumulation` saves and costs."""
-    told = []
-    for parts in (1, PARTS):
-        words = [sys.executable, __file__, "--parts", str(parts)]
-        told.append(json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
-    name = f"batch {LARGE_BATCH} in {PARTS} parts over the whole"
-    return [
-        figure(f"{name}: memory that a step adds", told[1]["bytes"] / told[0]["bytes"], 0.5),
-        figure(f"{name}: CPU-s", told[1]["seconds"] / told[0]["seconds"]),
-    ]
-
-
 # ---- two processes ---------------------------------------------------------------------------------------------------
 
 
@@ -324,18 +214,16 @@ def work(rank: int, folder: str, rounds: int) -> None:
     trainers = [make_trainer(2190, 2 * BATCH, runtime) for runtime in (LocalRuntime(), ProcessGroupRuntime())]
     taken: dict[str, list[dict[str, list[float]]]] = {kind: [] for kind in STAGE}
     for kind in STAGE:
-        for number in range(rounds + 1):
+        for _ in range(rounds * FASTER[kind]):
             seconds = {}
             for name, trainer in zip(("alone", "paired"), trainers, strict=True):
                 dist.barrier()
                 if name == "alone" and rank:
                     continue  # waits at the next barrier, without computing
                 began, clock = time.process_time(), time.monotonic()
-                for _ in range(STEPS_OF_A_ROUND[kind]):
-                    one_step(trainer, kind)
+                take_steps(trainer, kind, STEPS_OF_A_ROUND)
                 seconds[name] = [time.monotonic() - clock, time.process_time() - began]
-            if number:  # the first warms up
-                taken[kind].append(seconds)
+            taken[kind].append(seconds)
     Path(f"{folder}/{rank}.json").write_text(json.dumps(taken))
     dist.destroy_process_group()
 
@@ -346,7 +234,7 @@ def workers(rounds: int) -> list[dict[str, Any]]:
     One and two take turns, so that a change of the machine's speed meets both; the least of the rounds.
     """
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(work, (folder, rounds), nprocs=2, start_method="spawn")
+        mp.start_processes(work, (folder, rounds), nprocs=2, start_method="forkserver")
         told = [json.loads(Path(f"{folder}/{rank}.json").read_text()) for rank in range(2)]
     out = []
     for kind, name in (("step", "step"), ("days", "days step")):
@@ -366,33 +254,17 @@ def workers(rounds: int) -> list[dict[str, Any]]:
 # ---- the whole -------------------------------------------------------------------------------------------------------
 
 
-def figure(name: str, value: float, at_most: float | None = None, at_least: float | None = None) -> dict[str, Any]:
-    """Return a line of the result, and print it."""
-    limit = at_most if at_least is None else at_least
-    ok = True if limit is None else bool(value <= limit if at_least is None else value >= limit)
-    line = {"name": name, "value": float(f"{value:.4g}"), "limit": None if limit is None else round(limit, 4), "ok": ok}
-    print(json.dumps(line), flush=True)
-    return line
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions: two to three minutes on one thread")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions: two minutes")
     parser.add_argument("--keep", default="", help="folder for the figures, as train-<date>.json")
-    parser.add_argument("--length", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--parts", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.length:
-        measure_length(options.length, 1)
-        return 0
-    if options.parts:
-        measure_parts(options.parts)
-        return 0
     torch.set_num_threads(1)
-    lines = steps_of_a_year(2 if options.quick else 6)
-    lines += growth(1 if options.quick else 4)
-    lines += batches_in_parts()
+    mp.get_context("forkserver").set_forkserver_preload(["ttsgan.api", "ttsgan.training.loop"])
+    lines = memory()
+    lines += steps_of_a_year(2 if options.quick else 6)
+    lines += growth(2 if options.quick else 6)
     lines += files_out_of_memory(4 if options.quick else 16)
     lines += workers(2 if options.quick else 9)
     if options.keep:
