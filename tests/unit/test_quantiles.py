@@ -39,6 +39,13 @@ def test_ties_are_ordered_at_random_within_their_stretch():
     assert not np.array_equal(made[0], made[1])
 
 
+def test_one_score_is_the_mean_of_where_it_holds():
+    scores = np.array([[-1.0, 2.0, 0.5, 4.0], [1.0, 2.0, 3.0, 4.0]])
+    where = np.array([[True, False, True, True], [False] * 4])
+    made = quantiles.with_one_score(scores, where)
+    np.testing.assert_allclose(made, [[3.5 / 3, 2, 3.5 / 3, 3.5 / 3], [1, 2, 3, 4]])
+
+
 def test_order_of_ties_does_not_depend_on_company():
     values = np.repeat(np.arange(5.0), 20)[None] * np.array([[1.0], [2.0], [3.0]])
     np.testing.assert_array_equal(quantiles.normal_scores(values, 3)[1:2], quantiles.normal_scores(values[1:2], 3))

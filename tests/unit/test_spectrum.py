@@ -128,6 +128,19 @@ def test_the_rhythm_of_others_is_taken_on():
         assert np.abs(got - asked).mean() < 0.2 * np.abs(had - asked).mean()
 
 
+def test_zeros_stay_where_they_are():
+    """Nights without sun, of different length for each of forty series: no rhythm of others fills them."""
+    rng = np.random.default_rng(2)
+    sun = np.maximum(wave(1) - rng.uniform(-0.5, 0.5, (40, 1, 1)), 0)
+    values = sun * np.exp(smooth((40, 1, LENGTH), np.linspace(0.1, 0.9, 40)))
+    bands, order = spectrum.bands(LENGTH, STEP), rng.permutation(40)
+    wanted = spectrum.Rhythm(*(figure[order] for figure in spectrum.measure(values, bands, DATES)))
+    ordered = np.sort(values, axis=2)
+    made = place(spectrum.with_rhythm(values, ordered, wanted, bands, DATES), ordered)
+    np.testing.assert_array_equal(made == 0, values == 0)
+    assert (made != values).mean() > 0.1
+
+
 def test_own_rhythm_changes_little():
     values = np.exp(smooth((5, 2, LENGTH), np.full(5, 0.6)))
     bands, ordered = spectrum.bands(LENGTH, STEP), np.sort(values, axis=2)

@@ -39,6 +39,16 @@ def normal_scores(values_BT: NDArray, seed: int) -> NDArray[np.float32]:
     return scores_BT
 
 
+def with_one_score(scores_BT: NDArray, where_BT: NDArray[np.bool_]) -> NDArray:
+    """Return scores that are the same, the mean, wherever ``where_BT`` says so in a series.
+
+    Zeros of a night or a summer have no order: at random they would be noise as large as the rest of the series.
+    """
+    count_B1 = where_BT.sum(axis=-1, keepdims=True)
+    mean_B1 = np.where(where_BT, scores_BT, 0).sum(axis=-1, keepdims=True) / np.maximum(count_B1, 1)
+    return np.where(where_BT, mean_B1, scores_BT)
+
+
 def quantile_function(values_BT: NDArray, grid_Q: NDArray) -> NDArray[np.float64]:
     """Return each series' quantiles (B, Q) at the normal scores ``grid_Q``; NaN values are left out."""
     out_BQ = np.empty((len(values_BT), len(grid_Q)))

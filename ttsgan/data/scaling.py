@@ -29,7 +29,7 @@ from ttsgan.errors import DataError, NotFittedError
 
 SPREAD_COMPONENTS = 4
 MAX_REGULAR = 0.95
-"""Largest share of the variance of a new series' scores that habit and common course take."""
+"""Largest share of the variance of a new series' scores that habit and common course take, if its spread agrees."""
 MAX_ZEROED = 0.01
 """Zeros take no more than this share of the sum of a law."""
 MIN_SHARED = 10
@@ -212,23 +212,24 @@ class SeriesScaler:
         """Return the scores (B, C, T) of new series from residuals (B, C, T) and numbers (B, H) that were drawn.
 
         Drawn apart, the two do not fit each other. Habit and common course leave the residual the rest of the variance
-        of scores, which is 1 for every series; then the order is moved until values have the rhythm that the numbers
-        say. The common course is the one for new series.
+        of scores, which is 1 for series without zeros; then the order is moved until values have the rhythm that the
+        numbers say. The common course is the one for new series.
         """
         layout, numbers = self.layout, np.asarray(numbers, dtype=np.float64)
         course = self._course(numbers, starts, "common_guess")
         rest = residual * self._spread(numbers[:, layout["spread"]], starts)
-        share = 1 - np.minimum(course.var(axis=2, keepdims=True), MAX_REGULAR)
-        scores = course + rest * np.sqrt(share / np.maximum(np.square(rest).mean(axis=2, keepdims=True), 1e-9))
-        sorted_BCT, density = self._sorted_values(numbers), numbers[:, layout["density"]]
-        density = density.reshape(*scores.shape[:2], -1)
+        sorted_BCT = self._sorted_values(numbers)
+        normal_BCT = quantiles.with_one_score(quantiles.plotting_scores(rest.shape[2]), self._zero(sorted_BCT))
+        whole, regular, drawn = (np.var(x, axis=2, keepdims=True) for x in (normal_BCT, course, rest))
+        left = np.maximum(whole - regular, np.minimum((1 - MAX_REGULAR) * whole, drawn))
+        scores = course + rest * np.sqrt(left / np.maximum(drawn, 1e-9))
+        density = numbers[:, layout["density"]].reshape(*scores.shape[:2], -1)
         wanted = spectrum.Rhythm(numbers[:, layout["contrast"]], numbers[:, layout["jump"]], density)
         for start in np.unique(starts):
             rows = starts == start
             part = spectrum.Rhythm(*(figure[rows] for figure in wanted))
             scores[rows] = spectrum.with_rhythm(scores[rows], sorted_BCT[rows], part, self._bands, self._dates(start))
-        normal_T = quantiles.plotting_scores(scores.shape[2])
-        return quantiles.place(scores, np.broadcast_to(normal_T, scores.shape)).astype(np.float32)
+        return quantiles.place(scores, normal_BCT).astype(np.float32)
 
     def _course(self, numbers: NDArray, starts: NDArray, common: str) -> NDArray:
         """Return habit and common course (B, C, T) of households with these numbers."""
@@ -309,7 +310,11 @@ class SeriesScaler:
 
     def _scores(self, values: NDArray, seed: int) -> NDArray[np.float64]:
         flat = quantiles.normal_scores(values.reshape(-1, values.shape[2]), seed)
-        return flat.reshape(values.shape).astype(np.float64)
+        return quantiles.with_one_score(flat.reshape(values.shape).astype(np.float64), self._zero(values))
+
+    def _zero(self, values: NDArray) -> NDArray[np.bool_]:
+        """Return where a channel without negative values in training is zero, or below (B, C, T)."""
+        return (values <= 0) & self.state["nonnegative"][:, None]
 
     def _project(self, name: str, rows_BF: NDArray) -> NDArray:
         return (rows_BF - self.state[f"{name}_mean"]) @ self.state[f"{name}_axes"].T

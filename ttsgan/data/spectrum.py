@@ -151,11 +151,13 @@ def with_rhythm(
     contrast_BC1 = wanted.contrast[..., None] * size_BC1
     member_KW = (bands_WK > 0).T.astype(np.float64)
     first_M = np.flatnonzero(dates.midnight)
+    zero_BCT = place(scores_BCT, (sorted_BCT == 0) & (sorted_BCT[..., :1] == 0))
     for _ in range(ROUNDS):
         waves = _waves(_without_contrast(place(scores_BCT, sorted_BCT), dates.weekend)[1])
         gain_BCK = np.sqrt(density_BCK / np.maximum(_densities(waves, bands_WK), 1e-9))
         waves *= np.clip(gain_BCK, 1 / LARGEST_GAIN, LARGEST_GAIN) @ member_KW
         scores_BCT = np.fft.irfft(waves, n=scores_BCT.shape[2], axis=2) + contrast_BC1 * dates.weekend
+        scores_BCT = _zeros_lowest(scores_BCT, zero_BCT)
         if not len(first_M):
             continue
         missing_BC = wanted.jump - _jump(place(scores_BCT, sorted_BCT) / size_BC1, dates.midnight)
@@ -163,7 +165,13 @@ def with_rhythm(
         push_BCM = 0.5 * widen_BC1 * (scores_BCT[..., first_M] - scores_BCT[..., first_M - 1])
         scores_BCT[..., first_M] += push_BCM
         scores_BCT[..., first_M - 1] -= push_BCM
+        scores_BCT = _zeros_lowest(scores_BCT, zero_BCT)
     return scores_BCT
+
+
+def _zeros_lowest(scores_BCT: NDArray, zero_BCT: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return scores that are lower than all others where a series is zero: a filter rings on through its nights."""
+    return np.where(zero_BCT, scores_BCT.min(axis=2, keepdims=True) - 1, scores_BCT)
 
 
 def _jump(values_BCT: NDArray, midnight_T: NDArray) -> NDArray[np.float64]:
