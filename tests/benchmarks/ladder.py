@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from quantities import QUANTITIES
 from rivals import Rival
 from scipy.stats import t as student
 
@@ -40,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 FILES = {"london": ("lcl_london_2013.parquet", "entity"), "cambridge": ("ucam_electricity.parquet", "meter_group")}
 """File of each set of real series, and the column of whom a series belongs to."""
-SETS = ("london-4h", "london-1h", "cambridge-4h", "sample-4h", "sample-1h")
+SETS = ("london-4h", "london-1h", "cambridge-4h", "sample-4h", "sample-1h", *(f"{name}-4h" for name in QUANTITIES))
 SAMPLE_HOUSEHOLDS, LARGEST_SIDE = 900, 300
 DRAWS = 1
 """Series drawn for each training series: as many as there are, as a run does where nothing else is asked for."""
@@ -96,6 +97,12 @@ def simulated_for(side: int | None) -> int:
 def load(name: str, folder: Path, seed: int, simulated: int = SAMPLE_HOUSEHOLDS) -> Judged:
     """Return the households of one of `SETS`; of a simulated one, as many as asked for."""
     source, step = name.split("-")
+    if source in QUANTITIES:
+        values = QUANTITIES[source](simulated, np.random.default_rng(seed)).reshape(simulated, 1, -1, 4).mean(axis=3)
+        starts, names = np.full(simulated, np.datetime64("2013-01-01T00:00:00")), np.arange(simulated).astype(str)
+        return Judged(
+            values=values.astype(np.float32), entities=names, starts=starts, step_seconds=14_400, unit="kW"
+        )  # fmt: skip
     if source == "sample":
         made = simulate(simulated, length=2190 if step == "4h" else 8760, seed=seed)
         entities = made.ids
