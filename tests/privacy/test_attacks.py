@@ -1,9 +1,15 @@
 """Attacks on sets whose answer is known: planted copies, averages, independent draws."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from quantities import solar
 
 from ttsgan.evaluation import copying, fragments
 from ttsgan.evaluation.gate import Thresholds
@@ -130,6 +136,25 @@ def test_pasted_weeks_are_found_at_their_dates(search):
     found = fragments.same_dates(*sides(homes(50, 8, "s")), Thresholds(), rng)
     assert not found.train.any()
     assert fragments.same_dates_check(found)["passed"] is True
+
+
+def test_roofs_under_one_sky_are_no_fragments_of_each_other():
+    """Three days of one roof are within .03 of another's for one window in a hundred; pasted weeks are still found."""
+    power = solar(600, np.random.default_rng(1)).reshape(600, 1, -1, 4).mean(axis=3).astype(np.float32)
+    roofs = replace(homes(600, 0, "roof", days=365), values=power)
+    order, rng = np.random.default_rng(0).permutation(600), np.random.default_rng(2)
+    train, honest, *halves = (roofs.take(order[a:b]) for a, b in ((0, 300), (450, 600), (300, 375), (375, 450)))
+    found = fragments.same_dates(honest, train, tuple(halves), Thresholds(), np.random.default_rng(1))
+    assert not found.train.any()
+    values = honest.values.copy()
+    for row, begin in np.ndindex(20, 18):
+        week = slice(21 * DAY * begin, 21 * DAY * begin + 7 * DAY)
+        values[row, :, week] = 1.1 * train.values[rng.integers(300), :, week]
+    found = fragments.same_dates(
+        replace(honest, values=values), train, tuple(halves), Thresholds(), np.random.default_rng(1)
+    )
+    assert found.train[:20].sum() >= 18
+    assert not found.train[20:].any()
 
 
 @pytest.mark.parametrize("days", [3, 7])

@@ -10,7 +10,8 @@ Two searches, each with the holdout as its control:
 
 Windows have mean 0 and variance 1 by themselves, so that a stretch may be rescaled. A window is *found* if its relative
 distance to a training window is below the literal distance, and below half of that to any holdout window: meters that
-round, or stand still, are close to everybody. Windows without movement are passed over.
+round, or stand still, are close to everybody. Windows without movement are passed over. At the same dates the literal
+distance is at most what one window in a hundred of unseen series has: those that all follow the weather are alike.
 
 Axes: n series, C channels, L time steps, w steps of a window, q windows asked for.
 """
@@ -34,6 +35,10 @@ MAX_STRETCHES = 60
 STRETCH_SERIES = 1000
 ASKED_SERIES = 500
 ASKED_WINDOWS = 4
+HONEST_SHARE = 0.01
+"""Share of the windows of unseen series that may be as near to a training window as a pasted one."""
+LEAST_LITERAL = 0.2
+"""The literal distance is not made smaller than this share of it: a pasted stretch is nearer."""
 MIN_STEPS = 16
 """A window of fewer steps is like others by chance alone."""
 BASE_SERIES = 500
@@ -103,25 +108,30 @@ def same_dates(
     if len(begins) < 6:
         return None
     begins = begins[np.unique(np.linspace(0, len(begins) - 1, MAX_STRETCHES).astype(int))]
-    own = np.maximum(synthetic.values.std((1, 2)), _TINY)
     peers = train.sample_entities(max(len(halves[0]), 1), rng)
-    counts = np.zeros((3, len(synthetic)))
-    for begin in begins:
+    unseen = halves[0].take(np.arange(min(len(halves[0]), STRETCH_SERIES)))
+    own, unseen_own = (np.maximum(judged.values.std((1, 2)), _TINY) for judged in (synthetic, unseen))
+    moves, near = np.zeros((len(begins), len(synthetic)), bool), np.zeros((len(begins), 4, len(synthetic)))
+    honest = []
+    for at, begin in enumerate(begins):
 
-        def cut(judged: Judged, begin: int = begin) -> np.ndarray:
-            return judged.values[:, :, begin : begin + width].reshape(len(judged), -1)
+        def cut(judged: Judged, begin: int = begin) -> tuple[np.ndarray, np.ndarray]:
+            return _standardised(judged.values[:, :, begin : begin + width].reshape(len(judged), -1))
 
-        window, spread = _standardised(cut(synthetic))
-        to_train, to_peers, to_first, to_second = (
-            _nearest(window, [_standardised(cut(part))[0]]) for part in (train, peers, *halves)
-        )
-        moves = _moves(window, spread, own)
-        counts[0] += moves
-        pairs = (to_train, np.minimum(to_first, to_second)), (to_first, np.minimum(to_peers, to_second))
-        for row, (near, other) in enumerate(pairs, 1):
-            counts[row] += moves & (near < limits.literal_distance) & (ratio(near, other) < limits.hard_ratio)
-    windows, by_train, by_holdout = counts
-    enough = np.maximum(3, STRETCH_SHARE * windows)
+        window, spread = cut(synthetic)
+        moves[at] = _moves(window, spread, own)
+        near[at] = [_nearest(window, [cut(part)[0]]) for part in (train, peers, *halves)]
+        window, spread = cut(unseen)
+        honest.append(_nearest(window, [cut(train)[0]])[_moves(window, spread, unseen_own)])
+    # under one sky the output of solar panels is alike to a few hundredths, whoever's roof they are on
+    usual = np.quantile(np.concatenate(honest), HONEST_SHARE) if any(map(len, honest)) else np.inf
+    literal = limits.literal_distance * np.clip(usual / limits.literal_distance, LEAST_LITERAL, 1)
+    to_train, to_peers, to_first, to_second = near.swapaxes(0, 1)
+    by_train, by_holdout = (
+        (moves & (close < literal) & (ratio(close, other) < limits.hard_ratio)).sum(axis=0)
+        for close, other in ((to_train, np.minimum(to_first, to_second)), (to_first, np.minimum(to_peers, to_second)))
+    )
+    enough = np.maximum(3, STRETCH_SHARE * moves.sum(axis=0))
     folds = len(train) / max(1, len(halves[0]))
     return Found((by_train >= enough) & (by_train > 3 * folds * by_holdout), by_holdout >= enough)
 
