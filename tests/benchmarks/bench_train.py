@@ -7,8 +7,6 @@ No Ray. Simulated households; the ``base`` recipe; one thread for each worker. A
 one of the generator, unless it is called one of the days (the temporal prior). Time is CPU-seconds of the process,
 which other programs on the machine change little; ratios of series per second are given by the clock as well. Prints a
 line of JSON per figure {name, value, limit, ok}; figures without a limit inform. Exit status 1 when a limit is missed.
-
-Axis letters: M series, N tokens, P values of a token, Z condition, H household numbers.
 """
 
 import argparse
@@ -145,20 +143,22 @@ def peak_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def memory_of_a_step(length: int, batch: int, parts: int) -> dict[str, int]:
-    """Return tokens of a series, the bytes that a process held before a step, and the most that it held in it."""
+def memory_of_steps(length: int, batch: int, parts: int, count: int) -> dict[str, int]:
+    """Return tokens of a series, the bytes that a process held before its steps, and the most that it held in them."""
     torch.set_num_threads(1)
     trainer = make_trainer(length, batch, LocalRuntime(), "base", f"training.accumulation={parts}")
     before = peak_bytes()
-    take_steps(trainer, "step", 1)
+    take_steps(trainer, "step", count)
     return {"tokens": trainer.data.shape.num_tokens, "before": before, "peak": peak_bytes()}
 
 
 def memory() -> list[dict[str, Any]]:
     """Return memory by length, and what `training.accumulation` saves; each in a process of its own, two at once."""
-    asked = [(length, BATCH, 1) for length in LENGTHS] + [(LENGTHS[0], LARGE_BATCH, parts) for parts in (1, PARTS)]
+    # Up to the second step with a penalty: only from the first on are there states of the optimizers.
+    asked = [(length, BATCH, 1, recipes.base().loss.penalty_interval + 1) for length in LENGTHS]
+    asked += [(LENGTHS[0], LARGE_BATCH, parts, 1) for parts in (1, PARTS)]
     with ProcessPoolExecutor(2, mp.get_context("forkserver"), max_tasks_per_child=1) as processes:
-        *lengths, whole, parts = processes.map(memory_of_a_step, *zip(*asked, strict=True))
+        *lengths, whole, parts = processes.map(memory_of_steps, *zip(*asked, strict=True))
     out, first = [], lengths[0]
     for length, told in zip(LENGTHS, lengths, strict=True):
         limit = 2.0 if length == 8760 else None

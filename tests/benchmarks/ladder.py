@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from quantities import QUANTITIES
+from quantities import QUANTITIES, four_hours
 from rivals import Rival
 from scipy.stats import t as student
 
@@ -98,11 +98,7 @@ def load(name: str, folder: Path, seed: int, simulated: int = SAMPLE_HOUSEHOLDS)
     """Return the households of one of `SETS`; of a simulated one, as many as asked for."""
     source, step = name.split("-")
     if source in QUANTITIES:
-        values = QUANTITIES[source](simulated, np.random.default_rng(seed)).reshape(simulated, 1, -1, 4).mean(axis=3)
-        starts, names = np.full(simulated, np.datetime64("2013-01-01T00:00:00")), np.arange(simulated).astype(str)
-        return Judged(
-            values=values.astype(np.float32), entities=names, starts=starts, step_seconds=14_400, unit="kW"
-        )  # fmt: skip
+        return four_hours(source, simulated, seed)
     if source == "sample":
         made = simulate(simulated, length=2190 if step == "4h" else 8760, seed=seed)
         entities = made.ids

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from ttsgan.evaluation.judged import Judged
+
 DAYS = 365
 HOURS = 24 * DAYS
 LATITUDE = 0.9
@@ -79,3 +81,15 @@ def charging(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 QUANTITIES = {"solar": solar, "heat": heat, "charging": charging}
+
+
+def four_hours(name: str, count: int, seed: int) -> Judged:
+    """Return a year of households with one of `QUANTITIES`, in means of four hours."""
+    values = QUANTITIES[name](count, np.random.default_rng(seed)).reshape(count, 1, -1, 4).mean(axis=3)
+    return Judged(
+        values=values.astype(np.float32),
+        entities=np.arange(count).astype(str),
+        starts=np.full(count, np.datetime64("2013-01-01T00:00:00")),
+        step_seconds=4 * 3600,
+        unit="kW",
+    )

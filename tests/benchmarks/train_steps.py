@@ -1,6 +1,6 @@
 """Training steps to measure: trainers on simulated households, one step of a kind, what acts cost, lines of figures.
 
-Axis letters: M series, Z condition, H household numbers.
+Axis letters: M series, L time steps.
 """
 
 import json

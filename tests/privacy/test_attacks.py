@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from quantities import solar
+from quantities import four_hours
 
 from ttsgan.evaluation import copying, fragments
 from ttsgan.evaluation.gate import Thresholds
@@ -140,8 +140,7 @@ def test_pasted_weeks_are_found_at_their_dates(search):
 
 def test_roofs_under_one_sky_are_no_fragments_of_each_other():
     """Three days of one roof are within .03 of another's for one window in a hundred; pasted weeks are still found."""
-    power = solar(600, np.random.default_rng(1)).reshape(600, 1, -1, 4).mean(axis=3).astype(np.float32)
-    roofs = replace(homes(600, 0, "roof", days=365), values=power)
+    roofs = four_hours("solar", 600, 1)
     order, rng = np.random.default_rng(0).permutation(600), np.random.default_rng(2)
     train, honest, *halves = (roofs.take(order[a:b]) for a, b in ((0, 300), (450, 600), (300, 375), (375, 450)))
     found = fragments.same_dates(honest, train, tuple(halves), Thresholds(), np.random.default_rng(1))

@@ -28,7 +28,8 @@ def normal_scores(values_BT: NDArray, seed: int) -> NDArray[np.float32]:
 
     The k-th smallest of m observed values becomes the (k - 1/2)/m quantile of the standard normal law. Ties are ordered
     at random, so that every series has the same continuous law whatever its resolution; `place` gives a tied stretch
-    one value again. The order of ties is a function of the seed and the series itself, not of its company.
+    one value again, and `with_one_score` takes the order away from ties that mean something. The order of ties is a
+    function of the seed and the series itself, not of its company.
     """
     scores_BT = np.full(values_BT.shape, np.nan, dtype=np.float32)
     for row, values_T in enumerate(values_BT):

@@ -45,7 +45,7 @@ class Scaled:
     Attributes
     ----------
     scores : ndarray (B, C, T), float32
-        Normal scores; 0 where a value is missing.
+        Normal scores; 0 where a value is missing; the same for all zeros of a non-negative series.
     residual : ndarray (B, C, T), float32
         Scores less habit and common course, over the spread; gaps are bridged by a straight line.
     observed : ndarray (B, C, T), bool

@@ -151,6 +151,7 @@ def with_rhythm(
     contrast_BC1 = wanted.contrast[..., None] * size_BC1
     member_KW = (bands_WK > 0).T.astype(np.float64)
     first_M = np.flatnonzero(dates.midnight)
+    # Zeros that nothing lies below are nights, summers, absences: they stay where they are.
     zero_BCT = place(scores_BCT, (sorted_BCT == 0) & (sorted_BCT[..., :1] == 0))
     for _ in range(ROUNDS):
         waves = _waves(_without_contrast(place(scores_BCT, sorted_BCT), dates.weekend)[1])

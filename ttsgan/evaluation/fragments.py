@@ -36,9 +36,9 @@ STRETCH_SERIES = 1000
 ASKED_SERIES = 500
 ASKED_WINDOWS = 4
 HONEST_SHARE = 0.01
-"""Share of the windows of unseen series that may be as near to a training window as a pasted one."""
+"""Share of the windows of unseen series that may be as near to a training window as a pasted one is."""
 LEAST_LITERAL = 0.2
-"""The literal distance is not made smaller than this share of it: a pasted stretch is nearer."""
+"""Share of the literal distance below which a window is a pasted one, however near unseen series come."""
 MIN_STEPS = 16
 """A window of fewer steps is like others by chance alone."""
 BASE_SERIES = 500
@@ -118,14 +118,14 @@ def same_dates(
         def cut(judged: Judged, begin: int = begin) -> tuple[np.ndarray, np.ndarray]:
             return _standardised(judged.values[:, :, begin : begin + width].reshape(len(judged), -1))
 
+        bases = [cut(part)[0] for part in (train, peers, *halves)]
         window, spread = cut(synthetic)
-        moves[at] = _moves(window, spread, own)
-        near[at] = [_nearest(window, [cut(part)[0]]) for part in (train, peers, *halves)]
+        moves[at], near[at] = _moves(window, spread, own), [_nearest(window, [base]) for base in bases]
         window, spread = cut(unseen)
-        honest.append(_nearest(window, [cut(train)[0]])[_moves(window, spread, unseen_own)])
+        honest.append(_nearest(window, bases[:1])[_moves(window, spread, unseen_own)])
     # under one sky the output of solar panels is alike to a few hundredths, whoever's roof they are on
     usual = np.quantile(np.concatenate(honest), HONEST_SHARE) if any(map(len, honest)) else np.inf
-    literal = limits.literal_distance * np.clip(usual / limits.literal_distance, LEAST_LITERAL, 1)
+    literal = np.clip(usual, LEAST_LITERAL * limits.literal_distance, limits.literal_distance)
     to_train, to_peers, to_first, to_second = near.swapaxes(0, 1)
     by_train, by_holdout = (
         (moves & (close < literal) & (ratio(close, other) < limits.hard_ratio)).sum(axis=0)
