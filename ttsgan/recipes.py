@@ -45,7 +45,7 @@ def large() -> RunConfig:
     return RunConfig(
         recipe="large",
         encoder=EncoderConfig(width=128, depth=4, heads=8, latent_dim=32),
-        days=DaysConfig(width=384, depth=8, heads=8, memory=120, crop=244, mixtures=8),
+        days=DaysConfig(width=384, depth=8, heads=8, memory=120, crop=244),
         generator=GeneratorConfig(width=192, depth=3, heads=8, noise_dim=32),
         discriminator=DiscriminatorConfig(width=192, depth=4, heads=8),
         training=TrainingConfig(

@@ -28,7 +28,7 @@ from ttsgan.training.telemetry import Telemetry
 TOLERANCE = 1e-11
 WORKERS = 2
 STEPS = 6
-PLAIN = ("days.dropout=0", "training.warmup=0", "encoder.free_bits=0")
+PLAIN = ("days.dropout=0", "days.last_dropout=0", "training.warmup=0", "encoder.free_bits=0")
 PARTS = "training.accumulation=2"
 """Asked of two workers in the cases "in parts"; one worker takes the same batch of 16 as a whole."""
 EVERYTHING = ("loss.mode_seeking=0.1", "loss.drift=0.01", "loss.penalty_interval=1")

@@ -21,7 +21,10 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use"),
 ]
-PLAIN = ("days.dropout=0", "training.warmup=0", "loss.mode_seeking=0.1", "loss.drift=0.01", "loss.penalty_interval=1")
+PLAIN = (
+    "days.dropout=0", "days.last_dropout=0", "training.warmup=0", "loss.mode_seeking=0.1", "loss.drift=0.01",
+    "loss.penalty_interval=1",
+)  # fmt: skip
 
 
 SCALE = 1024.0

@@ -9,6 +9,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from ttsgan import losses, recipes
+from ttsgan.config import DaysConfig
 from ttsgan.config.training import LOSSES
 from ttsgan.models.layers import Block
 from ttsgan.training import phases, step
@@ -217,6 +218,17 @@ def test_days_loss_is_per_value_of_observed_days(trainer, small):
     seen = small.data.observed[rows].float().mean(-1) >= 0.5
     assert not seen.all()
     torch.testing.assert_close(value, -density[seen].mean() / 6)
+
+
+@pytest.mark.parametrize(
+    ("count", "spread", "dropout"),
+    # odds 1 : 1 at 100 series, 4 : 1 at 25, 1 : 4 at 400
+    [(100, 1.5, 0.5), (25, 3.0, 0.8), (400, 0.75, 0.2)],
+)
+def test_noise_falls_as_a_penalty_beside_more_series(count, spread, dropout):
+    config = DaysConfig(jitter=1.5, last_dropout=0.5)
+    assert phases.days_noise(config, count) == pytest.approx((spread, dropout))
+    assert phases.days_noise(DaysConfig(jitter=0, last_dropout=0), count) == (0, 0)
 
 
 def test_days_loss_of_a_crop_is_that_of_series_that_begin_and_end_there(trainer, small):

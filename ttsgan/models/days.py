@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ttsgan.config import DaysConfig
 from ttsgan.models.layers import Block, KeyValueCache, causal_mask
@@ -61,8 +62,8 @@ class DaysPrior(nn.Module):
         self.base_log_scale = nn.Parameter(spread[:, None].repeat(1, points))
         self.whitening = nn.Parameter(torch.zeros(config.mixtures, points, points))
 
-    def _law(self, hidden_BND: Tensor) -> DayLaw:
-        out = self.head(self.norm(hidden_BND)).float()
+    def _law(self, hidden_BND: Tensor, dropout: float = 0.0) -> DayLaw:
+        out = self.head(F.dropout(self.norm(hidden_BND), dropout, self.training)).float()
         k, p = self.config.mixtures, self.points
         weight, mean, scale = out.split([k, k * p, k * p], dim=-1)
         log_scale = scale.unflatten(-1, (k, p)) + self.base_log_scale
@@ -72,15 +73,17 @@ class DaysPrior(nn.Module):
         """Return unit lower triangular matrices (K, P, P) that decorrelate the values of a day."""
         return self.whitening.tril(-1) + torch.eye(self.points, device=self.whitening.device)
 
-    def forward(self, residual_BNP: Tensor, calendar_BNF: Tensor, static_BS: Tensor) -> DayLaw:
-        """Return the law of every token given the tokens before it."""
+    def forward(
+        self, residual_BNP: Tensor, calendar_BNF: Tensor, static_BS: Tensor, last_dropout: float = 0.0
+    ) -> DayLaw:
+        """Return the law of every token given the tokens before it; in training with dropout before the last layer."""
         before = _shift(residual_BNP, 1)
         week_before = _shift(residual_BNP, self.week)
         x_BND = self.embed(torch.cat([before, week_before, calendar_BNF], dim=-1)) + self.static(static_BS)[:, None]
         mask = causal_mask(x_BND.shape[1], self.config.memory, x_BND.device)
         for block in self.blocks:
             x_BND = block(x_BND, mask)
-        return self._law(x_BND)
+        return self._law(x_BND, last_dropout)
 
     def log_likelihood(self, law: DayLaw, residual_BNP: Tensor) -> Tensor:
         """Return the log density (B, N) of tokens under ``law``, in nats; in single precision, whatever is set."""

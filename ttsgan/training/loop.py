@@ -267,11 +267,12 @@ class Trainer:
         networks, data = self.state.networks, self.data
         rows, rnd = self._begin("days", self.fitted_rows)
         cond = self.state.drawn["cond"][rnd.integers(between.GROUPINGS), rows]
-        jitter = self.config.days.jitter * rnd.normal(data.shape.num_numbers)
+        spread, dropout = phases.days_noise(self.config.days, len(self.fitted_rows))
+        jitter = spread * rnd.normal(data.shape.num_numbers)
         at = rnd.crop(data.shape.num_tokens, self.config.days.crop)
 
         def loss(part: slice, mean_over: MeanOver) -> phases.Told:
-            return phases.days_loss(networks, data, rows[part], cond[part], jitter[part], at[part], mean_over)
+            return phases.days_loss(networks, data, rows[part], cond[part], jitter[part], at[part], mean_over, dropout)
 
         return self._take("days", loss, asks=True)
 

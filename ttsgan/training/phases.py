@@ -4,6 +4,7 @@ Axis letters: B series of this worker's batch, N tokens, P values of a token, F 
 Z latent, G groupings.
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ttsgan import losses
-from ttsgan.config import RunConfig
+from ttsgan.config import DaysConfig, RunConfig
 from ttsgan.models.networks import Networks
 from ttsgan.training.dataset import TrainSet
 
 SHARED = 4
 """Consecutive draws of the pool that share one condition, so that the cycle term can average over them."""
+NOISE_SERIES = 100
+"""Training series for which `DaysConfig` says the noise."""
 
 Figures = dict[str, Tensor]
 Told = tuple[Tensor, Figures]
@@ -44,6 +47,17 @@ def encoder_loss(
     return total, {"encoder/days": error_days, "encoder/numbers": error_numbers, "encoder/kl_nats": kl}
 
 
+def days_noise(config: DaysConfig, count: int) -> tuple[float, float]:
+    """Return the spread of the noise on household numbers, and the last dropout's share, for ``count`` training series.
+
+    Noise on an input acts as a ridge penalty of that variance times the number of rows; so that the penalty stays the
+    same beside more series, variance and odds are in inverse proportion to their number.
+    """
+    share = NOISE_SERIES / max(count, 1)
+    odds = share * config.last_dropout / (1 - config.last_dropout)
+    return config.jitter * math.sqrt(share), odds / (1 + odds)
+
+
 def days_loss(
     networks: Networks,
     data: TrainSet,
@@ -52,10 +66,12 @@ def days_loss(
     jitter_BH: Tensor | None,
     at_BN: Tensor | None = None,
     mean_over: losses.MeanOver = losses.alone,
+    last_dropout: float = 0.0,
 ) -> Told:
     """Return the negative log likelihood of the days, in nats per value; days that are mostly missing do not count.
 
-    Of each series the days ``at_BN``, in a row, are taken for the whole of it; all without.
+    Of each series the days ``at_BN``, in a row, are taken for the whole of it; all without. ``last_dropout`` is that of
+    the networks in training, before their last layer.
     """
     numbers = networks.standard_numbers(data.numbers[rows])
     if jitter_BH is not None:
@@ -64,7 +80,7 @@ def days_loss(
     if at_BN is not None:
         series_B1 = torch.arange(len(rows), device=at_BN.device)[:, None]
         residual, observed, calendar = (whole[series_B1, at_BN] for whole in (residual, observed, calendar))
-    law = networks.days(residual, calendar, torch.cat([numbers, cond_BZ], dim=-1))
+    law = networks.days(residual, calendar, torch.cat([numbers, cond_BZ], dim=-1), last_dropout)
     weight = (observed.float().mean(-1) >= 0.5).float()
     log_density = networks.days.log_likelihood(law, residual)
     return -(log_density * weight).sum() / mean_over(weight.sum()).clamp(min=1) / data.shape.points, {}
