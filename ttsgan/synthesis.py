@@ -2,7 +2,7 @@
 
 Each chunk of series is drawn from a seed of its own, so that the set is the same whoever draws which chunk.
 
-Axis letters: B series, C channels, L points, Z latent.
+Axis letters: B series, C channels, L points, Z latent, H household numbers, N tokens, P values of a token.
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ttsgan.data import calendar
 from ttsgan.data.scaling import SeriesScaler
-from ttsgan.models.networks import Networks
+from ttsgan.models.networks import Networks, SeriesShape
 from ttsgan.models.patching import patchify, unpatchify
 from ttsgan.seeds import seed_of
 
@@ -84,19 +85,35 @@ class Synthesizer:
         networks, shape = self.networks, self.networks.shape
         generator = torch.Generator().manual_seed(seed_of(self.seed, "chunk", chunk))
         cond_BZ = networks.standard_latents(torch.from_numpy(cond).float().to(self.device))
-        token_seconds, lead = shape.patch_size * self.scaler.step_seconds, networks.lead
-        features = calendar.features_of(starts, shape.num_tokens, token_seconds, lead)
+        features = calendar.features_of(starts, shape.num_tokens, shape.patch_size * self.scaler.step_seconds)
         calendar_BNF = torch.from_numpy(features).to(self.device)
         numbers = networks.draw_household(cond_BZ, generator)
         base = None
         if networks.noise_kind == "prior":
-            residual = networks.draw_residual(cond_BZ, numbers, calendar_BNF, generator)
-            scores = self.scaler.compose_scores(self._series(residual), numbers.cpu().numpy(), starts)
-            base = patchify(torch.from_numpy(scores), shape.patch_size).to(self.device)
+            base = draw_scores(networks, self.scaler, cond_BZ, numbers, starts, generator)
         noise = networks.generator.draw_noise(len(cond), generator, self.device)
-        written = networks.write_scores(noise, cond_BZ, numbers, calendar_BNF[:, lead:], base)
-        return self.scaler.inverse(self._series(written), numbers.cpu().numpy())
+        written = networks.write_scores(noise, cond_BZ, numbers, calendar_BNF, base)
+        return self.scaler.inverse(_series(written, shape), numbers.cpu().numpy())
 
-    def _series(self, tokens: torch.Tensor) -> NDArray[np.float32]:
-        shape = self.networks.shape
-        return unpatchify(tokens.float(), shape.channels, shape.length).cpu().numpy()
+
+@torch.no_grad()
+def draw_scores(
+    networks: Networks,
+    scaler: SeriesScaler,
+    cond_BZ: Tensor,
+    numbers_BH: Tensor,
+    starts: NDArray,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return score tokens (B, N, P) of households with these numbers, their days drawn from the temporal prior."""
+    shape, lead, numbers = networks.shape, networks.lead, numbers_BH.cpu().numpy()
+    features = calendar.features_of(starts, shape.num_tokens, shape.patch_size * scaler.step_seconds, lead)
+    regular = torch.from_numpy(scaler.regular(numbers, starts, lead * shape.patch_size))
+    tokens = (patchify(regular, shape.patch_size), torch.from_numpy(features))
+    residual = networks.draw_residual(cond_BZ, numbers_BH, *(part.to(cond_BZ) for part in tokens), generator)
+    scores = scaler.compose_scores(_series(residual, shape), numbers, starts)
+    return patchify(torch.from_numpy(scores), shape.patch_size).to(cond_BZ)
+
+
+def _series(tokens_BNP: Tensor, shape: SeriesShape) -> NDArray[np.float32]:
+    return unpatchify(tokens_BNP.float(), shape.channels, shape.length).cpu().numpy()

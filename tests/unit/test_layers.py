@@ -13,7 +13,8 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from torch.nn import functional as F
 
 from ttsgan.config import DaysConfig
-from ttsgan.models.days import LARGEST, DaysPrior
+from ttsgan.models import days
+from ttsgan.models.days import LARGEST, DaysPrior, traces
 from ttsgan.models.layers import Block, KeyValueCache, causal_mask, rotary_turns, rotate
 from ttsgan.models.patching import num_tokens, patchify, unpatchify
 
@@ -180,6 +181,7 @@ def day_inputs(batch=4, tokens=12, points=3, seed=1):
     g = torch.Generator().manual_seed(seed)
     return (
         torch.randn(batch, tokens, points, generator=g),
+        torch.randn(batch, tokens, points, generator=g),
         torch.randn(batch, tokens, F_, generator=g),
         torch.randn(batch, H + Z, generator=g),
     )
@@ -188,8 +190,8 @@ def day_inputs(batch=4, tokens=12, points=3, seed=1):
 @pytest.mark.parametrize(("points", "mixtures"), [(3, 4), (1, 2), (6, 1)])
 def test_density_is_the_mixture_of_gaussians(points, mixtures):
     prior = days_prior(points, mixtures).double()
-    residual, calendar, static = (t.double() for t in day_inputs(points=points))
-    law = prior(residual, calendar, static)
+    residual, *given = (t.double() for t in day_inputs(points=points))
+    law = prior(residual, *given)
     law = type(law)(*(t.double() for t in law))
     lower = prior.whitening.double().tril(-1) + torch.eye(points, dtype=torch.float64)
     colour = torch.linalg.inv(lower)
@@ -211,34 +213,65 @@ def test_law_starts_as_a_mixture_of_wide_and_narrow():
 @pytest.mark.parametrize("changed", [0, 4, 11])
 def test_a_day_says_nothing_of_itself_or_the_past(changed):
     prior = days_prior()
-    residual, calendar, static = day_inputs()
-    before = prior(residual, calendar, static)
+    residual, *given = day_inputs()
+    before = prior(residual, *given)
     other = residual.clone()
     other[:, changed] += 3
-    after = prior(other, calendar, static)
+    after = prior(other, *given)
     for one, two in zip(before, after, strict=True):
         assert torch.equal(one[:, : changed + 1], two[:, : changed + 1])
     if changed < 11:
         assert not torch.allclose(before.mean[:, changed + 1], after.mean[:, changed + 1])
 
 
-def test_reach_is_memory_and_week():
+def test_reach_is_memory_and_week_where_nothing_leaves_traces(monkeypatch):
     """A day acts on the next ``memory`` days of each block and again a week later, and no further."""
     prior = days_prior(depth=1, memory=2, week=7)
-    residual, calendar, static = day_inputs(tokens=16)
+    residual, *given = day_inputs(tokens=16)
     other = residual.clone()
     other[:, 3] += 3
-    moved = (prior(residual, calendar, static).mean - prior(other, calendar, static).mean).abs().sum((0, 2, 3)) > 1e-6
-    assert torch.nonzero(moved)[:, 0].tolist() == [4, 5, 10, 11]
+
+    def moved():
+        gone = prior(residual, *given).mean - prior(other, *given).mean
+        return torch.nonzero(gone.abs().sum((0, 2, 3)) > 1e-6)[:, 0].tolist()
+
+    assert moved() == list(range(4, 16))
+    monkeypatch.setattr(days, "traces", lambda x, week: x.new_zeros(*x.shape[:2], 3 * x.shape[2]))
+    assert moved() == [4, 5, 10, 11]
+
+
+def test_traces_by_hand():
+    """One day of 1 (size 1 - .7) and nothing but zeros (size -.7) after it, in weeks of two tokens."""
+    x = torch.zeros(1, 5, 1)
+    x[0, 0] = 1
+    same, mean, size = traces(x, week=2)[0].T
+    rate = 1 - 0.5 ** (1 / 8)
+    torch.testing.assert_close(same, torch.tensor([0, 0, 0.2, 0, 0.16]))
+    torch.testing.assert_close(mean, torch.tensor([0.0] + [rate * (1 - rate) ** k for k in range(4)]))
+    sizes, wanted = [0.3, -0.7, -0.7, -0.7], [0.0]
+    for one in sizes:
+        wanted.append((1 - rate) * wanted[-1] + rate * one)
+    torch.testing.assert_close(size, torch.tensor(wanted))
+
+
+def test_a_component_takes_its_share_of_what_is_regular():
+    prior, (residual, regular, *given) = days_prior(), day_inputs()
+    moved = torch.zeros_like(regular)
+    moved[:, -1] = 2.0
+    with torch.no_grad():
+        prior.embed.weight[:, 9:12] = 0  # the network is not told; what is left is the direct way
+        one, two = prior(residual, regular, *given), prior(residual, regular + moved, *given)
+    torch.testing.assert_close(two.mean[:, -1] - one.mean[:, -1], -2 * prior.irregular.expand(4, -1, -1))
+    torch.testing.assert_close(two.mean[:, :-1], one.mean[:, :-1])
 
 
 def test_same_seed_same_draw_and_no_other():
-    prior, (_, calendar, static) = days_prior(), day_inputs()
-    draws = [prior.sample(calendar, static, torch.Generator().manual_seed(s)) for s in (5, 5, 6)]
+    prior, (_, *given) = days_prior(), day_inputs()
+    draws = [prior.sample(*given, torch.Generator().manual_seed(s)) for s in (5, 5, 6)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.allclose(draws[0], draws[2])
     torch.manual_seed(99)
-    assert torch.equal(draws[0], prior.sample(calendar, static, torch.Generator().manual_seed(5)))
+    assert torch.equal(draws[0], prior.sample(*given, torch.Generator().manual_seed(5)))
 
 
 def test_draws_follow_the_law():
@@ -248,10 +281,10 @@ def test_draws_follow_the_law():
     drawn value must be uniform, for every day and coordinate.
     """
     prior, points = days_prior(points=2, mixtures=3), 2
-    _, calendar, static = day_inputs(batch=500, tokens=9, points=points)
-    drawn = prior.sample(calendar, static, torch.Generator().manual_seed(0))
+    _, *given = day_inputs(batch=500, tokens=9, points=points)
+    drawn = prior.sample(*given, torch.Generator().manual_seed(0))
     assert drawn.abs().max() < LARGEST
-    law = prior(drawn, calendar, static)
+    law = prior(drawn, *given)
     lower = prior.whitening.tril(-1) + torch.eye(points)
     z = torch.einsum("kij,bnkj->bnki", lower, (drawn[:, :, None] - law.mean) * (-law.log_scale).exp())
     log_weight = law.log_weight
@@ -265,9 +298,9 @@ def test_draws_follow_the_law():
 
 def test_a_single_gaussian_draw_has_standard_residuals():
     prior = days_prior(points=4, mixtures=1)
-    _, calendar, static = day_inputs(batch=300, tokens=10, points=4)
-    drawn = prior.sample(calendar, static, torch.Generator().manual_seed(2))
-    law = prior(drawn, calendar, static)
+    _, *given = day_inputs(batch=300, tokens=10, points=4)
+    drawn = prior.sample(*given, torch.Generator().manual_seed(2))
+    law = prior(drawn, *given)
     z = torch.einsum("kij,bnkj->bnki", prior._whitening(), (drawn[:, :, None] - law.mean) * (-law.log_scale).exp())
     z = z.flatten(0, 2)
     assert z.mean(0).abs().max() < 0.08
@@ -275,6 +308,6 @@ def test_a_single_gaussian_draw_has_standard_residuals():
 
 
 def test_a_runaway_chain_is_held():
-    prior, (_, calendar, static) = days_prior(), day_inputs()
+    prior, (_, *given) = days_prior(), day_inputs()
     nn.init.constant_(prior.head.bias, 50.0)
-    assert prior.sample(calendar, static, torch.Generator()).abs().max() == LARGEST
+    assert prior.sample(*given, torch.Generator()).abs().max() == LARGEST

@@ -213,7 +213,7 @@ def test_days_loss_is_per_value_of_observed_days(trainer, small):
     rows, cond = torch.arange(4), torch.zeros(4, 4)
     value, _ = phases.days_loss(networks, small.data, rows, cond, None)
     static = torch.cat([networks.standard_numbers(small.data.numbers[rows]), cond], dim=1)
-    law = networks.days(small.data.residual[rows], small.data.calendar_of(rows), static)
+    law = networks.days(small.data.residual[rows], small.data.regular[rows], small.data.calendar_of(rows), static)
     density = networks.days.log_likelihood(law, small.data.residual[rows])
     seen = small.data.observed[rows].float().mean(-1) >= 0.5
     assert not seen.all()
@@ -242,7 +242,7 @@ def test_days_loss_of_a_crop_is_that_of_series_that_begin_and_end_there(trainer,
     for i, begin in enumerate(first.tolist()):
         part = slice(begin, begin + 20)
         residual = small.data.residual[i : i + 1, part]
-        law = networks.days(residual, calendar[i : i + 1, part], static[i : i + 1])
+        law = networks.days(residual, small.data.regular[i : i + 1, part], calendar[i : i + 1, part], static[i : i + 1])
         seen = small.data.observed[i, part].float().mean(-1) >= 0.5
         total -= networks.days.log_likelihood(law, residual)[0, seen].sum()
         count += int(seen.sum())
@@ -256,7 +256,7 @@ def test_days_density_keeps_its_precision_in_bf16(trainer, small):
     rows, cond = torch.arange(32), torch.zeros(32, 4)
     static = torch.cat([networks.standard_numbers(small.data.numbers[rows]), cond], dim=1)
     with torch.no_grad(), step.autocast(torch.bfloat16, torch.device("cpu")):
-        law = networks.days(small.data.residual[rows], small.data.calendar_of(rows), static)
+        law = networks.days(small.data.residual[rows], small.data.regular[rows], small.data.calendar_of(rows), static)
         low = networks.days.log_likelihood(law, small.data.residual[rows])
     with torch.no_grad():
         high = networks.days.log_likelihood(law, small.data.residual[rows])

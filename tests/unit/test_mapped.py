@@ -14,7 +14,7 @@ from ttsgan.training import dataset, mapped
 from ttsgan.training.dataset import TrainSet
 from ttsgan.training.runtime import LocalRuntime, NotKept
 
-TENSORS = ("scores", "residual", "observed", "numbers", "calendar", "start_index", "validation")
+TENSORS = ("scores", "residual", "regular", "observed", "numbers", "calendar", "start_index", "validation")
 
 
 @pytest.fixture(autouse=True)

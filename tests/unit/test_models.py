@@ -65,7 +65,7 @@ class Call:
         self.inputs: dict[str, Tensor] = {
             "encoder": {"scores": series, "seen": normal(n, p) > -1, "calendar": calendar, "numbers": normal(H)},
             "decoder": {"latent": normal(Z), "calendar": calendar},
-            "days": {"residual": series, "calendar": calendar, "static": normal(H + Z)},
+            "days": {"residual": series, "regular": normal(n, p), "calendar": calendar, "static": normal(H + Z)},
             "discriminator": {"scores": series, "calendar": calendar, "cond": normal(Z)},
             "generator": {
                 "tokens": normal(n, 3), "series": normal(3), "cond": normal(Z), "numbers": normal(H),

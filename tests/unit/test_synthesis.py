@@ -158,7 +158,8 @@ def test_days_before_the_first_are_written_and_dropped(monkeypatch):
     synthesizer, _ = drawer()
     networks, asked = synthesizer.networks, []
 
-    def numbered(calendar_BNF, static_BS, generator):
+    def numbered(regular_BNP, calendar_BNF, static_BS, generator):
+        assert regular_BNP.shape[:2] == calendar_BNF.shape[:2]
         asked.append(calendar_BNF)
         return torch.arange(calendar_BNF.shape[1]).float()[None, :, None].expand(len(static_BS), -1, 6)
 
@@ -167,7 +168,7 @@ def test_days_before_the_first_are_written_and_dropped(monkeypatch):
     compose = synthesizer.scaler.compose_scores
     monkeypatch.setattr(synthesizer.scaler, "compose_scores", lambda r, n, s: composed.append(r) or compose(r, n, s))
     synthesizer.draw(conditions(2), np.full(2, START), 0)
-    assert networks.lead == networks.days.config.memory
+    assert networks.lead == max(networks.days.config.memory, 12 * 7)
     early = START - np.timedelta64(networks.lead, "D")
     whole = calendar.features(early, networks.lead + networks.shape.num_tokens, 86_400)
     np.testing.assert_array_equal(asked[0][1].numpy(), whole)

@@ -108,7 +108,7 @@ def test_randomness_of_a_step_comes_from_its_name():
 def test_training_set_is_the_scaled_series(small):
     data, sample = small.data, small.sample
     scaled = small.scaler.transform(sample.values, sample.starts, seed=0)
-    for name in ("scores", "residual", "observed"):
+    for name in ("scores", "residual", "regular", "observed"):
         held = unpatchify(getattr(data, name), data.shape.channels, data.shape.length).numpy()
         np.testing.assert_array_equal(held, getattr(scaled, name))
     np.testing.assert_array_equal(data.numbers.numpy(), scaled.numbers)

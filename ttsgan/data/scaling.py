@@ -10,7 +10,7 @@ back; the spectrum does, because the order is moved until the values have it (`t
 fitted on training series. The *common course* is what all training series of the same dates share (weather, holidays);
 new series get a guess of it that hides its members (`ttsgan.data.common_course`).
 
-Axis letters: B series, C channels, T time steps, S slots of a day, J basis functions of the habit, H household numbers,
+Axis letters: B series, C channels, T time steps, S slots of a day, F coefficients, H household numbers,
 Q points of a quantile function.
 """
 
@@ -25,6 +25,7 @@ from sklearn.decomposition import PCA
 from ttsgan.config import HouseholdConfig
 from ttsgan.data import calendar, laws, quantiles, spectrum
 from ttsgan.data.common_course import guess_course
+from ttsgan.data.habits import Habits
 from ttsgan.errors import DataError, NotFittedError
 
 SPREAD_COMPONENTS = 4
@@ -34,8 +35,6 @@ MAX_ZEROED = 0.01
 """Zeros take no more than this share of the sum of a law."""
 MIN_SHARED = 10
 """A common course is estimated only for dates that so many training series share."""
-HABIT_RIDGE = np.array([1.0, 1.0, 4.0, 4.0, 4.0, 4.0])
-"""Strength of the shrinkage of weekday and weekend means and of two seasonal harmonics, in days."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ class Scaled:
         Normal scores; 0 where a value is missing; the same for all zeros of a non-negative series.
     residual : ndarray (B, C, T), float32
         Scores less habit and common course, over the spread; gaps are bridged by a straight line.
+    regular : ndarray (B, C, T), float32
+        Habit and common course over the spread: what is regular, beside the residual.
     observed : ndarray (B, C, T), bool
         Where a value is there.
     numbers : ndarray (B, H), float32
@@ -56,6 +57,7 @@ class Scaled:
 
     scores: NDArray[np.float32]
     residual: NDArray[np.float32]
+    regular: NDArray[np.float32]
     observed: NDArray[np.bool_]
     numbers: NDArray[np.float32]
 
@@ -117,7 +119,7 @@ class SeriesScaler:
         self._fit_components("quantile", logq_BF, self.config.quantile_components)
         observed = ~np.isnan(values)
         scores = np.where(observed, self._scores(values, seed), 0.0)
-        habit_BF = self._habit_coefficients(scores, observed, starts)
+        habit_BF = self._habits.coefficients(scores, observed, starts)
         self._fit_components("habit", habit_BF, self.config.habit_components)
         rest = scores - self._habit(self._project("habit", habit_BF), starts)
         self._fit_common(rest, observed, starts, seed)
@@ -187,12 +189,13 @@ class SeriesScaler:
         numbers[:, layout["peak"]] = self._log_peak(values)
         numbers[:, layout["repeats"]] = np.log(laws.repeat_share(values))
         numbers[:, layout["quantile"]] = self._project("quantile", logq_BF)
-        numbers[:, layout["habit"]] = self._project("habit", self._habit_coefficients(scores, observed, starts))
+        numbers[:, layout["habit"]] = self._project("habit", self._habits.coefficients(scores, observed, starts))
         rest = scores - self._habit(numbers[:, layout["habit"]], starts)
         numbers[:, layout["loading"]] = self._loading(rest, observed, starts)
         rest -= numbers[:, layout["loading"], None] * self._common(starts)
         numbers[:, layout["spread"]] = self._project("spread", self._log_spread(rest, observed, starts))
-        residual = rest / self._spread(numbers[:, layout["spread"]], starts)
+        spread = self._spread(numbers[:, layout["spread"]], starts)
+        residual, regular = rest / spread, (scores - rest) / spread
         complete = spectrum.fill_by_week(values, self.step_seconds)
         for start in np.unique(starts):
             rows = starts == start
@@ -200,7 +203,18 @@ class SeriesScaler:
             numbers[rows, layout["contrast"]], numbers[rows, layout["jump"]] = rhythm.contrast, rhythm.jump
             numbers[rows, layout["density"]] = rhythm.log_density.reshape(rows.sum(), -1)
         _bridge_gaps(residual, observed)
-        return Scaled(scores.astype(np.float32), residual.astype(np.float32), observed, numbers.astype(np.float32))
+        years = (year.astype(np.float32) for year in (scores, residual, regular))
+        return Scaled(*years, observed, numbers.astype(np.float32))
+
+    def regular(self, numbers: NDArray, starts: NDArray, before: int = 0) -> NDArray[np.float32]:
+        """Return what is regular of new series (B, C, ``before`` + T) with these numbers (B, H), as in `Scaled`.
+
+        The common course is the one for new series; of the ``before`` points before each series none is known.
+        """
+        numbers = np.asarray(numbers, dtype=np.float64)
+        habit = self._habit(numbers[:, self.layout["habit"]], starts, before)
+        habit[..., before:] += numbers[:, self.layout["loading"], None] * self._common(starts, "common_guess")
+        return (habit / self._spread(numbers[:, self.layout["spread"]], starts, before)).astype(np.float32)
 
     def decode_scores(self, residual: NDArray, numbers: NDArray, starts: NDArray) -> NDArray[np.float32]:
         """Return the scores (B, C, T) of the residuals (B, C, T) that `transform` found with these numbers (B, H)."""
@@ -319,41 +333,15 @@ class SeriesScaler:
     def _project(self, name: str, rows_BF: NDArray) -> NDArray:
         return (rows_BF - self.state[f"{name}_mean"]) @ self.state[f"{name}_axes"].T
 
-    def _basis(self, start: np.datetime64) -> tuple[NDArray, NDArray]:
-        """Return the slot of each step (T,) and its habit basis (T, J): weekday, weekend, two harmonics of the year."""
-        at = calendar.moments(start, int(self.state["shape"][1]), self.step_seconds)
-        slot_T = (at % calendar.DAY_SECONDS) // self.step_seconds if self.num_slots > 1 else np.zeros(len(at), int)
-        weekend_T, angle_T = calendar.weekday(at) >= 5, calendar.year_angle(at)
-        waves = [f(k * angle_T) for k in (1, 2) for f in (np.sin, np.cos)]
-        return slot_T % self.num_slots, np.stack([~weekend_T, weekend_T, *waves], axis=1).astype(np.float64)
+    @property
+    def _habits(self) -> Habits:
+        return Habits(int(self.state["shape"][1]), self.step_seconds, self.num_slots)
 
-    def _habit_coefficients(self, scores: NDArray, observed: NDArray, starts: NDArray) -> NDArray:
-        """Regress each series' scores on the basis, slot by slot, with a ridge; return (B, C*S*J)."""
-        count, channels = scores.shape[:2]
-        out = np.zeros((count, channels, self.num_slots, len(HABIT_RIDGE)))
-        for start in np.unique(starts):
-            rows, (slot_T, basis_TJ) = starts == start, self._basis(start)
-            for s in range(self.num_slots):
-                at = np.flatnonzero(slot_T == s)
-                weight = observed[rows][:, :, at].astype(np.float64)
-                outer = basis_TJ[at][:, :, None] * basis_TJ[at][:, None, :]
-                gram = np.einsum("bct,tij->bcij", weight, outer) + np.diag(HABIT_RIDGE)
-                target = np.einsum("bct,tj->bcj", weight * scores[rows][:, :, at], basis_TJ[at])
-                out[rows, :, s] = np.linalg.solve(gram, target[..., None])[..., 0]
-        return out.reshape(count, -1)
-
-    def _habit(self, components: NDArray, starts: NDArray) -> NDArray:
-        """Return the course (B, C, T) of habits given by their components."""
-        channels, length = (int(n) for n in self.state["shape"])
+    def _habit(self, components: NDArray, starts: NDArray, before: int = 0) -> NDArray:
+        """Return the course (B, C, ``before`` + T) of habits given by their components."""
+        channels = int(self.state["shape"][0])
         table = components @ self.state["habit_axes"] + self.state["habit_mean"]
-        table = table.reshape(len(components), channels, self.num_slots, len(HABIT_RIDGE))
-        out = np.empty((len(components), channels, length))
-        for start in np.unique(starts):
-            rows, (slot_T, basis_TJ) = starts == start, self._basis(start)
-            for s in range(self.num_slots):
-                at = np.flatnonzero(slot_T == s)
-                out[np.ix_(rows, range(channels), at)] = table[rows, :, s] @ basis_TJ[at].T
-        return out
+        return self._habits.course(table.reshape(len(components), channels, self.num_slots, -1), starts, before)
 
     @property
     def _bands(self) -> NDArray[np.float64]:
@@ -380,21 +368,21 @@ class SeriesScaler:
         """Return the log standard deviation of ``rest`` in each slot of the day (B, C*S)."""
         out = np.empty((*rest.shape[:2], self.num_slots))
         for start in np.unique(starts):
-            rows, (slot_T, _) = starts == start, self._basis(start)
+            rows, slot_T = starts == start, self._habits.slots(start)
             for s in range(self.num_slots):
                 seen = observed[rows][:, :, slot_T == s]
                 square = (np.square(rest[rows][:, :, slot_T == s]) * seen).sum(axis=2)
                 out[rows, :, s] = 0.5 * np.log((square + 0.1) / (seen.sum(axis=2) + 1))
         return out.reshape(len(rest), -1)
 
-    def _spread(self, components: NDArray, starts: NDArray) -> NDArray:
-        channels, length = (int(n) for n in self.state["shape"])
+    def _spread(self, components: NDArray, starts: NDArray, before: int = 0) -> NDArray:
         table = np.exp(components @ self.state["spread_axes"] + self.state["spread_mean"])
+        channels, length = (int(n) for n in self.state["shape"])
         table = table.reshape(len(components), channels, self.num_slots)
-        out = np.empty((len(components), channels, length))
+        out = np.empty((len(components), channels, before + length))
         for start in np.unique(starts):
             rows = starts == start
-            out[rows] = table[rows][:, :, self._basis(start)[0]]
+            out[rows] = table[rows][:, :, self._habits.slots(start, before)]
         return out
 
 

@@ -39,6 +39,10 @@ class SeriesShape:
         return self.channels * self.patch_size
 
 
+LEAD_WEEKS = 12
+"""Weeks before a series that the temporal prior writes at least: traces of nothing are a tenth by then."""
+
+
 class Networks(nn.Module):
     """Encoder, decoder, household model, temporal prior, generator and discriminator of one run.
 
@@ -100,19 +104,25 @@ class Networks(nn.Module):
 
     @property
     def lead(self) -> int:
-        """Tokens that the temporal prior writes before a series begins: as many as it remembers."""
-        return self.days.config.memory
+        """Tokens that the temporal prior writes before a series begins: as many as it remembers well."""
+        return max(self.days.config.memory, LEAD_WEEKS * self.shape.week)
 
     @torch.no_grad()
     def draw_residual(
-        self, cond_BZ: Tensor, numbers_BH: Tensor, calendar_BNF: Tensor, generator: torch.Generator
+        self,
+        cond_BZ: Tensor,
+        numbers_BH: Tensor,
+        regular_BNP: Tensor,
+        calendar_BNF: Tensor,
+        generator: torch.Generator,
     ) -> Tensor:
         """Draw residual tokens (B, N, P) of households with these numbers (own units) from the temporal prior.
 
-        The calendar (B, `lead` + N, F) begins before the series: a first day without a past would be too ordinary.
+        What is regular (B, `lead` + N, P) and the calendar (B, `lead` + N, F) begin before the series: a first day
+        without a past would be too ordinary.
         """
         static = torch.cat([self.standard_numbers(numbers_BH), cond_BZ], dim=-1)
-        return self.days.sample(calendar_BNF, static, generator)[:, self.lead :]
+        return self.days.sample(regular_BNP, calendar_BNF, static, generator)[:, self.lead :]
 
     def write_scores(
         self,

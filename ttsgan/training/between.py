@@ -97,10 +97,11 @@ def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: 
         if state.config.generator.noise == "prior":
             token_seconds, lead = data.shape.patch_size * scaler.step_seconds, state.average.lead
             features = calendar.features_of(starts, data.shape.num_tokens, token_seconds, lead)
+            regular = scaler.regular(numbers.cpu().numpy(), starts, lead * data.shape.patch_size)
+            regular_BNP = patchify(torch.from_numpy(regular).to(cond), data.shape.patch_size)
             calendar_BNF = torch.from_numpy(features).to(cond)
-            residual = state.average.draw_residual(cond, numbers, calendar_BNF, generator)
-            channels, length = data.shape.channels, data.shape.length
-            drawn = unpatchify(residual, channels, length).cpu().numpy()
+            residual = state.average.draw_residual(cond, numbers, regular_BNP, calendar_BNF, generator)
+            drawn = unpatchify(residual, data.shape.channels, data.shape.length).cpu().numpy()
             scores = scaler.compose_scores(drawn, numbers.cpu().numpy(), starts)
             parts["base"].append(patchify(torch.from_numpy(scores).to(cond.device), data.shape.patch_size))
     for name, tensors in parts.items():

@@ -48,7 +48,7 @@ class TrainSet:
 
     Attributes
     ----------
-    scores, residual : Tensor (M, N, P), float32
+    scores, residual, regular : Tensor (M, N, P), float32
     observed : Tensor (M, N, P), bool
     numbers : Tensor (M, H), float32
         Household numbers in their own units.
@@ -70,6 +70,7 @@ class TrainSet:
     shape: SeriesShape
     scores: Tensor
     residual: Tensor
+    regular: Tensor
     observed: Tensor
     numbers: Tensor
     calendar: Tensor
@@ -120,7 +121,7 @@ def build_train_set(
 def row_sizes(shape: SeriesShape) -> dict[str, tuple[int, ...]]:
     """Return the size of one series in each of the tensors that `scaled_rows` gives."""
     year = (shape.num_tokens, shape.points)
-    return {"scores": year, "residual": year, "observed": year, "numbers": (shape.num_numbers,)}
+    return {"scores": year, "residual": year, "regular": year, "observed": year, "numbers": (shape.num_numbers,)}
 
 
 def scaled_rows(
@@ -128,8 +129,8 @@ def scaled_rows(
 ) -> dict[str, Tensor]:
     """Return what a `TrainSet` holds of each of these series (B, C, L), at most `SCALE_ROWS`, by name."""
     scaled = scaler.transform(values, starts)
-    years = {"scores": scaled.scores, "residual": scaled.residual, "observed": scaled.observed}
-    tokens = {name: patchify(torch.from_numpy(year), patch_size) for name, year in years.items()}
+    names = "scores", "residual", "regular", "observed"
+    tokens = {name: patchify(torch.from_numpy(getattr(scaled, name)), patch_size) for name in names}
     return {**tokens, "numbers": torch.from_numpy(scaled.numbers)}
 
 

@@ -242,8 +242,8 @@ class Trainer:
             # Other batches and other noise than those that led astray.
             seed = seed_of(seed, "rollback", self.state.rollbacks)
         rnd = StepRandom(seed, stage, seen, batch, self.runtime)
-        wanted = "residual" if stage == "days" else "scores"
-        self.data.ahead(batch_rows(candidates, seed, stage, seen + batch, batch)[rnd.rows], (wanted, "observed"))
+        wanted = ("residual", "regular") if stage == "days" else ("scores",)
+        self.data.ahead(batch_rows(candidates, seed, stage, seen + batch, batch)[rnd.rows], (*wanted, "observed"))
         return batch_rows(candidates, seed, stage, seen, batch)[rnd.rows], rnd
 
     def _take(self, phase: str, loss: Loss, asks: bool = False) -> dict[str, float]:

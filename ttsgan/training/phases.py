@@ -76,13 +76,14 @@ def days_loss(
     numbers = networks.standard_numbers(data.numbers[rows])
     if jitter_BH is not None:
         numbers = numbers + jitter_BH
-    residual, observed, calendar = data.residual[rows], data.observed[rows], data.calendar_of(rows)
+    days = data.residual[rows], data.regular[rows], data.calendar_of(rows), data.observed[rows]
     if at_BN is not None:
         series_B1 = torch.arange(len(rows), device=at_BN.device)[:, None]
-        residual, observed, calendar = (whole[series_B1, at_BN] for whole in (residual, observed, calendar))
-    law = networks.days(residual, calendar, torch.cat([numbers, cond_BZ], dim=-1), last_dropout)
+        days = tuple(whole[series_B1, at_BN] for whole in days)
+    *given, observed = days
+    law = networks.days(*given, torch.cat([numbers, cond_BZ], dim=-1), last_dropout)
     weight = (observed.float().mean(-1) >= 0.5).float()
-    log_density = networks.days.log_likelihood(law, residual)
+    log_density = networks.days.log_likelihood(law, given[0])
     return -(log_density * weight).sum() / mean_over(weight.sum()).clamp(min=1) / data.shape.points, {}
 
 
