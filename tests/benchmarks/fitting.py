@@ -55,7 +55,7 @@ class Figures:
         self.newest: dict[str, float] = {}
         self.rollbacks = 0
 
-    def report(self, stage: str, series_seen: int, figures: dict[str, float]) -> None:
+    def report(self, stage: str, series_seen: int, figures: dict[str, float], doing: str = "") -> None:
         """Keep the figures, and count how often training went back."""
         self.newest |= figures
         self.rollbacks += "rate_factor" in figures

@@ -98,7 +98,8 @@ class HouseholdModel(nn.Module):
         self.log_weight[:k], self.mean[:k], self.covariance[:k] = _mixture(rows, k, len(cond_GMZ), seed)
         self.covariance[:k].diagonal(dim1=1, dim2=2)[:, self.num_numbers :] += CONDITION_NOISE
         self.log_prior.fill_(UNUSED)
-        self.log_prior[:k] = _balanced(self._log_density_of(rows[:, self.num_numbers :]), self.log_weight[:k])
+        cond = rows[:, self.num_numbers :].to(self.mean.device)
+        self.log_prior[:k] = _balanced(self._log_density_of(cond), self.log_weight[:k])
         return self
 
     def _log_density_of(self, cond_BZ: Tensor) -> Tensor:
