@@ -18,8 +18,8 @@ Diversity is the running mean, at the end of training, of the spread between gen
 ones; "drawn" is the same of the finished series in physical units. Training gives up where the first is below
 training.diversity_floor, after rollbacks.
 
-Writes ``stability-SET-DATE`` to the results folder: .json and .md. Rows are kept in ``stability-SET.jsonl`` as they
-come: an interrupted run goes on from there. Exit status 1 when a limit is missed.
+Writes ``stability-SET-DATE``, or ``losses-SET-DATE`` where no seeds were trained, to the results folder: .json and .md.
+Rows are kept in ``stability-SET.jsonl`` as they come: an interrupted run goes on from there. Exit status 1 when a limit is missed.
 """
 
 import math
@@ -225,7 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fine &= found["spread"]["ratio"] <= RATIO_LIMIT
         fine &= all(row["reason"] is None for row in found["losses"])
         about = about_run(name, households, Course(1, size, seeds, options.seed), config) | {"steps": options.steps}
-        write(options.out / f"stability-{name}-{about['date']}", {"about": about, **found}, markdown(found, about))
+        stem = f"{'stability' if seeds else 'losses'}-{name}-{about['date']}"
+        write(options.out / stem, {"about": about, **found}, markdown(found, about))
     return 0 if fine else 1
 
 
