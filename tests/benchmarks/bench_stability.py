@@ -19,7 +19,8 @@ ones; "drawn" is the same of the finished series in physical units. Training giv
 training.diversity_floor, after rollbacks.
 
 Writes ``stability-SET-DATE``, or ``losses-SET-DATE`` where no seeds were trained, to the results folder: .json and .md.
-Rows are kept in ``stability-SET.jsonl`` as they come: an interrupted run goes on from there. Exit status 1 when a limit is missed.
+Rows are kept in ``stability-SET.jsonl`` as they come: an interrupted run goes on from there. Exit status 1 when a limit
+is missed.
 """
 
 import math
