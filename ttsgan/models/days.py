@@ -119,7 +119,7 @@ class DaysPrior(nn.Module):
         scaled = (residual_BNP.float()[:, :, None] - law.mean) * torch.exp(-law.log_scale)
         with torch.autocast(scaled.device.type, enabled=False):
             white = torch.einsum("kij,bnkj->bnki", self._whitening(), scaled)
-        size = torch.linalg.vecdot(white, white)
+            size = torch.linalg.vecdot(white, white)
         log_density = -0.5 * size - law.log_scale.sum(-1) - 0.5 * self.points * math.log(2 * math.pi)
         return torch.logsumexp(law.log_weight + log_density, dim=-1)
 
