@@ -33,9 +33,22 @@ def test_a_training_in_pieces_ends_as_one_in_one_go(ready, small):
     assert "loss/generator" in last.figures.newest
 
 
-def test_a_silent_branch_adds_nothing_and_series_are_drawn(ready, small):
+def test_a_silent_branch_adds_nothing_to_the_end(ready, small):
     made = Training(ready, small.config, silent=("medium", "small"))
     made.advance()
-    drawn = made.draw(6, share=0.0)
-    assert drawn.values.shape == (6, *small.sample.values.shape[1:])
-    assert made.share == float(made.state.average.correction)
+    for networks in (made.state.networks, made.state.average):
+        for name, branch in networks.generator.branches.items():
+            written = branch(torch.ones(1, 42, small.config.generator.width))
+            assert bool(written.any()) == (name not in ("medium", "small")), name
+
+
+def test_a_draw_with_another_share_leaves_the_chosen_one(ready, small):
+    made = Training(ready, small.config)
+    made.advance()
+    made.state.average.correction.fill_(0.5)
+    torch.nn.init.constant_(made.state.average.generator.gain, 0.3)
+    none, chosen, again = made.draw(6, share=0.0), made.draw(6), made.draw(6, share=0.5)
+    assert made.share == 0.5
+    assert none.values.shape == (6, *small.sample.values.shape[1:])
+    assert (chosen.values == again.values).all()
+    assert not (chosen.values == none.values).all()
