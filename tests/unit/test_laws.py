@@ -74,14 +74,17 @@ def test_new_series_have_the_resolution_and_the_peak_of_their_numbers():
 
 
 def test_repeated_readings_are_counted_and_given():
-    """Steps of 5, .0005, .02 and .015 at a mean near 5: one repeats; asked for three, the other two small ones do."""
+    """Steps of 5, .0005, .02 and .015 at a mean near 5: one repeats; asked for three, the other two small ones do.
+
+    Asked for none, the first of the two that are equal changes places with the next larger one.
+    """
     given = np.array([[1.0, 6.0, 6.0005, 6.0205, 6.0355]] * 3)
     np.testing.assert_array_equal(laws.repeats(given), [1, 1, 1])
     made = laws.with_repeats(given, np.array([2, 3, 0]))
     # Of two readings either, which are as near to their mean; of four the nearest.
     assert made[0, 3] == made[0, 4] in given[0, 3:]
     np.testing.assert_array_equal(made[0, :3], given[0, :3])
-    np.testing.assert_array_equal(made[1:], [[1.0] + [6.0205] * 4, given[2]])
+    np.testing.assert_array_equal(made[1:], [[1.0] + [6.0205] * 4, given[2, [0, 1, 3, 2, 4]]])
     assert laws.repeats(np.array([[1.0, np.nan, 1.0, 1.0]]))[0] == 1
     np.testing.assert_allclose(laws.repeat_share(np.array([[[1.0, np.nan, 1.0, 1.0, 3.0]]])), [[1.5 / 3]])
 
@@ -94,6 +97,28 @@ def test_repeats_keep_mean_zeros_and_earlier_repeats():
     assert (laws.repeats(made) >= before + 2).all()
     np.testing.assert_array_equal(made == 0, given == 0)
     np.testing.assert_allclose(made.mean(axis=1), given.mean(axis=1), rtol=2e-5)
+
+
+def test_too_many_repeats_become_fewer_with_the_same_values():
+    """A base load in steps of .0005 of the mean repeats itself: asked for fewer, readings change places, all by little."""
+    rng = np.random.default_rng(1)
+    given = 0.6 + 0.0005 * rng.integers(12, size=(20, 2190))
+    given[:, ::3] = rng.uniform(1, 3, size=(20, 730))
+    given[:, 100:140] = 0
+    size, before = given.mean(axis=1, keepdims=True), laws.repeats(given)
+    made = laws.with_repeats(given, before - 60)
+    np.testing.assert_allclose(laws.repeats(made), before - 60, atol=20)
+    np.testing.assert_array_equal(np.sort(made), np.sort(given))
+    assert (np.abs(made - given) <= laws.LARGEST_STILLED * size).all()
+    np.testing.assert_array_equal(made == 0, given == 0)
+
+
+def test_two_readings_change_places_and_no_more():
+    """Of 1, 1, 5, 1.003 at a mean of 2 the second and the last do: 1.003 is the least that does not repeat 1."""
+    given = np.array([[1.0, 1.0, 5.0, 1.0041]])
+    np.testing.assert_array_equal(laws.with_repeats(given, np.array([0])), [[1.0, 1.0041, 5.0, 1.0]])
+    for kept in ([[1.0, 1.0, 5.0, 1.02]], [[0.0, 0.0, 5.0, 0.0041]]):
+        np.testing.assert_array_equal(laws.with_repeats(np.array(kept), np.array([0])), kept)
 
 
 def test_repeats_are_scattered():

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ttsgan.config import HouseholdConfig
+from ttsgan.data import laws
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.errors import DataError, NotFittedError
 
@@ -212,9 +213,12 @@ def test_quantiles_are_monotone_for_any_numbers():
     some = back.max(2) > 0
     assert some.mean() > 0.9
     np.testing.assert_allclose(back.mean(2)[some], level[some], rtol=1e-4)
-    numbers[:, scaler.layout["repeats"]] = -20  # repeated readings follow time, not order
+    # None may repeat another, so that those that do change places with others as large but for a little.
+    numbers[:, scaler.layout["repeats"]] = -20
     in_order = np.take_along_axis(scaler.inverse(scores, numbers), scores.argsort(axis=2), axis=2)
-    assert (np.diff(in_order, axis=2) >= 0).all()
+    moved = laws.STIRS * laws.LARGEST_STILLED * in_order.mean(axis=2, keepdims=True)
+    assert (np.diff(in_order, axis=2) >= -2 * moved).all()
+    np.testing.assert_allclose(in_order, np.sort(in_order, axis=2), atol=moved.max())
 
 
 def test_inverse_reads_only_the_order_of_the_scores():

@@ -24,6 +24,8 @@ LARGEST_STILLED = 0.005
 """A step of more than this share of the mean size is no repetition, whatever number of them was drawn."""
 SCATTERED = 3
 """Small steps to choose from, for each that becomes a repetition."""
+STIRS = 3
+"""Rounds of exchanging readings where too many repeat: among many alike, one that is moved may repeat another."""
 LATTICE_SHARE = 0.99
 """Share of readings that must be multiples of a resolution."""
 SAMPLED = 100_000
@@ -80,32 +82,63 @@ def repeat_share(values_BCT: NDArray) -> NDArray[np.float64]:
 
 
 def with_repeats(values_BT: NDArray, repeats_B: NDArray) -> NDArray:
-    """Return series with ``repeats_B`` repeated readings or more: of the smallest steps so many become none.
+    """Return series with ``repeats_B`` repeated readings, as nearly as small changes allow, and their old means.
 
-    They are taken evenly from the `SCATTERED` times as many smallest, where there are enough: the smallest of all lie
-    side by side, in still nights, and would make one long run. A quantile function drawn smooth has fewer equal values
-    than readings of a meter have. Readings that repeat each other all take one of their values, such that the mean of
-    the series stays; zeros stay what they are.
+    A quantile function drawn smooth has fewer equal values than readings of a meter have, or, where it is steep, more.
+    No reading moves by more than `LARGEST_STILLED`; zeros stay what they are.
     """
     out_BT = values_BT.copy()
-    missing_B = np.maximum(repeats_B - repeats(values_BT), 0)
-    for row in np.flatnonzero(missing_B):
-        x_T = out_BT[row]
-        step_T = np.abs(np.diff(x_T)) / max(np.abs(x_T).mean(), 1e-12)
-        step_T[(x_T[1:] == 0) != (x_T[:-1] == 0)] = np.inf
-        small = np.flatnonzero((step_T > REPEATED) & (step_T <= LARGEST_STILLED))
-        every = max(1, min(SCATTERED, len(small) // missing_B[row]))
-        stilled = small[np.argsort(step_T[small])[: every * missing_B[row] : every]]
-        equal_T = step_T <= REPEATED
-        equal_T[stilled] = True
-        run_T = np.concatenate([[0], np.cumsum(~equal_T)])
-        moved = 0.0
-        for run in np.unique(run_T[stilled]):
-            at = slice(*np.searchsorted(run_T, [run, run + 1]))
-            readings = x_T[at].copy()
-            x_T[at] = readings[np.abs(readings - (readings.sum() - moved) / len(readings)).argmin()]
-            moved += (x_T[at] - readings).sum()
+    missing_B = repeats_B - repeats(values_BT)
+    for row in np.flatnonzero(missing_B > 0):
+        _still(out_BT[row], missing_B[row])
+    for _ in range(STIRS):
+        excess_B = repeats(out_BT) - repeats_B
+        for row in np.flatnonzero(excess_B > 0):
+            _stir(out_BT[row], excess_B[row])
     return out_BT
+
+
+def _still(x_T: NDArray, missing: int) -> None:
+    """Let ``missing`` more readings of a series repeat the one before, in place: of the smallest steps so many go.
+
+    They are taken evenly from the `SCATTERED` times as many smallest, where there are enough: the smallest of all lie
+    side by side, in still nights, and would make one long run. Readings that repeat each other all take one of their
+    values, such that the mean of the series stays.
+    """
+    step_T = np.abs(np.diff(x_T)) / max(np.abs(x_T).mean(), 1e-12)
+    step_T[(x_T[1:] == 0) != (x_T[:-1] == 0)] = np.inf
+    small = np.flatnonzero((step_T > REPEATED) & (step_T <= LARGEST_STILLED))
+    every = max(1, min(SCATTERED, len(small) // missing))
+    stilled = small[np.argsort(step_T[small])[: every * missing : every]]
+    equal_T = step_T <= REPEATED
+    equal_T[stilled] = True
+    run_T = np.concatenate([[0], np.cumsum(~equal_T)])
+    moved = 0.0
+    for run in np.unique(run_T[stilled]):
+        at = slice(*np.searchsorted(run_T, [run, run + 1]))
+        readings = x_T[at].copy()
+        x_T[at] = readings[np.abs(readings - (readings.sum() - moved) / len(readings)).argmin()]
+        moved += (x_T[at] - readings).sum()
+
+
+def _stir(x_T: NDArray, excess: int) -> None:
+    """Let ``excess`` readings of a series repeat the one before no longer, in place, where that can be done.
+
+    Each changes places with another reading that is larger by the least that is no repetition.
+    """
+    size = max(np.abs(x_T).mean(), 1e-12)
+    repeated = 1 + np.flatnonzero((np.abs(np.diff(x_T)) <= REPEATED * size) & (x_T[1:] != 0))
+    if not len(repeated):
+        return
+    at_T = np.argsort(x_T, kind="stable")
+    sorted_T, free_T = x_T[at_T], np.ones(len(x_T), dtype=bool)
+    for t in repeated[np.unique(np.linspace(0, len(repeated) - 1, excess).round().astype(int))]:
+        low, high = np.searchsorted(sorted_T, x_T[t] + size * np.array([2 * REPEATED, LARGEST_STILLED]))
+        larger = low + np.flatnonzero(free_T[low:high])
+        if len(larger):
+            other = at_T[larger[0]]
+            free_T[larger[0]] = False
+            x_T[t], x_T[other] = x_T[other], x_T[t]
 
 
 def with_zeros(sorted_BT: NDArray, zeros_B: NDArray) -> NDArray:

@@ -10,7 +10,7 @@ autocorrelations of a series and the strength of its daily and weekly rhythm.
 `with_rhythm` gives a series the densities that its numbers say, with the values that they say: the spectrum is scaled
 band by band, which keeps phases and with them the events of single days, jumps at midnight are widened or narrowed, and
 the values are put back by their ranks, in turn (iterated surrogates of Schreiber and Schmitz 1996, with bands in place
-of single frequencies).
+of single frequencies, and with values that move in proportion to their size: a base load stays one).
 
 Axis letters: B series, C channels, T time steps, W frequencies, K bands.
 """
@@ -154,10 +154,14 @@ def with_rhythm(
     # Zeros that nothing lies below are nights, summers, absences: they stay where they are.
     zero_BCT = place(scores_BCT, (sorted_BCT == 0) & (sorted_BCT[..., :1] == 0))
     for _ in range(ROUNDS):
-        waves = _waves(_without_contrast(place(scores_BCT, sorted_BCT), dates.weekend)[1])
+        values_BCT = place(scores_BCT, sorted_BCT)
+        waves = _waves(_without_contrast(values_BCT, dates.weekend)[1])
         gain_BCK = np.sqrt(density_BCK / np.maximum(_densities(waves, bands_WK), 1e-9))
         waves *= np.clip(gain_BCK, 1 / LARGEST_GAIN, LARGEST_GAIN) @ member_KW
-        scores_BCT = np.fft.irfft(waves, n=scores_BCT.shape[2], axis=2) + contrast_BC1 * dates.weekend
+        filtered_BCT = np.fft.irfft(waves, n=values_BCT.shape[2], axis=2)
+        filtered_BCT += contrast_BC1 * (dates.weekend - dates.weekend.mean())
+        shift_BCT = filtered_BCT - (values_BCT - values_BCT.mean(axis=2, keepdims=True))
+        scores_BCT = values_BCT + _by_size(shift_BCT, np.abs(values_BCT) / size_BC1)
         scores_BCT = _zeros_lowest(scores_BCT, zero_BCT)
         if not len(first_M):
             continue
@@ -168,6 +172,16 @@ def with_rhythm(
         scores_BCT[..., first_M - 1] -= push_BCM
         scores_BCT = _zeros_lowest(scores_BCT, zero_BCT)
     return scores_BCT
+
+
+def _by_size(shift_BCT: NDArray, size_BCT: NDArray) -> NDArray[np.float64]:
+    """Return shifts that are smaller where values are smaller than the mean, and larger in all to make up for it.
+
+    A filter rings on after each peak. A base load is steadier than that, and its order is soon lost.
+    """
+    weight_BCT = np.minimum(size_BCT, 1)
+    power_BC1, left_BC1 = ((w * shift_BCT**2).sum(axis=2, keepdims=True) for w in (1.0, weight_BCT))
+    return weight_BCT * shift_BCT * (power_BC1 / np.maximum(left_BC1, 1e-12))
 
 
 def _zeros_lowest(scores_BCT: NDArray, zero_BCT: NDArray[np.bool_]) -> NDArray[np.float64]:
