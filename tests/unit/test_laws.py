@@ -100,7 +100,7 @@ def test_repeats_keep_mean_zeros_and_earlier_repeats():
 
 
 def test_too_many_repeats_become_fewer_with_the_same_values():
-    """A base load in steps of .0005 of the mean repeats itself: asked for fewer, readings change places, all by little."""
+    """A base load in steps of .0005 repeats itself: asked for fewer, readings change places, each by little."""
     rng = np.random.default_rng(1)
     given = 0.6 + 0.0005 * rng.integers(12, size=(20, 2190))
     given[:, ::3] = rng.uniform(1, 3, size=(20, 730))
