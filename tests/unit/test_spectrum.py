@@ -187,7 +187,9 @@ def test_small_values_move_less_than_large_ones():
     """Shifts of 1 at half the mean, the mean and twice the mean: half as far, and all so far that the power stays."""
     moved = spectrum._by_size(np.ones((1, 1, 4)), np.array([[[0.5, 1.0, 2.0, 0.0]]]))
     np.testing.assert_allclose(moved, np.array([[[0.5, 1.0, 1.0, 0.0]]]) * 4 / 2.5)
-    # Where all values are small, none moves.
+    # Whatever the unit, and where all values are zero, none moves.
+    tiny = spectrum._by_size(np.full((1, 1, 2), 1e-12), np.array([[[0.5, 2.0]]]))
+    np.testing.assert_allclose(tiny, np.array([[[0.5, 1.0]]]) * 1e-12 * 2 / 1.5)
     np.testing.assert_array_equal(spectrum._by_size(np.ones((1, 1, 3)), np.zeros((1, 1, 3))), 0)
 
 

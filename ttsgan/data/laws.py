@@ -21,7 +21,8 @@ FINEST = 1e-4
 REPEATED = 1e-3
 """Two readings closer than this share of the mean size of a series repeat each other."""
 LARGEST_STILLED = 0.005
-"""A step of more than this share of the mean size is no repetition, whatever number of them was drawn."""
+"""A step of more than this share of the mean size is no repetition, whatever number of them was drawn; readings further
+apart do not change places."""
 SCATTERED = 3
 """Small steps to choose from, for each that becomes a repetition."""
 STIRS = 3
@@ -85,7 +86,7 @@ def with_repeats(values_BT: NDArray, repeats_B: NDArray) -> NDArray:
     """Return series with ``repeats_B`` repeated readings, as nearly as small changes allow, and their old means.
 
     A quantile function drawn smooth has fewer equal values than readings of a meter have, or, where it is steep, more.
-    No reading moves by more than `LARGEST_STILLED`; zeros stay what they are.
+    Zeros stay what they are.
     """
     out_BT = values_BT.copy()
     missing_B = repeats_B - repeats(values_BT)
@@ -124,15 +125,16 @@ def _still(x_T: NDArray, missing: int) -> None:
 def _stir(x_T: NDArray, excess: int) -> None:
     """Let ``excess`` readings of a series repeat the one before no longer, in place, where that can be done.
 
-    Each changes places with another reading that is larger by the least that is no repetition.
+    Each changes places with one that is larger by the least that is no repetition, and none does so twice.
     """
     size = max(np.abs(x_T).mean(), 1e-12)
     repeated = 1 + np.flatnonzero((np.abs(np.diff(x_T)) <= REPEATED * size) & (x_T[1:] != 0))
     if not len(repeated):
         return
+    chosen = repeated[np.unique(np.linspace(0, len(repeated) - 1, excess).round().astype(int))]
     at_T = np.argsort(x_T, kind="stable")
-    sorted_T, free_T = x_T[at_T], np.ones(len(x_T), dtype=bool)
-    for t in repeated[np.unique(np.linspace(0, len(repeated) - 1, excess).round().astype(int))]:
+    sorted_T, free_T = x_T[at_T], ~np.isin(at_T, chosen)
+    for t in chosen:
         low, high = np.searchsorted(sorted_T, x_T[t] + size * np.array([2 * REPEATED, LARGEST_STILLED]))
         larger = low + np.flatnonzero(free_T[low:high])
         if len(larger):

@@ -181,7 +181,7 @@ def _by_size(shift_BCT: NDArray, size_BCT: NDArray) -> NDArray[np.float64]:
     """
     weight_BCT = np.minimum(size_BCT, 1)
     power_BC1, left_BC1 = ((w * shift_BCT**2).sum(axis=2, keepdims=True) for w in (1.0, weight_BCT))
-    return weight_BCT * shift_BCT * (power_BC1 / np.maximum(left_BC1, 1e-12))
+    return weight_BCT * shift_BCT * np.divide(power_BC1, left_BC1, out=np.zeros_like(left_BC1), where=left_BC1 > 0)
 
 
 def _zeros_lowest(scores_BCT: NDArray, zero_BCT: NDArray[np.bool_]) -> NDArray[np.float64]:
