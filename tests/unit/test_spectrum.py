@@ -184,9 +184,10 @@ def test_any_calendar_and_length(num_slots, length, channels):
 
 
 def test_small_values_move_less_than_large_ones():
-    """Shifts of 1 at half the mean, the mean and twice the mean: half as far, and all so far that the power stays."""
+    """Shifts of 1 at half, once and twice the mean and at zero: half as far below it, and all enlarged to sum to 4."""
     moved = spectrum._by_size(np.ones((1, 1, 4)), np.array([[[0.5, 1.0, 2.0, 0.0]]]))
     np.testing.assert_allclose(moved, np.array([[[0.5, 1.0, 1.0, 0.0]]]) * 4 / 2.5)
+    assert moved.sum() == pytest.approx(4)
     # Whatever the unit, and where all values are zero, none moves.
     tiny = spectrum._by_size(np.full((1, 1, 2), 1e-12), np.array([[[0.5, 2.0]]]))
     np.testing.assert_allclose(tiny, np.array([[[0.5, 1.0]]]) * 1e-12 * 2 / 1.5)

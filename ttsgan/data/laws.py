@@ -71,8 +71,13 @@ def rounded(values: NDArray[np.float64], step: float) -> NDArray[np.float64]:
 
 def repeats(values_BT: NDArray) -> NDArray[np.int64]:
     """Return how many readings (B,) repeat the one before them; NaN repeats nothing."""
-    size_B1 = np.nanmean(np.abs(values_BT), axis=1, keepdims=True)
-    return (np.abs(np.diff(values_BT, axis=1)) <= REPEATED * size_B1).sum(axis=1)
+    return (_steps(values_BT) <= REPEATED).sum(axis=1)
+
+
+def _steps(values_T: NDArray) -> NDArray[np.float64]:
+    """Return the size of each step (..., T - 1), over the mean size of its series."""
+    size_1 = np.maximum(np.nanmean(np.abs(values_T), axis=-1, keepdims=True), 1e-12)
+    return np.abs(np.diff(values_T, axis=-1)) / size_1
 
 
 def repeat_share(values_BCT: NDArray) -> NDArray[np.float64]:
@@ -106,7 +111,7 @@ def _still(x_T: NDArray, missing: int) -> None:
     side by side, in still nights, and would make one long run. Readings that repeat each other all take one of their
     values, such that the mean of the series stays.
     """
-    step_T = np.abs(np.diff(x_T)) / max(np.abs(x_T).mean(), 1e-12)
+    step_T = _steps(x_T)
     step_T[(x_T[1:] == 0) != (x_T[:-1] == 0)] = np.inf
     small = np.flatnonzero((step_T > REPEATED) & (step_T <= LARGEST_STILLED))
     every = max(1, min(SCATTERED, len(small) // missing))
@@ -125,17 +130,17 @@ def _still(x_T: NDArray, missing: int) -> None:
 def _stir(x_T: NDArray, excess: int) -> None:
     """Let ``excess`` readings of a series repeat the one before no longer, in place, where that can be done.
 
-    Each changes places with one that is larger by the least that is no repetition, and none does so twice.
+    Each changes places with the next larger one that is clearly no repetition of it, and none does so twice.
     """
-    size = max(np.abs(x_T).mean(), 1e-12)
-    repeated = 1 + np.flatnonzero((np.abs(np.diff(x_T)) <= REPEATED * size) & (x_T[1:] != 0))
+    repeated = 1 + np.flatnonzero((_steps(x_T) <= REPEATED) & (x_T[1:] != 0))
     if not len(repeated):
         return
     chosen = repeated[np.unique(np.linspace(0, len(repeated) - 1, excess).round().astype(int))]
+    bounds = np.abs(x_T).mean() * np.array([2 * REPEATED, LARGEST_STILLED])
     at_T = np.argsort(x_T, kind="stable")
     sorted_T, free_T = x_T[at_T], ~np.isin(at_T, chosen)
     for t in chosen:
-        low, high = np.searchsorted(sorted_T, x_T[t] + size * np.array([2 * REPEATED, LARGEST_STILLED]))
+        low, high = np.searchsorted(sorted_T, x_T[t] + bounds)
         larger = low + np.flatnonzero(free_T[low:high])
         if len(larger):
             other = at_T[larger[0]]

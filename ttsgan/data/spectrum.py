@@ -10,7 +10,7 @@ autocorrelations of a series and the strength of its daily and weekly rhythm.
 `with_rhythm` gives a series the densities that its numbers say, with the values that they say: the spectrum is scaled
 band by band, which keeps phases and with them the events of single days, jumps at midnight are widened or narrowed, and
 the values are put back by their ranks, in turn (iterated surrogates of Schreiber and Schmitz 1996, with bands in place
-of single frequencies, and with values that move in proportion to their size: a base load stays one).
+of single frequencies, and with values that move in proportion to their size up to the mean: a base load stays one).
 
 Axis letters: B series, C channels, T time steps, W frequencies, K bands.
 """
@@ -175,13 +175,14 @@ def with_rhythm(
 
 
 def _by_size(shift_BCT: NDArray, size_BCT: NDArray) -> NDArray[np.float64]:
-    """Return shifts that are smaller where values are smaller than the mean, and larger in all to make up for it.
+    """Return shifts in proportion to the size of values, given over the mean, where that is below 1.
 
-    A filter rings on after each peak. A base load is steadier than that, and its order is soon lost.
+    A filter rings on after each peak; a base load is steadier than that, and its order is soon lost. All shifts are
+    made larger for it, such that together they go as far in the direction asked as before.
     """
-    weight_BCT = np.minimum(size_BCT, 1)
-    power_BC1, left_BC1 = ((w * shift_BCT**2).sum(axis=2, keepdims=True) for w in (1.0, weight_BCT))
-    return weight_BCT * shift_BCT * np.divide(power_BC1, left_BC1, out=np.zeros_like(left_BC1), where=left_BC1 > 0)
+    moved_BCT = np.minimum(size_BCT, 1) * shift_BCT
+    asked_BC1, gone_BC1 = ((x * shift_BCT).sum(axis=2, keepdims=True) for x in (shift_BCT, moved_BCT))
+    return moved_BCT * np.divide(asked_BC1, gone_BC1, out=np.zeros_like(gone_BC1), where=gone_BC1 > 0)
 
 
 def _zeros_lowest(scores_BCT: NDArray, zero_BCT: NDArray[np.bool_]) -> NDArray[np.float64]:
