@@ -213,6 +213,7 @@ def test_quantiles_are_monotone_for_any_numbers():
     some = back.max(2) > 0
     assert some.mean() > 0.9
     np.testing.assert_allclose(back.mean(2)[some], level[some], rtol=1e-4)
+    assert (np.diff(scaler._sorted_values(numbers.astype(float)), axis=2) >= 0).all()
     # None may repeat another, so that those that do change places with others as large but for a little.
     numbers[:, scaler.layout["repeats"]] = -20
     in_order = np.take_along_axis(scaler.inverse(scores, numbers), scores.argsort(axis=2), axis=2)
