@@ -1,6 +1,6 @@
 """Blocks, masks, rotary positions and the cache, against attention written out; the temporal prior made of them.
 
-The prior's density and draws are compared with the mixture of Gaussians that it states.
+The prior's density and draws are compared with the mixtures of Gaussians that it states.
 """
 
 import math
@@ -9,14 +9,15 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.distributions import Categorical, MixtureSameFamily, Normal
 from torch.nn import functional as F
 
 from ttsgan.config import DaysConfig
 from ttsgan.models import days
-from ttsgan.models.days import LARGEST, DaysPrior, traces
+from ttsgan.models.days import DaysPrior, traces, usual_values
 from ttsgan.models.layers import Block, KeyValueCache, causal_mask, rotary_turns, rotate
 from ttsgan.models.patching import num_tokens, patchify, unpatchify
+from ttsgan.models.values import LARGEST
 
 CPU = torch.device("cpu")
 F_, H, Z = 13, 5, 4
@@ -168,12 +169,12 @@ def test_padding_of_a_mask_is_false():
 def days_prior(points=3, mixtures=4, seed=0, week=7, **config) -> DaysPrior:
     """A prior whose law is far from its start: weights drawn at random."""
     torch.manual_seed(seed)
-    settings = DaysConfig(**{"width": 16, "depth": 2, "heads": 2, "memory": 5, "mixtures": mixtures, **config})
-    prior = DaysPrior(settings, points, F_, H + Z, week).eval()
+    sizes = {"width": 16, "depth": 2, "heads": 2, "memory": 5, "value_width": 8}
+    prior = DaysPrior(DaysConfig(**{**sizes, "mixtures": mixtures, **config}), points, F_, H + Z, week).eval()
     with torch.no_grad():
-        prior.head.weight.normal_(std=0.1)
-        prior.whitening.normal_(std=0.5)
-        prior.base_log_scale.normal_(std=0.3)
+        prior.values.head.weight.normal_(std=0.1)
+        prior.values.base_log_scale.normal_(std=0.3)
+        prior.values.skips.normal_(std=0.05)
     return prior
 
 
@@ -188,26 +189,43 @@ def day_inputs(batch=4, tokens=12, points=3, seed=1):
 
 
 @pytest.mark.parametrize(("points", "mixtures"), [(3, 4), (1, 2), (6, 1)])
-def test_density_is_the_mixture_of_gaussians(points, mixtures):
+def test_density_is_that_of_mixtures_of_gaussians_value_by_value(points, mixtures):
     prior = days_prior(points, mixtures).double()
     residual, *given = (t.double() for t in day_inputs(points=points))
     law = prior(residual, *given)
-    law = type(law)(*(t.double() for t in law))
-    lower = prior.whitening.double().tril(-1) + torch.eye(points, dtype=torch.float64)
-    colour = torch.linalg.inv(lower)
-    scale = torch.diag_embed(law.log_scale.exp())
-    factor = scale @ colour
-    wanted = MixtureSameFamily(
-        Categorical(logits=law.log_weight), MultivariateNormal(law.mean, covariance_matrix=factor @ factor.mT)
-    ).log_prob(residual)
-    torch.testing.assert_close(prior.log_likelihood(law, residual).double(), wanted, atol=1e-4, rtol=1e-5)
+    log_weight, mean, log_scale = (t.double() for t in law)
+    wanted = MixtureSameFamily(Categorical(logits=log_weight), Normal(mean, log_scale.exp())).log_prob(residual)
+    torch.testing.assert_close(law.log_likelihood(residual).double(), wanted.sum(-1), atol=1e-4, rtol=1e-5)
+
+
+def test_density_of_a_day_is_one_in_all():
+    """Over a grid of whole days: the laws of the values of a day, one given the other, make one density."""
+    prior = days_prior(points=2)
+    at = torch.linspace(-9, 9, 181)
+    grid = torch.stack(torch.meshgrid(at, at, indexing="ij"), dim=-1).flatten(0, 1)
+    _, *given = day_inputs(batch=1, tokens=1, points=2)
+    law = prior(grid[:, None], *(t.expand(len(grid), *t.shape[1:]) for t in given))
+    total = law.log_likelihood(grid[:, None]).double().exp().sum() * (at[1] - at[0]).double() ** 2
+    torch.testing.assert_close(total.item(), 1.0, atol=0.01, rtol=0)
 
 
 def test_law_starts_as_a_mixture_of_wide_and_narrow():
     prior = DaysPrior(DaysConfig(width=16, heads=2, mixtures=3), 2, F_, H + Z, 7).eval()
     law = prior(*day_inputs(points=2))
-    torch.testing.assert_close(law.log_weight.exp(), torch.full_like(law.log_weight, 1 / 3), atol=0.05, rtol=0)
-    torch.testing.assert_close(law.log_scale[0, 0, :, 0], torch.tensor([-0.5, 0.0, 0.5]), atol=0.1, rtol=0)
+    torch.testing.assert_close(law.log_weight.exp(), torch.full_like(law.log_weight, 1 / 3), atol=0.15, rtol=0)
+    torch.testing.assert_close(law.log_scale.mean((0, 1, 2)), torch.tensor([-0.7, -0.2, 0.3]), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_a_value_says_something_of_those_after_it_in_its_day_only(changed):
+    prior = days_prior()
+    residual, *given = day_inputs()
+    other = residual.clone()
+    other[:, 6, changed] += 3
+    for one, two in zip(prior(residual, *given), prior(other, *given), strict=True):
+        assert torch.equal(one[:, :6], two[:, :6])
+        same = (one[:, 6] == two[:, 6]).all(-1).all(0)
+        assert same.tolist() == [p <= changed for p in range(3)]
 
 
 @pytest.mark.parametrize("changed", [0, 4, 11])
@@ -219,7 +237,8 @@ def test_a_day_says_nothing_of_itself_or_the_past(changed):
     other[:, changed] += 3
     after = prior(other, *given)
     for one, two in zip(before, after, strict=True):
-        assert torch.equal(one[:, : changed + 1], two[:, : changed + 1])
+        assert torch.equal(one[:, :changed], two[:, :changed])
+        assert torch.equal(one[:, changed, 0], two[:, changed, 0])
     if changed < 11:
         assert not torch.allclose(before.mean[:, changed + 1], after.mean[:, changed + 1])
 
@@ -232,11 +251,13 @@ def test_reach_is_memory_and_week_where_nothing_leaves_traces(monkeypatch):
     other[:, 3] += 3
 
     def moved():
-        gone = prior(residual, *given).mean - prior(other, *given).mean
-        return torch.nonzero(gone.abs().sum((0, 2, 3)) > 1e-6)[:, 0].tolist()
+        # The first value of each day: others are told of those before them in the day.
+        gone = (prior(residual, *given).mean - prior(other, *given).mean)[:, :, 0]
+        return torch.nonzero(gone.abs().sum((0, 2)) > 1e-6)[:, 0].tolist()
 
     assert moved() == list(range(4, 16))
-    monkeypatch.setattr(days, "traces", lambda x, week: x.new_zeros(*x.shape[:2], 3 * x.shape[2]))
+    monkeypatch.setattr(days, "traces", lambda x, week: [torch.zeros_like(x)] * 3)
+    monkeypatch.setattr(days, "usual_values", lambda x, week: [torch.zeros_like(x)] * 3)
     assert moved() == [4, 5, 10, 11]
 
 
@@ -244,7 +265,7 @@ def test_traces_by_hand():
     """One day of 1 (size 1 - .7) and nothing but zeros (size -.7) after it, in weeks of two tokens."""
     x = torch.zeros(1, 5, 1)
     x[0, 0] = 1
-    same, mean, size = traces(x, week=2)[0].T
+    same, mean, size = (trace[0, :, 0] for trace in traces(x, week=2))
     rate = 1 - 0.5 ** (1 / 8)
     torch.testing.assert_close(same, torch.tensor([0, 0, 0.2, 0, 0.16]))
     torch.testing.assert_close(mean, torch.tensor([0.0] + [rate * (1 - rate) ** k for k in range(4)]))
@@ -254,15 +275,45 @@ def test_traces_by_hand():
     torch.testing.assert_close(size, torch.tensor(wanted))
 
 
+def test_usual_values_are_those_of_their_rank_in_the_weeks_before():
+    """Against sorting by hand: of 8 values in weeks of two tokens, ranks .15, .5 and .85 of 7, rounded."""
+    x = torch.randn(2, 12, 3, generator=torch.Generator().manual_seed(0))
+    usual = usual_values(x, week=2)
+    assert all(not u[:, 0].any() for u in usual)
+    for n, count in ((1, 1), (4, 4), (8, 8), (11, 8)):
+        rising = x[:, n - count : n].sort(dim=1).values
+        for u, share in zip(usual, (0.15, 0.5, 0.85), strict=True):
+            assert torch.equal(u[:, n], rising[:, round(share * (count - 1))])
+
+
+def test_traces_and_usual_values_are_the_same_token_by_token():
+    residual, regular, *_ = day_inputs(tokens=20)
+    left = days._Traces(residual[:, 0] * 0, week=2)
+    at_once = *traces(residual, 2), *usual_values(residual + regular, 2)
+    for n in range(20):
+        for one, other in zip(at_once, (*left.of(n), *left.usual(n)), strict=True):
+            torch.testing.assert_close(one[:, n], other)
+        left.leave(n, residual[:, n], regular[:, n])
+
+
 def test_a_component_takes_its_share_of_what_is_regular():
     prior, (residual, regular, *given) = days_prior(), day_inputs()
     moved = torch.zeros_like(regular)
     moved[:, -1] = 2.0
     with torch.no_grad():
-        prior.embed.weight[:, 9:12] = 0  # the network is not told; what is left is the direct way
+        # The networks are not told; what is left is the direct way, beside usual values too: these are given above it.
+        prior.embed.weight[:, 9:12] = prior.embed.weight[:, 21:30] = 0
+        prior.values.from_features.weight[:, [days.REGULAR, 7, 8, 9]] = 0
         one, two = prior(residual, regular, *given), prior(residual, regular + moved, *given)
-    torch.testing.assert_close(two.mean[:, -1] - one.mean[:, -1], -2 * prior.irregular.expand(4, -1, -1))
+    share = prior.values.skips[days.REGULAR] - prior.values.skips[7:].sum(0)
+    torch.testing.assert_close(two.mean[:, -1] - one.mean[:, -1], 2 * share.expand(4, 3, -1))
     torch.testing.assert_close(two.mean[:, :-1], one.mean[:, :-1])
+
+
+def test_components_start_with_shares_of_what_is_regular_alone():
+    skips = DaysPrior(DaysConfig(width=16, heads=2, mixtures=3), 2, F_, H + Z, 7).values.skips
+    torch.testing.assert_close(skips[days.REGULAR], torch.tensor([0.1, -0.25, -0.6]))
+    assert not skips[[f for f in range(days.TOLD) if f != days.REGULAR]].any()
 
 
 def test_same_seed_same_draw_and_no_other():
@@ -275,25 +326,18 @@ def test_same_seed_same_draw_and_no_other():
 
 
 def test_draws_follow_the_law():
-    """Days drawn step by step, put through the law of `forward`: uniform in every coordinate (KS), whitened.
-
-    Given the earlier coordinates of its day, each one's law is a mixture of Gaussians; its distribution function at the
-    drawn value must be uniform, for every day and coordinate.
-    """
-    prior, points = days_prior(points=2, mixtures=3), 2
+    """Days drawn value by value, put through the law of `forward`: uniform for every day and value (KS)."""
+    prior, points = days_prior(points=3, mixtures=3), 3
     _, *given = day_inputs(batch=500, tokens=9, points=points)
     drawn = prior.sample(*given, torch.Generator().manual_seed(0))
     assert drawn.abs().max() < LARGEST
-    law = prior(drawn, *given)
-    lower = prior.whitening.tril(-1) + torch.eye(points)
-    z = torch.einsum("kij,bnkj->bnki", lower, (drawn[:, :, None] - law.mean) * (-law.log_scale).exp())
-    log_weight = law.log_weight
+    log_weight, mean, log_scale = prior(drawn, *given)
+    z = (drawn[..., None] - mean) * (-log_scale).exp()
+    below = (torch.special.ndtr(z) * log_weight.exp()).sum(-1)
     for i in range(points):
-        below = (torch.special.ndtr(z[..., i]) * log_weight.softmax(-1)).sum(-1)
-        assert stats.kstest(below.flatten().detach(), "uniform").pvalue > 1e-3, i
+        assert stats.kstest(below[..., i].flatten().detach(), "uniform").pvalue > 1e-3, i
         for day in (0, 4, 8):
-            assert stats.kstest(below[:, day].detach(), "uniform").pvalue > 1e-4, (i, day)
-        log_weight = log_weight - 0.5 * z[..., i] ** 2 - law.log_scale[..., i]
+            assert stats.kstest(below[:, day, i].detach(), "uniform").pvalue > 1e-4, (i, day)
 
 
 def test_a_single_gaussian_draw_has_standard_residuals():
@@ -301,13 +345,12 @@ def test_a_single_gaussian_draw_has_standard_residuals():
     _, *given = day_inputs(batch=300, tokens=10, points=4)
     drawn = prior.sample(*given, torch.Generator().manual_seed(2))
     law = prior(drawn, *given)
-    z = torch.einsum("kij,bnkj->bnki", prior._whitening(), (drawn[:, :, None] - law.mean) * (-law.log_scale).exp())
-    z = z.flatten(0, 2)
+    z = ((drawn[..., None] - law.mean) * (-law.log_scale).exp())[..., 0].flatten(0, 1)
     assert z.mean(0).abs().max() < 0.08
     torch.testing.assert_close(torch.cov(z.T), torch.eye(4), atol=0.08, rtol=0)
 
 
 def test_a_runaway_chain_is_held():
     prior, (_, *given) = days_prior(), day_inputs()
-    nn.init.constant_(prior.head.bias, 50.0)
+    nn.init.constant_(prior.values.head.bias, 50.0)
     assert prior.sample(*given, torch.Generator()).abs().max() == LARGEST

@@ -214,7 +214,7 @@ def test_days_loss_is_per_value_of_observed_days(trainer, small):
     value, _ = phases.days_loss(networks, small.data, rows, cond, None)
     static = torch.cat([networks.standard_numbers(small.data.numbers[rows]), cond], dim=1)
     law = networks.days(small.data.residual[rows], small.data.regular[rows], small.data.calendar_of(rows), static)
-    density = networks.days.log_likelihood(law, small.data.residual[rows])
+    density = law.log_likelihood(small.data.residual[rows])
     seen = small.data.observed[rows].float().mean(-1) >= 0.5
     assert not seen.all()
     torch.testing.assert_close(value, -density[seen].mean() / 6)
@@ -244,7 +244,7 @@ def test_days_loss_of_a_crop_is_that_of_series_that_begin_and_end_there(trainer,
         residual = small.data.residual[i : i + 1, part]
         law = networks.days(residual, small.data.regular[i : i + 1, part], calendar[i : i + 1, part], static[i : i + 1])
         seen = small.data.observed[i, part].float().mean(-1) >= 0.5
-        total -= networks.days.log_likelihood(law, residual)[0, seen].sum()
+        total -= law.log_likelihood(residual)[0, seen].sum()
         count += int(seen.sum())
     torch.testing.assert_close(value, total / count / 6)
 
@@ -252,14 +252,14 @@ def test_days_loss_of_a_crop_is_that_of_series_that_begin_and_end_there(trainer,
 def test_days_density_keeps_its_precision_in_bf16(trainer, small):
     """The density under autocast is that of the same law in float32, to the last digits."""
     networks = trainer().state.networks.eval()
-    nn.init.normal_(networks.days.whitening, std=0.5)
+    nn.init.normal_(networks.days.values.head.weight, std=0.5)
     rows, cond = torch.arange(32), torch.zeros(32, 4)
     static = torch.cat([networks.standard_numbers(small.data.numbers[rows]), cond], dim=1)
     with torch.no_grad(), step.autocast(torch.bfloat16, torch.device("cpu")):
         law = networks.days(small.data.residual[rows], small.data.regular[rows], small.data.calendar_of(rows), static)
-        low = networks.days.log_likelihood(law, small.data.residual[rows])
+        low = law.log_likelihood(small.data.residual[rows])
     with torch.no_grad():
-        high = networks.days.log_likelihood(law, small.data.residual[rows])
+        high = law.log_likelihood(small.data.residual[rows])
     assert low.dtype == torch.float32
     torch.testing.assert_close(low, high)
 

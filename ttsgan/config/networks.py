@@ -69,8 +69,10 @@ class DaysConfig:
     """Tokens (days) that attention looks back."""
     crop: int = 122
     """Tokens (days) in a row, from a random one on, that a training step sees of each series."""
-    mixtures: int = 24
-    """Full-covariance Gaussians in the mixture that a day is drawn from."""
+    mixtures: int = 8
+    """Gaussians in the mixture that each value of a day is drawn from."""
+    value_width: int = 48
+    """Width of the network that gives the law of a value, given the values before it in its day."""
     dropout: float = 0.1
     """Dropout share inside the blocks."""
     jitter: float = 1.5
@@ -86,6 +88,7 @@ class DaysConfig:
         require(self.memory >= 1, "days.memory", self.memory, "1 or more")
         require(self.crop >= 1, "days.crop", self.crop, "1 or more")
         require(self.mixtures >= 1, "days.mixtures", self.mixtures, "1 or more")
+        require(self.value_width >= 1, "days.value_width", self.value_width, "1 or more")
         require(0 <= self.dropout < 1, "days.dropout", self.dropout, "0 to below 1")
         require(self.jitter >= 0, "days.jitter", self.jitter, "0 or more")
         require(0 <= self.last_dropout < 1, "days.last_dropout", self.last_dropout, "0 to below 1")

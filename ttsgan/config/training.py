@@ -36,11 +36,11 @@ class LossConfig:
 class TrainingConfig:
     """Length, batches, rates, precision and alarms of training."""
 
-    max_series: int = 13_000
+    max_series: int = 26_000
     """Series seen in all, over the three stages of training; of the temporal prior's, ``days.crop`` tokens each."""
-    encoder_share: float = 0.1
+    encoder_share: float = 0.05
     """Share of ``max_series`` spent on the encoder."""
-    days_share: float = 0.84
+    days_share: float = 0.92
     """Share of ``max_series`` spent on the temporal prior; the rest trains the generator and discriminator."""
     batch_size: int = 8
     """Series per optimizer step, over all workers."""

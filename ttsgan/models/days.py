@@ -1,18 +1,15 @@
 """The temporal prior: a causal transformer that writes a year day by day, trained by likelihood.
 
-Given the days before, the calendar, the household numbers and the condition, the next day is drawn from a mixture of
-Gaussians. Means, scales and weights come from the network; each component's correlation within the day is one matrix
-for all days, so that the head stays small and few households suffice to learn it.
+Given the days before, the calendar, the household numbers and the condition, the values of the next day are drawn one
+after the other (`ttsgan.models.values`).
 
 The prior writes residuals: what is left of scores without what the household regularly does. Some days are nothing of
 the kind, such as those of an empty home. So each component takes away a share of its own of what is regular, and the
-network is told what that is. Of days that attention does not reach it is told `traces`.
+network is told what that is. Of days that attention does not reach it is told `traces`, and of each slot its `usual`
+values: a base load moves slowly, and the next value is near it or far above.
 
-Axis letters: B series, N tokens (days), P values of a token, F features, S static inputs, K mixture components.
+Axis letters: B series, N tokens (days), P values of a token, F calendar features, S static inputs.
 """
-
-import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +17,7 @@ from torch.nn import functional as F
 
 from ttsgan.config import DaysConfig
 from ttsgan.models.layers import Block, KeyValueCache, causal_mask
+from ttsgan.models.values import DayLaw, ValueLaws
 
 WEEKLY = 0.2
 """Weight of the last token of the same weekday in its trace."""
@@ -29,16 +27,14 @@ MEAN_SIZE = 0.7
 """Size of a residual, about: what is taken from it before it leaves a trace."""
 IRREGULAR = -0.1, 0.6
 """Shares of what is regular that the first and the last component take away at the start of training."""
-LARGEST = 8.0
-"""Residuals are drawn within so many standard deviations, so that a long chain cannot run away."""
-
-
-class DayLaw(NamedTuple):
-    """Law of the next token: log weights (B, N, K), means and log scales (B, N, K, P)."""
-
-    log_weight: Tensor
-    mean: Tensor
-    log_scale: Tensor
+USUAL = 0.15, 0.5, 0.85
+"""Shares of the values of a slot in the weeks before that lie below its usual ones."""
+USUAL_WEEKS = 4
+"""Weeks that usual values are taken of."""
+TOLD = 7 + len(USUAL)
+"""What is told of each value of a day."""
+REGULAR = 3
+"""Which of these is what is regular."""
 
 
 class DaysPrior(nn.Module):
@@ -60,32 +56,15 @@ class DaysPrior(nn.Module):
     def __init__(self, config: DaysConfig, points: int, num_features: int, num_static: int, week: int) -> None:
         super().__init__()
         self.config, self.points, self.week = config, points, week
-        self.embed = nn.Linear(7 * points + num_features, config.width)
+        self.embed = nn.Linear(TOLD * points + num_features, config.width)
         self.static = nn.Sequential(
             nn.Linear(num_static, config.width), nn.GELU(), nn.Linear(config.width, config.width)
         )
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, config.mixtures * (1 + 2 * points))
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
-        # Components must differ at the start, or they stay one.
-        spread = torch.linspace(-0.5, 0.5, config.mixtures) if config.mixtures > 1 else torch.zeros(1)
-        self.base_log_scale = nn.Parameter(spread[:, None].repeat(1, points))
-        self.whitening = nn.Parameter(torch.zeros(config.mixtures, points, points))
-        self.irregular = nn.Parameter(torch.linspace(*IRREGULAR, config.mixtures)[:, None].repeat(1, points))
-
-    def _law(self, hidden_BND: Tensor, regular_BNP: Tensor, dropout: float = 0.0) -> DayLaw:
-        out = self.head(F.dropout(self.norm(hidden_BND), dropout, self.training)).float()
-        k, p = self.config.mixtures, self.points
-        weight, mean, scale = out.split([k, k * p, k * p], dim=-1)
-        log_scale = scale.unflatten(-1, (k, p)) + self.base_log_scale
-        mean = mean.unflatten(-1, (k, p)) - self.irregular * regular_BNP[:, :, None]
-        return DayLaw(weight.log_softmax(-1), mean, log_scale.clamp(-6.0, 3.0))
-
-    def _whitening(self) -> Tensor:
-        """Return unit lower triangular matrices (K, P, P) that decorrelate the values of a day."""
-        return self.whitening.tril(-1) + torch.eye(self.points, device=self.whitening.device)
+        skips = torch.zeros(TOLD, config.mixtures)
+        skips[REGULAR] = -torch.linspace(*IRREGULAR, config.mixtures)
+        self.values = ValueLaws(config, points, skips)
 
     def forward(
         self,
@@ -95,7 +74,7 @@ class DaysPrior(nn.Module):
         static_BS: Tensor,
         last_dropout: float = 0.0,
     ) -> DayLaw:
-        """Return the law of every token given the tokens before it; in training with dropout before the last layer.
+        """Return the law of every value given the tokens before it and the values before it in its own token.
 
         Parameters
         ----------
@@ -104,24 +83,18 @@ class DaysPrior(nn.Module):
         calendar_BNF : Tensor (B, N, F)
         static_BS : Tensor (B, S)
         last_dropout : float
+            Share of the hidden state of a day that the law of its values is not told in training.
         """
         before = _shift(residual_BNP, 1), _shift(residual_BNP + regular_BNP, 1), _shift(residual_BNP, self.week)
-        left = traces(residual_BNP, self.week)
-        x_BND = self.embed(torch.cat([*before, regular_BNP, left, calendar_BNF], dim=-1))
+        usual = (u - regular_BNP for u in usual_values(residual_BNP + regular_BNP, self.week))
+        told = *before, regular_BNP, *traces(residual_BNP, self.week), *usual
+        x_BND = self.embed(torch.cat([*told, calendar_BNF], dim=-1))
         x_BND = x_BND + self.static(static_BS)[:, None]
         mask = causal_mask(x_BND.shape[1], self.config.memory, x_BND.device)
         for block in self.blocks:
             x_BND = block(x_BND, mask)
-        return self._law(x_BND, regular_BNP, last_dropout)
-
-    def log_likelihood(self, law: DayLaw, residual_BNP: Tensor) -> Tensor:
-        """Return the log density (B, N) of tokens under ``law``, in nats; in single precision, whatever is set."""
-        scaled = (residual_BNP.float()[:, :, None] - law.mean) * torch.exp(-law.log_scale)
-        with torch.autocast(scaled.device.type, enabled=False):
-            white = torch.einsum("kij,bnkj->bnki", self._whitening(), scaled)
-            size = torch.linalg.vecdot(white, white)
-        log_density = -0.5 * size - law.log_scale.sum(-1) - 0.5 * self.points * math.log(2 * math.pi)
-        return torch.logsumexp(law.log_weight + log_density, dim=-1)
+        hidden_BND = F.dropout(self.norm(x_BND), last_dropout, self.training)
+        return self.values(hidden_BND, torch.stack(told, dim=-1), residual_BNP)
 
     @torch.no_grad()
     def sample(
@@ -130,35 +103,26 @@ class DaysPrior(nn.Module):
         """Draw residual tokens (B, N, P), one after the other, from ``generator``, which lives on the CPU."""
         (batch, tokens, points), device = regular_BNP.shape, regular_BNP.device
         static = self.static(static_BS)[:, None]
-        colour = torch.linalg.solve_triangular(
-            self._whitening(), torch.eye(points, device=device).expand_as(self.whitening), upper=False
-        )
         out = torch.zeros(batch, tokens, points, device=device)
         caches = [KeyValueCache(min(self.config.memory, tokens)) for _ in self.blocks]
-        rows = torch.arange(batch, device=device)
         nothing = torch.zeros(batch, points, device=device)
         left = _Traces(nothing, self.week)
         for n in range(tokens):
             before = out[:, n - 1] if n >= 1 else nothing
             scores_before = before + regular_BNP[:, n - 1] if n >= 1 else nothing
             week_before = out[:, n - self.week] if n >= self.week else nothing
-            told = before, scores_before, week_before, regular_BNP[:, n], left.of(n), calendar_BNF[:, n]
-            x = self.embed(torch.cat(told, dim=-1))[:, None] + static
+            usual = (u - regular_BNP[:, n] for u in left.usual(n))
+            told = before, scores_before, week_before, regular_BNP[:, n], *left.of(n), *usual
+            x_B1D = self.embed(torch.cat([*told, calendar_BNF[:, n]], dim=-1))[:, None] + static
             for block, cache in zip(self.blocks, caches, strict=True):
-                x = block.step(x, n, cache)
-            law = self._law(x, regular_BNP[:, n : n + 1])
-            uniform = torch.rand(batch, 1, generator=generator).to(device)
-            pick = (law.log_weight[:, 0].exp().cumsum(-1) < uniform).sum(-1).clamp(max=self.config.mixtures - 1)
-            normal = torch.randn(batch, points, generator=generator).to(device)
-            shape = torch.einsum("bij,bj->bi", colour[pick], normal)
-            drawn = law.mean[rows, 0, pick] + law.log_scale[rows, 0, pick].exp() * shape
-            out[:, n] = drawn.clamp(-LARGEST, LARGEST)
-            left.leave(n, out[:, n])
+                x_B1D = block.step(x_B1D, n, cache)
+            out[:, n] = self.values.sample(self.norm(x_B1D)[:, 0], torch.stack(told, dim=-1), generator)
+            left.leave(n, out[:, n], regular_BNP[:, n])
         return out
 
 
-def traces(residual_BNP: Tensor, week: int) -> Tensor:
-    """Return what all tokens before each have left, shape (B, N, 3 P): weighted means, 0 of those before the first.
+def traces(residual_BNP: Tensor, week: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what all tokens before each have left, each (B, N, P): weighted means, 0 of those before the first.
 
     One of the tokens of the same weekday, one of all tokens, and one of their size; ``week`` is tokens in a week.
     """
@@ -169,7 +133,26 @@ def traces(residual_BNP: Tensor, week: int) -> Tensor:
     same_NN = (lag_NN > 0) & (lag_NN % week == 0)
     weekly_NN = torch.where(same_NN, WEEKLY * (1 - WEEKLY) ** (lag_NN / week - 1), 0.0)
     sizes_BNP = residual_BNP.abs() - MEAN_SIZE
-    return torch.cat([weekly_NN @ residual_BNP, daily_NN @ residual_BNP, daily_NN @ sizes_BNP], dim=-1)
+    return weekly_NN @ residual_BNP, daily_NN @ residual_BNP, daily_NN @ sizes_BNP
+
+
+def usual_values(scores_BNP: Tensor, week: int) -> tuple[Tensor, ...]:
+    """Return, for each share of `USUAL`, the value of that rank in the tokens of the weeks before each (B, N, P).
+
+    0 for the first token, which has none before it.
+    """
+    window, at_N = USUAL_WEEKS * week, torch.arange(scores_BNP.shape[1], device=scores_BNP.device)
+    before_BNP = F.pad(scores_BNP[:, :-1], (0, 0, window, 0), value=torch.inf)
+    return _of_ranks(before_BNP.unfold(1, window, 1), at_N.clamp(max=window))
+
+
+def _of_ranks(window_BNPW: Tensor, count_N: Tensor) -> tuple[Tensor, ...]:
+    """Return the values (B, N, P) at the shares of `USUAL` of the finite ones in each window, ``count_N`` of them."""
+    shares = torch.tensor(USUAL, device=count_N.device)
+    rank_NQ = ((count_N[:, None] - 1).clamp(min=0) * shares).round().long()
+    rising_BNPW = window_BNPW.sort(dim=-1).values
+    usual_BNPQ = rising_BNPW.gather(-1, rank_NQ[:, None].expand(*rising_BNPW.shape[:3], -1))
+    return usual_BNPQ.where(count_N[:, None, None] > 0, 0.0).unbind(-1)
 
 
 class _Traces:
@@ -178,17 +161,25 @@ class _Traces:
     def __init__(self, nothing_BP: Tensor, week: int) -> None:
         self.weekdays, self.mean, self.size = [nothing_BP] * week, nothing_BP, nothing_BP
         self.week, self.rate = week, _rate(week)
+        self.lately_BPW = nothing_BP.new_full((*nothing_BP.shape, USUAL_WEEKS * week), torch.inf)
 
-    def of(self, n: int) -> Tensor:
-        """Return what the tokens before token ``n`` have left (B, 3 P)."""
-        return torch.cat([self.weekdays[n % self.week], self.mean, self.size], dim=-1)
+    def of(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the `traces` of the tokens before token ``n``, each (B, P)."""
+        return self.weekdays[n % self.week], self.mean, self.size
 
-    def leave(self, n: int, token_BP: Tensor) -> None:
+    def usual(self, n: int) -> tuple[Tensor, ...]:
+        """Return the `usual_values` before token ``n``, each (B, P)."""
+        window = self.lately_BPW.shape[-1]
+        count_1 = torch.full((1,), min(n, window), device=self.lately_BPW.device)
+        return tuple(usual[:, 0] for usual in _of_ranks(self.lately_BPW[:, None], count_1))
+
+    def leave(self, n: int, token_BP: Tensor, regular_BP: Tensor) -> None:
         """Let token ``n`` leave its traces."""
         day = n % self.week
         self.weekdays[day] = torch.lerp(self.weekdays[day], token_BP, WEEKLY)
         self.mean = torch.lerp(self.mean, token_BP, self.rate)
         self.size = torch.lerp(self.size, token_BP.abs() - MEAN_SIZE, self.rate)
+        self.lately_BPW[..., n % self.lately_BPW.shape[-1]] = token_BP + regular_BP
 
 
 def _rate(week: int) -> float:

@@ -83,7 +83,7 @@ def days_loss(
     *given, observed = days
     law = networks.days(*given, torch.cat([numbers, cond_BZ], dim=-1), last_dropout)
     weight = (observed.float().mean(-1) >= 0.5).float()
-    log_density = networks.days.log_likelihood(law, given[0])
+    log_density = law.log_likelihood(given[0])
     return -(log_density * weight).sum() / mean_over(weight.sum()).clamp(min=1) / data.shape.points, {}
 
 

@@ -1,0 +1,98 @@
+"""The law of each value of a day, given the hidden state of the day and the values before it in the day.
+
+A day of a household is many small decisions: whether this slot stands at the base load or not says little of the next.
+A mixture of whole days would need a component for every combination. So the values of a day are drawn one after the
+other, each from a mixture of Gaussians in one dimension, by one small network that all slots share.
+
+Axis letters: B series, N tokens (days), P values of a token, D width, F features, E value width, K components.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ttsgan.config import DaysConfig
+
+NARROW, WIDE = -0.7, 0.3
+"""Log scales of the first and the last component at the start: they must differ, or they stay one."""
+LARGEST = 8.0
+"""Values are drawn within so many standard deviations, so that a long chain cannot run away."""
+
+
+class DayLaw(NamedTuple):
+    """Law of each value given those before it: log weights, means and log scales, each (B, N, P, K)."""
+
+    log_weight: Tensor
+    mean: Tensor
+    log_scale: Tensor
+
+    def log_likelihood(self, values_BNP: Tensor) -> Tensor:
+        """Return the log density (B, N) of whole tokens, in nats; in single precision, whatever is set."""
+        with torch.autocast(values_BNP.device.type, enabled=False):
+            scaled = (values_BNP.float()[..., None] - self.mean) * torch.exp(-self.log_scale)
+            each = torch.logsumexp(self.log_weight - 0.5 * scaled.square() - self.log_scale, dim=-1)
+        return each.sum(-1) - 0.5 * values_BNP.shape[-1] * math.log(2 * math.pi)
+
+
+class ValueLaws(nn.Module):
+    """Gives the `DayLaw` of tokens, and draws them value by value.
+
+    Parameters
+    ----------
+    config : DaysConfig
+    points : int
+        Values P of a token.
+    skips : Tensor (F, K)
+        Shares of each feature of a value that the means of the components start with.
+    """
+
+    def __init__(self, config: DaysConfig, points: int, skips: Tensor) -> None:
+        super().__init__()
+        self.points, width = points, config.value_width
+        self.from_day = nn.Linear(config.width, points * width)
+        self.from_features = nn.Linear(len(skips), width, bias=False)
+        self.from_before = nn.Parameter(torch.randn(points, points, width) / math.sqrt(points))
+        self.deeper = nn.Linear(width, width)
+        self.head = nn.Linear(width, 3 * config.mixtures)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        self.slot = nn.Parameter(torch.zeros(points, 3 * config.mixtures))
+        spread = torch.linspace(NARROW, WIDE, config.mixtures) if config.mixtures > 1 else torch.zeros(1)
+        self.base_log_scale = nn.Parameter(spread)
+        self.skips = nn.Parameter(skips.clone())
+
+    def _law(self, x: Tensor, features: Tensor, slot: Tensor) -> DayLaw:
+        x = F.gelu(x)
+        x = x + F.gelu(self.deeper(x))
+        weight, mean, log_scale = (self.head(x) + slot).float().chunk(3, dim=-1)
+        with torch.autocast(features.device.type, enabled=False):
+            mean = mean + features.to(self.skips) @ self.skips
+        return DayLaw(weight.log_softmax(-1), mean, (log_scale + self.base_log_scale).clamp(-6.0, 3.0))
+
+    def _inputs(self, hidden: Tensor, features: Tensor) -> Tensor:
+        return self.from_day(hidden).unflatten(-1, (self.points, -1)) + self.from_features(features)
+
+    def forward(self, hidden_BND: Tensor, features_BNPF: Tensor, values_BNP: Tensor) -> DayLaw:
+        """Return the law of every value given the hidden state and the features of its day, and values before it."""
+        before_PPE = self.from_before * torch.ones_like(self.from_before[..., 0]).triu(1)[..., None]
+        before_BNPE = (values_BNP @ before_PPE.flatten(1)).unflatten(-1, (self.points, -1))
+        return self._law(self._inputs(hidden_BND, features_BNPF) + before_BNPE, features_BNPF, self.slot)
+
+    def sample(self, hidden_BD: Tensor, features_BPF: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw tokens (B, P), value after value, from ``generator``, which lives on the CPU."""
+        (batch, device), inputs_BPE = (len(hidden_BD), hidden_BD.device), self._inputs(hidden_BD, features_BPF)
+        uniform = torch.rand(batch, self.points, 1, generator=generator).to(device)
+        normal = torch.randn(batch, self.points, 1, generator=generator).to(device)
+        out = torch.zeros(batch, self.points, device=device)
+        for p in range(self.points):
+            x_BE = inputs_BPE[:, p] + out[:, :p] @ self.from_before[:p, p]
+            law = self._law(x_BE, features_BPF[:, p], self.slot[p])
+            below = law.log_weight.exp().cumsum(-1) < uniform[:, p]
+            pick = below.sum(-1, keepdim=True).clamp(max=below.shape[-1] - 1)
+            mean, log_scale = law.mean.gather(-1, pick), law.log_scale.gather(-1, pick)
+            drawn = mean + log_scale.exp() * normal[:, p]
+            out[:, p] = drawn[:, 0].clamp(-LARGEST, LARGEST)
+        return out
