@@ -143,14 +143,13 @@ def usual_values(scores_BNP: Tensor, week: int) -> tuple[Tensor, ...]:
     """
     window, at_N = USUAL_WEEKS * week, torch.arange(scores_BNP.shape[1], device=scores_BNP.device)
     before_BNP = F.pad(scores_BNP[:, :-1], (0, 0, window, 0), value=torch.inf)
-    return _of_ranks(before_BNP.unfold(1, window, 1), at_N.clamp(max=window))
+    return _of_ranks(before_BNP.unfold(1, window, 1).sort(dim=-1).values, at_N.clamp(max=window))
 
 
-def _of_ranks(window_BNPW: Tensor, count_N: Tensor) -> tuple[Tensor, ...]:
-    """Return the values (B, N, P) at the shares of `USUAL` of the finite ones in each window, ``count_N`` of them."""
+def _of_ranks(rising_BNPW: Tensor, count_N: Tensor) -> tuple[Tensor, ...]:
+    """Return the values (B, N, P) at the shares of `USUAL` among the first ``count_N`` of each sorted window."""
     shares = torch.tensor(USUAL, device=count_N.device)
     rank_NQ = ((count_N[:, None] - 1).clamp(min=0) * shares).round().long()
-    rising_BNPW = window_BNPW.sort(dim=-1).values
     usual_BNPQ = rising_BNPW.gather(-1, rank_NQ[:, None].expand(*rising_BNPW.shape[:3], -1))
     return usual_BNPQ.where(count_N[:, None, None] > 0, 0.0).unbind(-1)
 
@@ -161,7 +160,8 @@ class _Traces:
     def __init__(self, nothing_BP: Tensor, week: int) -> None:
         self.weekdays, self.mean, self.size = [nothing_BP] * week, nothing_BP, nothing_BP
         self.week, self.rate = week, _rate(week)
-        self.lately_BPW = nothing_BP.new_full((*nothing_BP.shape, USUAL_WEEKS * week), torch.inf)
+        self.lately = [torch.full_like(nothing_BP, torch.inf)] * (USUAL_WEEKS * week)
+        self.rising_BPW = torch.stack(self.lately, dim=-1)
 
     def of(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the `traces` of the tokens before token ``n``, each (B, P)."""
@@ -169,9 +169,8 @@ class _Traces:
 
     def usual(self, n: int) -> tuple[Tensor, ...]:
         """Return the `usual_values` before token ``n``, each (B, P)."""
-        window = self.lately_BPW.shape[-1]
-        count_1 = torch.full((1,), min(n, window), device=self.lately_BPW.device)
-        return tuple(usual[:, 0] for usual in _of_ranks(self.lately_BPW[:, None], count_1))
+        count_1 = torch.tensor([min(n, len(self.lately))], device=self.mean.device)
+        return tuple(usual[:, 0] for usual in _of_ranks(self.rising_BPW[:, None], count_1))
 
     def leave(self, n: int, token_BP: Tensor, regular_BP: Tensor) -> None:
         """Let token ``n`` leave its traces."""
@@ -179,7 +178,11 @@ class _Traces:
         self.weekdays[day] = torch.lerp(self.weekdays[day], token_BP, WEEKLY)
         self.mean = torch.lerp(self.mean, token_BP, self.rate)
         self.size = torch.lerp(self.size, token_BP.abs() - MEAN_SIZE, self.rate)
-        self.lately_BPW[..., n % self.lately_BPW.shape[-1]] = token_BP + regular_BP
+        # What falls out of the window is taken from the sorted values, and what comes put among them: no sorting.
+        place, new_BP, rising = n % len(self.lately), token_BP + regular_BP, self.rising_BPW
+        others = rising[..., 1:].where(rising[..., :-1] >= self.lately[place][..., None], rising[..., :-1])
+        low, high = F.pad(others, (1, 0), value=-torch.inf), F.pad(others, (0, 1), value=torch.inf)
+        self.rising_BPW, self.lately[place] = new_BP[..., None].clamp(low, high), new_BP
 
 
 def _rate(week: int) -> float:
