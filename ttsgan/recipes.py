@@ -40,7 +40,7 @@ def large() -> RunConfig:
     """Return a run for a node with four GPUs and tens of thousands of households.
 
     On 5,000 households the prior's validation loss is least after 150,000 series: ``training.max_series=400000``, three
-    minutes on one H100, is more than enough there (measured with 8 Gaussians a day).
+    minutes on one H100, is more than enough there (measured before the prior drew days value by value).
     """
     return RunConfig(
         recipe="large",
