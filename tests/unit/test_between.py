@@ -92,6 +92,17 @@ def test_pool_follows_the_real_spread(adversarial, small):
     assert 0.5 < losses.diversity(base, small.data.scores) < 2
 
 
+@pytest.mark.parametrize(
+    ("scores", "kept"), [((1.0, 0.96, 0.97), 0.0), ((1.0, 0.96, 0.94), 1.0), ((1.0, 0.9, 1.2), 0.5)]
+)
+def test_a_correction_is_kept_only_where_it_earns_its_place(adversarial, small, scores, kept):
+    made, left = adversarial(), list(scores)
+    figures = between.choose_correction(
+        made.state, small.data, small.scaler, made.runtime, lambda values, starts: left.pop(0)
+    )
+    assert figures["correction"] == kept
+
+
 def test_white_noise_has_no_base_and_trains_to_the_end(trainer):
     made = trainer("generator.noise=white", score=lambda values, starts: 1.0)
     done = made.train()

@@ -32,6 +32,8 @@ POOL_CHUNK, POOL_CHUNKS = 128, 4
 """The pool of prior draws: series drawn together, and how often."""
 CORRECTIONS = (0.0, 0.5, 1.0)
 """Shares of the generator's correction that are tried at the end; the closest to real series is kept."""
+EARNS = 0.05
+"""Share of the score without a correction by which one must be closer to be kept: on so few series less is luck."""
 
 
 @torch.no_grad()
@@ -137,8 +139,9 @@ def choose_correction(
         for share in CORRECTIONS:
             state.average.correction.fill_(share)
             figures[f"score/correction_{share:g}"] = score(*pool_values(state, data, scaler, 256))
-        best = min(CORRECTIONS, key=lambda share: figures[f"score/correction_{share:g}"])
-        chosen.fill_(best)
+        scores = [figures[f"score/correction_{share:g}"] for share in CORRECTIONS]
+        best = min(range(len(scores)), key=scores.__getitem__)
+        chosen.fill_(CORRECTIONS[best] if scores[best] <= (1 - EARNS) * scores[0] else CORRECTIONS[0])
     runtime.broadcast([chosen])
     for networks in (state.networks, state.average):
         networks.correction.copy_(chosen)
