@@ -27,7 +27,7 @@ def quick() -> RunConfig:
 
 
 def base() -> RunConfig:
-    """Return a run for two cores: a larger prior, trained longer; 30 CPU-minutes of training on 100 households."""
+    """Return a run for two cores: a larger prior, trained four times as long."""
     return RunConfig(
         recipe="base",
         days=DaysConfig(width=128, depth=3, memory=60),

@@ -79,8 +79,8 @@ class DaysConfig:
     """Noise on the household numbers in training, in standard deviations, so that no household is learned by heart:
     for a hundred training series. With n its variance is 100 / n of that, as a ridge penalty's weight beside theirs."""
     last_dropout: float = 0.5
-    """Dropout share before the last layer, which gives the law of a day: for a hundred training series. With n its
-    odds are 100 / n of that."""
+    """Dropout share of what the blocks say of a day before the law of its values is made of it: for a hundred training
+    series. With n its odds are 100 / n of that."""
 
     def __post_init__(self) -> None:
         require_width("days", self.width, self.heads)

@@ -5,8 +5,8 @@ after the other (`ttsgan.models.values`).
 
 The prior writes residuals: what is left of scores without what the household regularly does. Some days are nothing of
 the kind, such as those of an empty home. So each component takes away a share of its own of what is regular, and the
-network is told what that is. Of days that attention does not reach it is told `traces`, and of each slot its `usual`
-values: a base load moves slowly, and the next value is near it or far above.
+network is told what that is. Of days that attention does not reach it is told `traces`, and of each slot the
+`usual_values`: a base load moves slowly, and the next value is near it or far above.
 
 Axis letters: B series, N tokens (days), P values of a token, F calendar features, S static inputs.
 """
@@ -32,7 +32,8 @@ USUAL = 0.15, 0.5, 0.85
 USUAL_WEEKS = 4
 """Weeks that usual values are taken of."""
 TOLD = 7 + len(USUAL)
-"""What is told of each value of a day."""
+"""What is told of each value of a day: the day before as residual and as score, the week before, what is regular, three
+`traces`, and the `usual_values`, less what is regular."""
 REGULAR = 3
 """Which of these is what is regular."""
 
@@ -55,7 +56,7 @@ class DaysPrior(nn.Module):
 
     def __init__(self, config: DaysConfig, points: int, num_features: int, num_static: int, week: int) -> None:
         super().__init__()
-        self.config, self.points, self.week = config, points, week
+        self.config, self.week = config, week
         self.embed = nn.Linear(TOLD * points + num_features, config.width)
         self.static = nn.Sequential(
             nn.Linear(num_static, config.width), nn.GELU(), nn.Linear(config.width, config.width)
@@ -155,7 +156,7 @@ def _of_ranks(rising_BNPW: Tensor, count_N: Tensor) -> tuple[Tensor, ...]:
 
 
 class _Traces:
-    """The same, token by token."""
+    """`traces` and `usual_values`, token by token."""
 
     def __init__(self, nothing_BP: Tensor, week: int) -> None:
         self.weekdays, self.mean, self.size = [nothing_BP] * week, nothing_BP, nothing_BP

@@ -31,9 +31,9 @@ GROUPED = 5_000
 POOL_CHUNK, POOL_CHUNKS = 128, 4
 """The pool of prior draws: series drawn together, and how often."""
 CORRECTIONS = (0.0, 0.5, 1.0)
-"""Shares of the generator's correction that are tried at the end; the closest to real series is kept."""
+"""Shares of the generator's correction that are tried at the end, none of it first."""
 EARNS = 0.05
-"""Share of the score without a correction by which one must be closer to be kept: on so few series less is luck."""
+"""Share of the score without a correction by which the best one must be closer to be kept: less is luck."""
 
 
 @torch.no_grad()
@@ -129,7 +129,7 @@ def pool_values(state: TrainState, data: TrainSet, scaler: SeriesScaler, count: 
 def choose_correction(
     state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: Runtime, score: Score | None
 ) -> dict[str, float]:
-    """Keep the share of the correction whose series score closest to real; return every score.
+    """Keep the share of the correction whose series score best, if by `EARNS`, or none of it; return every score.
 
     Rank 0 scores; without ``score``, or with white noise, the whole of what was learned is kept.
     """
@@ -139,9 +139,9 @@ def choose_correction(
         for share in CORRECTIONS:
             state.average.correction.fill_(share)
             figures[f"score/correction_{share:g}"] = score(*pool_values(state, data, scaler, 256))
-        scores = [figures[f"score/correction_{share:g}"] for share in CORRECTIONS]
-        best = min(range(len(scores)), key=scores.__getitem__)
-        chosen.fill_(CORRECTIONS[best] if scores[best] <= (1 - EARNS) * scores[0] else CORRECTIONS[0])
+        scores = dict(zip(CORRECTIONS, figures.values(), strict=True))
+        best, none = min(CORRECTIONS, key=scores.__getitem__), CORRECTIONS[0]
+        chosen.fill_(best if scores[best] <= (1 - EARNS) * scores[none] else none)
     runtime.broadcast([chosen])
     for networks in (state.networks, state.average):
         networks.correction.copy_(chosen)
