@@ -355,5 +355,5 @@ def test_a_single_gaussian_draw_has_standard_residuals():
 
 def test_a_runaway_chain_is_held():
     prior, (_, *given) = days_prior(), day_inputs()
-    nn.init.constant_(prior.values.head.bias, 50.0)
+    nn.init.constant_(prior.values.slot, 50.0)
     assert prior.sample(*given, torch.Generator()).abs().max() == LARGEST

@@ -56,40 +56,45 @@ class ValueLaws(nn.Module):
         self.from_features = nn.Linear(len(skips), width, bias=False)
         self.from_before = nn.Parameter(torch.randn(points, points, width) / math.sqrt(points))
         self.deeper = nn.Linear(width, width)
-        self.head = nn.Linear(width, 3 * config.mixtures)
+        self.head = nn.Linear(width, 3 * config.mixtures, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
         self.slot = nn.Parameter(torch.zeros(points, 3 * config.mixtures))
         spread = torch.linspace(NARROW, WIDE, config.mixtures) if config.mixtures > 1 else torch.zeros(1)
         self.base_log_scale = nn.Parameter(spread)
         self.skips = nn.Parameter(skips.clone())
 
     def _law(self, x: Tensor, features: Tensor, slot: Tensor) -> DayLaw:
+        """Return the law of values by their hidden states (..., E), features (F, ...) and slot (3 K, ...)."""
         x = F.gelu(x)
         x = x + F.gelu(self.deeper(x))
-        weight, mean, log_scale = (self.head(x) + slot).float().chunk(3, dim=-1)
+        # Components come first in memory: sums over few numbers that lie in a row are slow.
+        out = (self.head.weight @ x.flatten(0, -2).T).unflatten(1, x.shape[:-1])
+        weight, mean, log_scale = (out + slot).float().chunk(3)
         with torch.autocast(features.device.type, enabled=False):
-            mean = mean + features.to(self.skips) @ self.skips
-        return DayLaw(weight.log_softmax(-1), mean, (log_scale + self.base_log_scale).clamp(-6.0, 3.0))
+            mean = mean + (self.skips.T @ features.to(self.skips).flatten(1)).view_as(mean)
+        spread = self.base_log_scale.view(-1, *[1] * (features.ndim - 1))
+        law = weight.log_softmax(0), mean, (log_scale + spread).clamp(-6.0, 3.0)
+        return DayLaw(*(of_component.movedim(0, -1) for of_component in law))
 
     def _inputs(self, hidden: Tensor, features: Tensor) -> Tensor:
-        return self.from_day(hidden).unflatten(-1, (self.points, -1)) + self.from_features(features)
+        return self.from_day(hidden).unflatten(-1, (self.points, -1)) + self.from_features(features.movedim(0, -1))
 
-    def forward(self, hidden_BND: Tensor, features_BNPF: Tensor, values_BNP: Tensor) -> DayLaw:
+    def forward(self, hidden_BND: Tensor, features_FBNP: Tensor, values_BNP: Tensor) -> DayLaw:
         """Return the law of every value given the hidden state and the features of its day, and values before it."""
         before_PPE = self.from_before * torch.ones_like(self.from_before[..., 0]).triu(1)[..., None]
         before_BNPE = (values_BNP @ before_PPE.flatten(1)).unflatten(-1, (self.points, -1))
-        return self._law(self._inputs(hidden_BND, features_BNPF) + before_BNPE, features_BNPF, self.slot)
+        slot = self.slot.T[:, None, None]
+        return self._law(self._inputs(hidden_BND, features_FBNP) + before_BNPE, features_FBNP, slot)
 
-    def sample(self, hidden_BD: Tensor, features_BPF: Tensor, generator: torch.Generator) -> Tensor:
+    def sample(self, hidden_BD: Tensor, features_FBP: Tensor, generator: torch.Generator) -> Tensor:
         """Draw tokens (B, P), value after value, from ``generator``, which lives on the CPU."""
-        (batch, device), inputs_BPE = (len(hidden_BD), hidden_BD.device), self._inputs(hidden_BD, features_BPF)
+        (batch, device), inputs_BPE = (len(hidden_BD), hidden_BD.device), self._inputs(hidden_BD, features_FBP)
         uniform = torch.rand(batch, self.points, 1, generator=generator).to(device)
         normal = torch.randn(batch, self.points, 1, generator=generator).to(device)
         out = torch.zeros(batch, self.points, device=device)
         for p in range(self.points):
             x_BE = inputs_BPE[:, p] + out[:, :p] @ self.from_before[:p, p]
-            law = self._law(x_BE, features_BPF[:, p], self.slot[p])
+            law = self._law(x_BE, features_FBP[..., p], self.slot[p, :, None])
             below = law.log_weight.exp().cumsum(-1) < uniform[:, p]
             pick = below.sum(-1, keepdim=True).clamp(max=below.shape[-1] - 1)
             mean, log_scale = law.mean.gather(-1, pick), law.log_scale.gather(-1, pick)
