@@ -13,8 +13,8 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 from torch.nn import functional as F
 
 from ttsgan.config import DaysConfig
-from ttsgan.models import days
-from ttsgan.models.days import DaysPrior, traces, usual_values
+from ttsgan.models import told
+from ttsgan.models.days import DaysPrior
 from ttsgan.models.layers import Block, KeyValueCache, causal_mask, rotary_turns, rotate
 from ttsgan.models.patching import num_tokens, patchify, unpatchify
 from ttsgan.models.values import LARGEST
@@ -246,6 +246,27 @@ def test_a_day_says_nothing_of_itself_or_the_past(changed):
         assert not torch.allclose(before.mean[:, changed + 1], after.mean[:, changed + 1])
 
 
+def test_law_of_some_tokens_is_told_of_all_before_them():
+    """Without attention, which begins with the first of them, it is that of the whole series."""
+    prior, given = days_prior(), day_inputs(tokens=16)
+    at = torch.tensor([0, 3, 6, 11])[:, None] + torch.arange(5)
+    series = torch.arange(4)[:, None]
+    changed = (given[0].clone(), *given[1:])
+    changed[0][1, :3] += 1
+    changed[0][2, 11:] += 1
+    some, other = prior(*given, at_BN=at), prior(*changed, at_BN=at)
+    for one, two in zip(some, other, strict=True):
+        assert torch.equal(one[[0, 2, 3]], two[[0, 2, 3]])
+        assert not torch.allclose(one[1], two[1])
+    for one, whole in zip(prior(*given, at_BN=torch.arange(16).expand(4, -1)), prior(*given), strict=True):
+        assert torch.equal(one, whole)
+    for block in prior.blocks:
+        for parameter in block.parameters():
+            nn.init.zeros_(parameter)
+    for one, whole in zip(prior(*given, at_BN=at), prior(*given), strict=True):
+        torch.testing.assert_close(one, whole[series, at])
+
+
 def test_reach_is_memory_and_week_where_nothing_leaves_traces(monkeypatch):
     """A day acts on the next ``memory`` days of each block and again a week later, and no further."""
     prior = days_prior(depth=1, memory=2, week=7)
@@ -259,44 +280,9 @@ def test_reach_is_memory_and_week_where_nothing_leaves_traces(monkeypatch):
         return torch.nonzero(gone.abs().sum((0, 2, 3)) > 1e-6)[:, 0].tolist()
 
     assert moved() == list(range(4, 16))
-    monkeypatch.setattr(days, "traces", lambda x, week: [torch.zeros_like(x)] * 3)
-    monkeypatch.setattr(days, "usual_values", lambda x, week: [torch.zeros_like(x)] * 3)
+    monkeypatch.setattr(told, "traces", lambda x, week: [torch.zeros_like(x)] * 7)
+    monkeypatch.setattr(told, "usual_values", lambda x, week: [torch.zeros_like(x)] * 3)
     assert moved() == [4, 5, 10, 11]
-
-
-def test_traces_by_hand():
-    """One day of 1 (size 1 - .7) and nothing but zeros (size -.7) after it, in weeks of two tokens."""
-    x = torch.zeros(1, 5, 1)
-    x[0, 0] = 1
-    same, mean, size = (trace[0, :, 0] for trace in traces(x, week=2))
-    rate = 1 - 0.5 ** (1 / 8)
-    torch.testing.assert_close(same, torch.tensor([0, 0, 0.2, 0, 0.16]))
-    torch.testing.assert_close(mean, torch.tensor([0.0] + [rate * (1 - rate) ** k for k in range(4)]))
-    sizes, wanted = [0.3, -0.7, -0.7, -0.7], [0.0]
-    for one in sizes:
-        wanted.append((1 - rate) * wanted[-1] + rate * one)
-    torch.testing.assert_close(size, torch.tensor(wanted))
-
-
-def test_usual_values_are_those_of_their_rank_in_the_weeks_before():
-    """Against sorting by hand: of 8 values in weeks of two tokens, ranks .15, .5 and .85 of 7, rounded."""
-    x = torch.randn(2, 12, 3, generator=torch.Generator().manual_seed(0))
-    usual = usual_values(x, week=2)
-    assert all(not u[:, 0].any() for u in usual)
-    for n, count in ((1, 1), (4, 4), (8, 8), (11, 8)):
-        rising = x[:, n - count : n].sort(dim=1).values
-        for u, share in zip(usual, (0.15, 0.5, 0.85), strict=True):
-            assert torch.equal(u[:, n], rising[:, round(share * (count - 1))])
-
-
-def test_traces_and_usual_values_are_the_same_token_by_token():
-    residual, regular, *_ = day_inputs(tokens=20)
-    left = days._Traces(residual[:, 0] * 0, week=2)
-    at_once = *traces(residual, 2), *usual_values(residual + regular, 2)
-    for n in range(20):
-        for one, other in zip(at_once, (*left.of(n), *left.usual(n)), strict=True):
-            torch.testing.assert_close(one[:, n], other)
-        left.leave(n, residual[:, n], regular[:, n])
 
 
 def test_a_component_takes_its_share_of_what_is_regular():
@@ -305,18 +291,19 @@ def test_a_component_takes_its_share_of_what_is_regular():
     moved[:, -1] = 2.0
     with torch.no_grad():
         # The networks are not told; what is left is the direct way, beside usual values too: these are given above it.
-        prior.embed.weight[:, 9:12] = prior.embed.weight[:, 21:30] = 0
-        prior.values.from_features.weight[:, [days.REGULAR, 7, 8, 9]] = 0
+        usual = range(told.TOLD - 3, told.TOLD)
+        for at in (told.REGULAR, *usual):
+            prior.embed.weight[:, 3 * at : 3 * at + 3] = prior.values.from_features.weight[:, at : at + 1] = 0
         one, two = prior(residual, regular, *given), prior(residual, regular + moved, *given)
-    share = prior.values.skips[days.REGULAR] - prior.values.skips[7:].sum(0)
+    share = prior.values.skips[told.REGULAR] - prior.values.skips[usual].sum(0)
     torch.testing.assert_close(two.mean[:, -1] - one.mean[:, -1], 2 * share.expand(4, 3, -1))
     torch.testing.assert_close(two.mean[:, :-1], one.mean[:, :-1])
 
 
 def test_components_start_with_shares_of_what_is_regular_alone():
     skips = DaysPrior(DaysConfig(width=16, heads=2, mixtures=3), 2, F_, H + Z, 7).values.skips
-    torch.testing.assert_close(skips[days.REGULAR], torch.tensor([0.1, -0.25, -0.6]))
-    assert not skips[[f for f in range(days.TOLD) if f != days.REGULAR]].any()
+    torch.testing.assert_close(skips[told.REGULAR], torch.tensor([0.1, -0.25, -0.6]))
+    assert not skips[[f for f in range(told.TOLD) if f != told.REGULAR]].any()
 
 
 def test_same_seed_same_draw_and_no_other():

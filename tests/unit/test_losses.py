@@ -231,20 +231,21 @@ def test_noise_falls_as_a_penalty_beside_more_series(count, spread, dropout):
     assert phases.days_noise(DaysConfig(jitter=0, last_dropout=0), count) == (0, 0)
 
 
-def test_days_loss_of_a_crop_is_that_of_series_that_begin_and_end_there(trainer, small):
-    """What lies outside the crop has no influence: not the days before it, nor their gaps."""
+def test_days_loss_of_a_crop_is_that_of_its_days(trainer, small):
+    """Its days count and no others, each by the law that is told of the whole series; gaps within it do not count."""
     networks = trainer().state.networks.eval()
     rows, cond = torch.arange(4), torch.zeros(4, 4)
     first = torch.tensor([0, 3, 14, 7])
-    value, _ = phases.days_loss(networks, small.data, rows, cond, None, first[:, None] + torch.arange(20))
+    at = first[:, None] + torch.arange(20)
+    value, _ = phases.days_loss(networks, small.data, rows, cond, None, at)
     static = torch.cat([networks.standard_numbers(small.data.numbers[rows]), cond], dim=1)
-    calendar, total, count = small.data.calendar_of(rows), 0.0, 0
+    whole = small.data.residual[rows], small.data.regular[rows], small.data.calendar_of(rows), static
+    density = networks.days(*whole, at_BN=at).log_likelihood(whole[0][rows[:, None], at])
+    total, count = 0.0, 0
     for i, begin in enumerate(first.tolist()):
         part = slice(begin, begin + 20)
-        residual = small.data.residual[i : i + 1, part]
-        law = networks.days(residual, small.data.regular[i : i + 1, part], calendar[i : i + 1, part], static[i : i + 1])
         seen = small.data.observed[i, part].float().mean(-1) >= 0.5
-        total -= law.log_likelihood(residual)[0, seen].sum()
+        total -= density[i, seen].sum()
         count += int(seen.sum())
     torch.testing.assert_close(value, total / count / 6)
 

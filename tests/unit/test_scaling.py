@@ -337,6 +337,7 @@ def test_state_survives_bytes():
     scaler = fitted(values, starts)
     again = SeriesScaler.from_bytes(scaler.to_bytes(), scaler.config, STEP)
     assert again.layout == scaler.layout
+    assert all(array.flags.c_contiguous for array in scaler.state.values())
     one, other = scaler.transform(values, starts), again.transform(values, starts)
     for field in dataclasses.fields(one):
         np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))

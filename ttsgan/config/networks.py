@@ -71,7 +71,7 @@ class DaysConfig:
     """Tokens (days) in a row, from a random one on, that a training step sees of each series."""
     mixtures: int = 8
     """Gaussians in the mixture that each value of a day is drawn from."""
-    value_width: int = 48
+    value_width: int = 96
     """Width of the network that gives the law of a value, given the values before it in its day."""
     dropout: float = 0.1
     """Dropout share inside the blocks."""

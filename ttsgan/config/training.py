@@ -48,7 +48,7 @@ class TrainingConfig:
     """Parts in which each worker goes through its share of a batch, to save memory; the step stays the same."""
     encoder_lr: float = 2e-3
     """Peak learning rate of the encoder."""
-    days_lr: float = 2e-3
+    days_lr: float = 3.5e-3
     """Peak learning rate of the temporal prior."""
     generator_lr: float = 5e-4
     """Peak learning rate of the generator."""

@@ -131,7 +131,8 @@ class SeriesScaler:
         count = min(count, *rows_BF.shape, len(rows_BF) - 1)
         pca = PCA(n_components=count, svd_solver="covariance_eigh").fit(rows_BF)
         self.state[f"{name}_mean"] = pca.mean_
-        self.state[f"{name}_axes"] = pca.components_
+        # In the order of a loaded state: products of another order differ in the last digit, which may part ties.
+        self.state[f"{name}_axes"] = np.ascontiguousarray(pca.components_)
 
     def _fit_common(self, rest: NDArray, observed: NDArray, starts: NDArray, seed: int) -> None:
         """Average what series of the same dates share beyond their habits, shrunk towards nothing."""

@@ -70,20 +70,19 @@ def days_loss(
 ) -> Told:
     """Return the negative log likelihood of the days, in nats per value; days that are mostly missing do not count.
 
-    Of each series the days ``at_BN``, in a row, are taken for the whole of it; all without. ``last_dropout`` is that of
-    the networks in training, before their last layer.
+    Of each series the days ``at_BN``, in a row, count; all without. ``last_dropout`` is that of the networks in
+    training, before their last layer.
     """
     numbers = networks.standard_numbers(data.numbers[rows])
     if jitter_BH is not None:
         numbers = numbers + jitter_BH
-    days = data.residual[rows], data.regular[rows], data.calendar_of(rows), data.observed[rows]
+    residual, observed, static = data.residual[rows], data.observed[rows], torch.cat([numbers, cond_BZ], dim=-1)
+    law = networks.days(residual, data.regular[rows], data.calendar_of(rows), static, last_dropout, at_BN)
     if at_BN is not None:
         series_B1 = torch.arange(len(rows), device=at_BN.device)[:, None]
-        days = tuple(whole[series_B1, at_BN] for whole in days)
-    *given, observed = days
-    law = networks.days(*given, torch.cat([numbers, cond_BZ], dim=-1), last_dropout)
+        residual, observed = residual[series_B1, at_BN], observed[series_B1, at_BN]
     weight = (observed.float().mean(-1) >= 0.5).float()
-    log_density = law.log_likelihood(given[0])
+    log_density = law.log_likelihood(residual)
     return -(log_density * weight).sum() / mean_over(weight.sum()).clamp(min=1) / data.shape.points, {}
 
 

@@ -1,0 +1,155 @@
+"""What the temporal prior is told of the days before one: the last of them, traces of them all, and what is usual.
+
+`told` says it of all tokens of known series at once, `Memory` of one token after the other while a series is drawn.
+
+Attention reaches back some weeks, and weighs days that it is not sure of. What holds for a home for months is told it
+plainly: `traces`, means over weeks and seasons; and the `usual_values` of each slot, because a base load moves slowly,
+and the next value is near it or far above.
+
+Axis letters: T what is told, B series, N tokens (days), P values of a token, W tokens of a window, Q ranks.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+WEEKLY = 0.2
+"""Weight of the last token of the same weekday in its trace."""
+HALF_LIVES = 1, 4, 16
+"""Weeks after which a token weighs half as much, for each pair of the other traces."""
+MEAN_SIZE = 0.7
+"""Size of a residual, about: what is taken from it before it leaves a trace."""
+USUAL = 0.15, 0.5, 0.85
+"""Shares of the values of a slot in the weeks before that lie below its usual ones."""
+USUAL_WEEKS = 4
+"""Weeks that usual values are taken of."""
+TOLD = 5 + 2 * len(HALF_LIVES) + len(USUAL)
+"""What is told of each value of a day: the day before as residual and as score, the week before, what is regular, the
+`traces`, and the `usual_values`, less what is regular."""
+REGULAR = 3
+"""Which of these is what is regular."""
+
+
+def told(residual_BNP: Tensor, regular_BNP: Tensor, week: int) -> Tensor:
+    """Return what is told of each token of series (T, B, N, P); of those before the first nothing is known, or 0.
+
+    Parameters
+    ----------
+    residual_BNP, regular_BNP : Tensor (B, N, P)
+        The sum are scores over the spread of their slot.
+    week : int
+        Tokens in a week.
+    """
+    scores_BNP = residual_BNP + regular_BNP
+    before = _shift(residual_BNP, 1), _shift(scores_BNP, 1), _shift(residual_BNP, week)
+    return _in_order(*before, regular_BNP, traces(residual_BNP, week), usual_values(scores_BNP, week))
+
+
+def _in_order(
+    before: Tensor,
+    scores_before: Tensor,
+    week_before: Tensor,
+    regular: Tensor,
+    left: Sequence[Tensor],
+    usual: Sequence[Tensor],
+) -> Tensor:
+    return torch.stack([before, scores_before, week_before, regular, *left, *(value - regular for value in usual)])
+
+
+def traces(residual_BNP: Tensor, week: int) -> tuple[Tensor, ...]:
+    """Return what all tokens before each have left, each (B, N, P): weighted means, 0 of those before the first.
+
+    One of the tokens of the same weekday; then of all tokens, and of their size, for each of `HALF_LIVES`.
+    """
+    at_N = torch.arange(residual_BNP.shape[1], device=residual_BNP.device)
+    lag_NN = (at_N[:, None] - at_N).to(residual_BNP)
+    same_NN = (lag_NN > 0) & (lag_NN % week == 0)
+    weekly_NN = torch.where(same_NN, WEEKLY * (1 - WEEKLY) ** (lag_NN / week - 1), 0.0)
+    sizes_BNP, out = residual_BNP.abs() - MEAN_SIZE, [weekly_NN @ residual_BNP]
+    for rate in _rates(week):
+        daily_NN = torch.where(lag_NN > 0, rate * (1 - rate) ** (lag_NN - 1), 0.0)
+        out += [daily_NN @ residual_BNP, daily_NN @ sizes_BNP]
+    return tuple(out)
+
+
+def usual_values(scores_BNP: Tensor, week: int) -> tuple[Tensor, ...]:
+    """Return, for each share of `USUAL`, the value of that rank in the tokens of the weeks before each (B, N, P).
+
+    0 for the first token, which has none before it.
+    """
+    window, at_N = USUAL_WEEKS * week, torch.arange(scores_BNP.shape[1], device=scores_BNP.device)
+    before_BNP = F.pad(scores_BNP[:, :-1], (0, 0, window, 0), value=torch.inf)
+    return _of_ranks(_sorted(before_BNP.unfold(1, window, 1)), at_N.clamp(max=window))
+
+
+class Memory:
+    """`told`, token by token.
+
+    Parameters
+    ----------
+    nothing_BP : Tensor (B, P)
+        Zeros, where the series are.
+    week : int
+        Tokens in a week.
+    """
+
+    def __init__(self, nothing_BP: Tensor, week: int) -> None:
+        self.count, self.week = 0, week
+        self.before, self.scores_before = nothing_BP, nothing_BP
+        self.last_week, self.weekdays = [nothing_BP] * week, [nothing_BP] * week
+        self.means, self.sizes = [nothing_BP] * len(HALF_LIVES), [nothing_BP] * len(HALF_LIVES)
+        self.lately = [torch.full_like(nothing_BP, torch.inf)] * (USUAL_WEEKS * week)
+        self.rising_BPW = torch.stack(self.lately, dim=-1)
+
+    def told(self, regular_BP: Tensor) -> Tensor:
+        """Return what is told of the next token (T, B, P)."""
+        day, known = self.count % self.week, min(self.count, len(self.lately))
+        left = [self.weekdays[day], *(one for pair in zip(self.means, self.sizes, strict=True) for one in pair)]
+        usual = _of_ranks(self.rising_BPW[:, None], torch.tensor([known], device=regular_BP.device))
+        before = self.before, self.scores_before, self.last_week[day]
+        return _in_order(*before, regular_BP, left, [value[:, 0] for value in usual])
+
+    def leave(self, residual_BP: Tensor, regular_BP: Tensor) -> None:
+        """Take up the next token."""
+        day, scores_BP = self.count % self.week, residual_BP + regular_BP
+        self.before, self.scores_before, self.last_week[day] = residual_BP, scores_BP, residual_BP
+        self.weekdays[day] = torch.lerp(self.weekdays[day], residual_BP, WEEKLY)
+        for i, rate in enumerate(_rates(self.week)):
+            self.means[i] = torch.lerp(self.means[i], residual_BP, rate)
+            self.sizes[i] = torch.lerp(self.sizes[i], residual_BP.abs() - MEAN_SIZE, rate)
+        # What falls out of the window is taken from the sorted values, and what comes put among them: no sorting.
+        place, rising = self.count % len(self.lately), self.rising_BPW
+        others = rising[..., 1:].where(rising[..., :-1] >= self.lately[place][..., None], rising[..., :-1])
+        low, high = F.pad(others, (1, 0), value=-torch.inf), F.pad(others, (0, 1), value=torch.inf)
+        self.rising_BPW, self.lately[place] = scores_BP[..., None].clamp(low, high), scores_BP
+        self.count += 1
+
+
+def _rates(week: int) -> list[float]:
+    """Return the weight of the last token in the traces of all tokens, for each half-life."""
+    return [1 - 0.5 ** (1 / (weeks * week)) for weeks in HALF_LIVES]
+
+
+def _sorted(x: Tensor) -> Tensor:
+    """Return the values in rising order along the last axis; not to be differentiated."""
+    if x.device.type == "cpu":  # there numpy takes a tenth of the time
+        return torch.from_numpy(np.sort(x.detach().numpy()))
+    return x.sort(dim=-1).values
+
+
+def _of_ranks(rising_BNPW: Tensor, count_N: Tensor) -> tuple[Tensor, ...]:
+    """Return the values (B, N, P) at the shares of `USUAL` among the first ``count_N`` of each sorted window."""
+    shares = torch.tensor(USUAL, device=count_N.device)
+    rank_NQ = ((count_N[:, None] - 1).clamp(min=0) * shares).round().long()
+    usual_BNPQ = rising_BNPW.gather(-1, rank_NQ[:, None].expand(*rising_BNPW.shape[:3], -1))
+    return usual_BNPQ.where(count_N[:, None, None] > 0, 0.0).unbind(-1)
+
+
+def _shift(x_BNP: Tensor, lag: int) -> Tensor:
+    """Return the tokens moved ``lag`` later, zeros in front."""
+    if lag >= x_BNP.shape[1]:
+        return torch.zeros_like(x_BNP)
+    return torch.cat([torch.zeros_like(x_BNP[:, :lag]), x_BNP[:, :-lag]], dim=1)
