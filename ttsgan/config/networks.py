@@ -68,7 +68,8 @@ class DaysConfig:
     memory: int = 30
     """Tokens (days) that attention looks back."""
     crop: int = 122
-    """Tokens (days) in a row, from a random one on, that a training step sees of each series."""
+    """Tokens (days) in a row, from a random one on, that a training step learns of each series; those before them are
+    told as they are everywhere, but attention begins with the first."""
     mixtures: int = 8
     """Gaussians in the mixture that each value of a day is drawn from."""
     value_width: int = 96
