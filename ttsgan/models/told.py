@@ -2,8 +2,8 @@
 
 `told` says it of all tokens of known series at once, `Memory` of one token after the other while a series is drawn.
 
-Attention reaches back some weeks only. What a home has done for longer is in `traces`, means over weeks and seasons; and
-a base load, which moves slowly while the next value is near it or far above, in the `usual_values` of each slot.
+Attention reaches back some weeks. What a home has done for longer is in `traces`, means over weeks and seasons, and
+its base load, which moves slowly while the next value is near it or far above, in the `usual_values` of each slot.
 
 Axis letters: T what is told, B series, N tokens (days), P values of a token, W tokens of a window, Q ranks.
 """
@@ -35,8 +35,8 @@ REGULAR = 3
 def told(residual_BNP: Tensor, regular_BNP: Tensor, week: int) -> Tensor:
     """Return what is told of each token of series (T, B, N, P): `TOLD` things in a fixed order.
 
-    What no token is there for yet, such as the week before in the first week, is 0 (before what is regular is taken from
-    usual values).
+    What no token is there for yet, such as the week before in the first week, is 0 (usual values before what is regular
+    is taken from them).
 
     Parameters
     ----------
