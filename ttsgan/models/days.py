@@ -78,9 +78,9 @@ class DaysPrior(nn.Module):
         with torch.autocast(residual_BNP.device.type, enabled=False):
             told_TBNP = told(residual_BNP, regular_BNP, self.week)
         if at_BN is not None:
-            series_B1 = torch.arange(len(at_BN), device=at_BN.device)[:, None]
-            told_TBNP, residual_BNP = told_TBNP[:, series_B1, at_BN], residual_BNP[series_B1, at_BN]
-            calendar_BNF = calendar_BNF[series_B1, at_BN]
+            at_BN1 = at_BN[..., None]
+            told_TBNP = told_TBNP.take_along_dim(at_BN1[None], 2)
+            residual_BNP, calendar_BNF = (whole.take_along_dim(at_BN1, 1) for whole in (residual_BNP, calendar_BNF))
         x_BND = self.embed(torch.cat([*told_TBNP, calendar_BNF], dim=-1)) + self.static(static_BS)[:, None]
         mask = causal_mask(x_BND.shape[1], self.config.memory, x_BND.device)
         for block in self.blocks:

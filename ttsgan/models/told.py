@@ -9,6 +9,7 @@ Axis letters: T what is told, B series, N tokens (days), P values of a token, W 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -66,15 +67,23 @@ def traces(residual_BNP: Tensor, week: int) -> tuple[Tensor, ...]:
 
     One of the tokens of the same weekday; then of all tokens, and of their size, for each of `HALF_LIVES`.
     """
-    at_N = torch.arange(residual_BNP.shape[1], device=residual_BNP.device)
-    lag_NN = (at_N[:, None] - at_N).to(residual_BNP)
+    weekly_NN, *daily = _weights(residual_BNP.shape[1], week, residual_BNP.dtype, residual_BNP.device)
+    # One product for all series: many with the few values of a token take ten times as long.
+    days_NBP = residual_BNP.movedim(1, 0)
+    sizes_NBP = days_NBP.abs() - MEAN_SIZE
+    out = [torch.tensordot(weekly_NN, days_NBP, 1)]
+    out += [torch.tensordot(all_NN, x_NBP, 1) for all_NN in daily for x_NBP in (days_NBP, sizes_NBP)]
+    return tuple(trace_NBP.movedim(0, 1) for trace_NBP in out)
+
+
+@lru_cache(maxsize=4)
+def _weights(count: int, week: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """Return the weight (N, N) of every token in each trace of every other; not to be written to."""
+    at_N = torch.arange(count, device=device)
+    lag_NN = (at_N[:, None] - at_N).to(dtype)
     same_NN = (lag_NN > 0) & (lag_NN % week == 0)
     weekly_NN = torch.where(same_NN, WEEKLY * (1 - WEEKLY) ** (lag_NN / week - 1), 0.0)
-    sizes_BNP, out = residual_BNP.abs() - MEAN_SIZE, [weekly_NN @ residual_BNP]
-    for rate in _rates(week):
-        daily_NN = torch.where(lag_NN > 0, rate * (1 - rate) ** (lag_NN - 1), 0.0)
-        out += [daily_NN @ residual_BNP, daily_NN @ sizes_BNP]
-    return tuple(out)
+    return weekly_NN, *(torch.where(lag_NN > 0, rate * (1 - rate) ** (lag_NN - 1), 0.0) for rate in _rates(week))
 
 
 def usual_values(scores_BNP: Tensor, week: int) -> tuple[Tensor, ...]:

@@ -79,8 +79,7 @@ def days_loss(
     residual, observed, static = data.residual[rows], data.observed[rows], torch.cat([numbers, cond_BZ], dim=-1)
     law = networks.days(residual, data.regular[rows], data.calendar_of(rows), static, last_dropout, at_BN)
     if at_BN is not None:
-        series_B1 = torch.arange(len(rows), device=at_BN.device)[:, None]
-        residual, observed = residual[series_B1, at_BN], observed[series_B1, at_BN]
+        residual, observed = (whole.take_along_dim(at_BN[..., None], 1) for whole in (residual, observed))
     weight = (observed.float().mean(-1) >= 0.5).float()
     log_density = law.log_likelihood(residual)
     return -(log_density * weight).sum() / mean_over(weight.sum()).clamp(min=1) / data.shape.points, {}
