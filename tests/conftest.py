@@ -22,7 +22,7 @@ SMALL = {
     "recipe": "quick",
     "encoder": {"width": 16, "depth": 1, "heads": 2, "latent_dim": 4},
     "household": {"quantile_components": 3, "habit_components": 4},
-    "days": {"width": 16, "depth": 1, "heads": 2, "memory": 10, "crop": 28, "mixtures": 2},
+    "days": {"width": 16, "depth": 1, "heads": 2, "memory": 10, "crop": 28, "values": 4, "mixtures": 2},
     "generator": {"width": 16, "heads": 2, "noise_dim": 4},
     "discriminator": {"width": 16, "depth": 2, "heads": 2},
     "cluster": {"min_group_size": 10, "groups": 2, "outlier_quantile": 1.0, "max_dominance": 1.0},

@@ -30,7 +30,7 @@ CHANGES = {
     "encoder.kl_weight": 1.0, "encoder.free_bits": 2.0,
     "household.quantile_components": 2, "household.habit_components": 2, "household.mixtures": 1,
     "days.width": 8, "days.depth": 2, "days.heads": 1, "days.memory": 2, "days.mixtures": 3, "days.dropout": 0.5,
-    "days.value_width": 8, "days.jitter": 0.5, "days.last_dropout": 0.1, "days.crop": 20,
+    "days.value_width": 8, "days.jitter": 0.5, "days.last_dropout": 0.1, "days.crop": 20, "days.values": 3,
     "generator.width": 8, "generator.depth": 2, "generator.heads": 1, "generator.noise": "white",
     "generator.noise_dim": 3, "generator.correction_limit": 0.1,
     "discriminator.width": 8, "discriminator.depth": 3, "discriminator.heads": 1, "discriminator.local_weight": 0.2,

@@ -267,6 +267,12 @@ def test_law_of_some_tokens_is_told_of_all_before_them():
         torch.testing.assert_close(one, whole[series, at])
 
 
+def test_law_of_some_slots_is_that_of_the_whole_day():
+    prior, given, slots = days_prior(), day_inputs(), torch.tensor([0, 2])
+    for one, whole in zip(prior(*given, slots_S=slots), prior(*given), strict=True):
+        torch.testing.assert_close(one, whole[:, :, slots])
+
+
 def test_reach_is_memory_and_week_where_nothing_leaves_traces(monkeypatch):
     """A day acts on the next ``memory`` days of each block and again a week later, and no further."""
     prior = days_prior(depth=1, memory=2, week=7)
@@ -280,8 +286,8 @@ def test_reach_is_memory_and_week_where_nothing_leaves_traces(monkeypatch):
         return torch.nonzero(gone.abs().sum((0, 2, 3)) > 1e-6)[:, 0].tolist()
 
     assert moved() == list(range(4, 16))
-    monkeypatch.setattr(told, "traces", lambda x, week: [torch.zeros_like(x)] * 7)
-    monkeypatch.setattr(told, "usual_values", lambda x, week: [torch.zeros_like(x)] * 3)
+    monkeypatch.setattr(told, "traces", lambda x, *_: [torch.zeros_like(x)] * 7)
+    monkeypatch.setattr(told, "usual_values", lambda x, *_: [torch.zeros_like(x)] * 3)
     assert moved() == [4, 5, 10, 11]
 
 

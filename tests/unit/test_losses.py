@@ -250,6 +250,17 @@ def test_days_loss_of_a_crop_is_that_of_its_days(trainer, small):
     torch.testing.assert_close(value, total / count / 6)
 
 
+def test_days_loss_of_some_slots_is_on_average_that_of_all(trainer, small):
+    """Every pair of the six slots once: each slot counts five times of fifteen."""
+    networks = trainer().state.networks.eval()
+    rows, cond = torch.arange(4), torch.zeros(4, 4)
+    pairs = torch.combinations(torch.arange(6), 2)
+    made = [phases.days_loss(networks, small.data, rows, cond, None, slots_S=pair)[0] for pair in pairs]
+    whole, _ = phases.days_loss(networks, small.data, rows, cond, None)
+    assert torch.stack(made).std() > 1e-3
+    torch.testing.assert_close(torch.stack(made).mean(), whole)
+
+
 def test_days_density_keeps_its_precision_in_bf16(trainer, small):
     """The density under autocast is that of the same law in float32, to the last digits."""
     networks = trainer().state.networks.eval()

@@ -38,6 +38,31 @@ def test_usual_values_are_those_of_their_rank_in_the_weeks_before():
             assert torch.equal(u[:, n], rising[:, round(share * (count - 1))])
 
 
+@pytest.mark.parametrize("count", [1, 6, 7, 55, 56, 57, 130])
+def test_traces_by_blocks_are_those_of_every_token_before(count):
+    """Against weights of all tokens in double precision, at lengths around those of a week and of a block."""
+    x, _ = days(count)
+    same, *others = traces(x, week=7)
+    lag = torch.arange(count)[:, None] - torch.arange(count)
+
+    def mean(of, rate, lags, far):
+        weights = torch.where(lags, rate * (1 - rate) ** far.double(), 0.0)
+        return torch.einsum("nm,bmp->bnp", weights, of.double()).float()
+
+    torch.testing.assert_close(same, mean(x, 0.2, (lag > 0) & (lag % 7 == 0), lag / 7 - 1))
+    for weeks, level, size in zip(HALF_LIVES, others[::2], others[1::2], strict=True):
+        rate = 1 - 0.5 ** (1 / (7 * weeks))
+        torch.testing.assert_close(level, mean(x, rate, lag > 0, lag - 1))
+        torch.testing.assert_close(size, mean(x.abs() - 0.7, rate, lag > 0, lag - 1))
+
+
+def test_tokens_in_a_row_are_told_what_all_are():
+    residual, regular = days(70)
+    at = torch.tensor([0, 3, 41, 60])[:, None] + torch.arange(10)
+    whole = told(residual, regular, 7)
+    assert torch.equal(told(residual, regular, 7, at), whole[:, torch.arange(4)[:, None], at])
+
+
 def test_days_before_what_is_regular_and_usual_values_above_it():
     residual, regular = days()
     all_told = told(residual, regular, week=7)

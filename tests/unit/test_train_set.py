@@ -61,6 +61,18 @@ def test_crops_are_whole_begin_anywhere_and_are_shared_by_workers():
     assert torch.equal(short, torch.arange(3).expand(8, 3))
 
 
+def test_some_numbers_are_others_in_each_step_and_the_same_for_all_workers():
+    made = [StepRandom(0, "days", seen, 8, world(0, 1)).some(24, 12) for seen in range(0, 800, 8)]
+    for one in made:
+        assert one.tolist() == sorted(set(one.tolist()))
+        assert len(one) == 12
+    met = torch.cat(made).bincount(minlength=24)
+    assert met.min() > 30, "of a hundred steps each is met in half of them"
+    assert met.max() < 70
+    assert torch.equal(StepRandom(0, "days", 16, 8, world(1, 2)).some(24, 12), made[2])
+    assert StepRandom(0, "days", 16, 8, world(0, 1)).some(6, 12) is None
+
+
 def test_randomness_of_a_step_comes_from_its_name():
     def draw(*name):
         made = StepRandom(*name, 8, world(0, 1))

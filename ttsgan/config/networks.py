@@ -70,6 +70,8 @@ class DaysConfig:
     crop: int = 122
     """Tokens (days) in a row, from a random one on, that a training step learns of each series; those before them are
     told as they are everywhere, but attention begins with the first."""
+    values: int = 12
+    """Values of a day, random ones, that a training step learns, where a day has more; all are told and drawn."""
     mixtures: int = 8
     """Gaussians in the mixture that each value of a day is drawn from."""
     value_width: int = 96
@@ -88,6 +90,7 @@ class DaysConfig:
         require(self.depth >= 1, "days.depth", self.depth, "1 or more")
         require(self.memory >= 1, "days.memory", self.memory, "1 or more")
         require(self.crop >= 1, "days.crop", self.crop, "1 or more")
+        require(self.values >= 1, "days.values", self.values, "1 or more")
         require(self.mixtures >= 1, "days.mixtures", self.mixtures, "1 or more")
         require(self.value_width >= 1, "days.value_width", self.value_width, "1 or more")
         require(0 <= self.dropout < 1, "days.dropout", self.dropout, "0 to below 1")

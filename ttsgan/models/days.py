@@ -60,6 +60,7 @@ class DaysPrior(nn.Module):
         static_BS: Tensor,
         last_dropout: float = 0.0,
         at_BN: Tensor | None = None,
+        slots_S: Tensor | None = None,
     ) -> DayLaw:
         """Return the law of every value given the tokens before it and the values before it in its own token.
 
@@ -74,19 +75,20 @@ class DaysPrior(nn.Module):
         at_BN : Tensor (B, n), int64, optional
             Tokens in a row whose law (B, n, P, K) is asked for. They are told of all before them; attention reaches
             back to the first of them at most.
+        slots_S : Tensor (S,), int64, optional
+            Slots of a token whose law (B, N, S, K) is asked for.
         """
         with torch.autocast(residual_BNP.device.type, enabled=False):
-            told_TBNP = told(residual_BNP, regular_BNP, self.week)
+            told_TBNP = told(residual_BNP, regular_BNP, self.week, at_BN)
         if at_BN is not None:
-            at_BN1 = at_BN[..., None]
-            told_TBNP = told_TBNP.take_along_dim(at_BN1[None], 2)
-            residual_BNP, calendar_BNF = (whole.take_along_dim(at_BN1, 1) for whole in (residual_BNP, calendar_BNF))
+            whole = residual_BNP, calendar_BNF
+            residual_BNP, calendar_BNF = (of_all.take_along_dim(at_BN[..., None], 1) for of_all in whole)
         x_BND = self.embed(torch.cat([*told_TBNP, calendar_BNF], dim=-1)) + self.static(static_BS)[:, None]
         mask = causal_mask(x_BND.shape[1], self.config.memory, x_BND.device)
         for block in self.blocks:
             x_BND = block(x_BND, mask)
         hidden_BND = F.dropout(self.norm(x_BND), last_dropout, self.training)
-        return self.values(hidden_BND, told_TBNP, residual_BNP)
+        return self.values(hidden_BND, told_TBNP, residual_BNP, slots_S)
 
     @torch.no_grad()
     def sample(

@@ -5,7 +5,8 @@
 Attention reaches back some weeks. What a home has done for longer is in `traces`, means over weeks and seasons, and
 its base load, which moves slowly while the next value is near it or far above, in the `usual_values` of each slot.
 
-Axis letters: T what is told, B series, N tokens (days), P values of a token, W tokens of a window, Q ranks.
+Axis letters: T what is told, B series, N tokens (days), P values of a token, W tokens of a window, Q ranks, C columns,
+R rows of a block.
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ USUAL = 0.15, 0.5, 0.85
 """Shares of the values of a slot in the weeks before that lie below its usual ones."""
 USUAL_WEEKS = 4
 """Weeks that usual values are taken of."""
+BLOCK = 56
+"""Tokens whose traces are made at once."""
 TOLD = 5 + 2 * len(HALF_LIVES) + len(USUAL)
 """What is told of each value of a day: the day before as residual and as score, the week before, what is regular, the
 `traces`, and the `usual_values`, less what is regular."""
@@ -33,8 +36,8 @@ REGULAR = 3
 """Which of these is what is regular."""
 
 
-def told(residual_BNP: Tensor, regular_BNP: Tensor, week: int) -> Tensor:
-    """Return what is told of each token of series (T, B, N, P): `TOLD` things in a fixed order.
+def told(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Tensor | None = None) -> Tensor:
+    """Return what is told of tokens of series (T, B, N, P): `TOLD` things in a fixed order.
 
     What no token is there for yet, such as the week before in the first week, is 0 (usual values before what is regular
     is taken from them).
@@ -45,10 +48,15 @@ def told(residual_BNP: Tensor, regular_BNP: Tensor, week: int) -> Tensor:
         The sum are scores over the spread of their slot.
     week : int
         Tokens in a week.
+    at_BN : Tensor (B, n), int64, optional
+        Tokens in a row that are asked for; all without.
     """
     scores_BNP = residual_BNP + regular_BNP
     before = _shift(residual_BNP, 1), _shift(scores_BNP, 1), _shift(residual_BNP, week)
-    return _in_order(*before, regular_BNP, traces(residual_BNP, week), usual_values(scores_BNP, week))
+    known = *before, regular_BNP, *traces(residual_BNP, week)
+    if at_BN is not None:
+        known = tuple(of_all.take_along_dim(at_BN[..., None], 1) for of_all in known)
+    return _in_order(*known[:4], known[4:], usual_values(scores_BNP, week, at_BN))
 
 
 def _in_order(
@@ -67,33 +75,54 @@ def traces(residual_BNP: Tensor, week: int) -> tuple[Tensor, ...]:
 
     One of the tokens of the same weekday; then of all tokens, and of their size, for each of `HALF_LIVES`.
     """
-    weekly_NN, *daily = _weights(residual_BNP.shape[1], week, residual_BNP.dtype, residual_BNP.device)
-    # One product for all series: many with the few values of a token take ten times as long.
-    days_NBP = residual_BNP.movedim(1, 0)
-    sizes_NBP = days_NBP.abs() - MEAN_SIZE
-    out = [torch.tensordot(weekly_NN, days_NBP, 1)]
-    out += [torch.tensordot(all_NN, x_NBP, 1) for all_NN in daily for x_NBP in (days_NBP, sizes_NBP)]
-    return tuple(trace_NBP.movedim(0, 1) for trace_NBP in out)
+    (batch, count, points), beyond = residual_BNP.shape, -residual_BNP.shape[1] % week
+    days_NC = residual_BNP.movedim(1, 0).flatten(1)
+    of_weekdays_NC = _decaying(F.pad(days_NC, (0, 0, 0, beyond)).unflatten(0, (-1, week)).flatten(1), WEEKLY)
+    out = [of_weekdays_NC.unflatten(1, (week, -1)).flatten(0, 1)[:count]]
+    both_NC = torch.cat([days_NC, days_NC.abs() - MEAN_SIZE], dim=1)
+    for rate in _rates(week):
+        out += _decaying(both_NC, rate).chunk(2, dim=1)
+    return tuple(trace_NC.view(count, batch, points).movedim(0, 1) for trace_NC in out)
 
 
-@lru_cache(maxsize=4)
-def _weights(count: int, week: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """Return the weight (N, N) of every token in each trace of every other; not to be written to."""
-    at_N = torch.arange(count, device=device)
-    lag_NN = (at_N[:, None] - at_N).to(dtype)
-    same_NN = (lag_NN > 0) & (lag_NN % week == 0)
-    weekly_NN = torch.where(same_NN, WEEKLY * (1 - WEEKLY) ** (lag_NN / week - 1), 0.0)
-    return weekly_NN, *(torch.where(lag_NN > 0, rate * (1 - rate) ** (lag_NN - 1), 0.0) for rate in _rates(week))
+def _decaying(x_NC: Tensor, rate: float) -> Tensor:
+    """Return the weighted mean (N, C) of the rows before each: the last weighs ``rate``, each before it less by that.
+
+    By blocks of rows, each from what the one before leaves: few operations, and no matrix of all rows by all.
+    """
+    out, left_1C = [], torch.zeros_like(x_NC[:1])
+    for block_RC in x_NC.split(BLOCK):
+        weights_RR, fading_R1 = _weights(len(block_RC), rate, x_NC.dtype, x_NC.device)
+        out.append(torch.addmm(fading_R1 * left_1C, weights_RR, block_RC))
+        left_1C = torch.lerp(out[-1][-1:], block_RC[-1:], rate)
+    return torch.cat(out)
 
 
-def usual_values(scores_BNP: Tensor, week: int) -> tuple[Tensor, ...]:
+@lru_cache(maxsize=32)
+def _weights(count: int, rate: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the weight of every row in the mean of every other, and what is left of the mean at the first row.
+
+    Not to be written to.
+    """
+    at_R1 = torch.arange(count, dtype=dtype, device=device)[:, None]
+    lag_RR = at_R1 - at_R1.T
+    return torch.where(lag_RR > 0, rate * (1 - rate) ** (lag_RR - 1), 0.0), (1 - rate) ** at_R1
+
+
+def usual_values(scores_BNP: Tensor, week: int, at_BN: Tensor | None = None) -> tuple[Tensor, ...]:
     """Return, for each share of `USUAL`, the value of that rank in the tokens of the weeks before each (B, N, P).
 
-    0 for the first token, which has none before it.
+    0 for the first token, which has none before it. Of the tokens ``at_BN`` (B, n) alone, in a row, where these are
+    given.
     """
-    window, at_N = USUAL_WEEKS * week, torch.arange(scores_BNP.shape[1], device=scores_BNP.device)
+    window = USUAL_WEEKS * week
     before_BNP = F.pad(scores_BNP[:, :-1], (0, 0, window, 0), value=torch.inf)
-    return _of_ranks(_sorted(before_BNP.unfold(1, window, 1)), at_N.clamp(max=window))
+    if at_BN is None:
+        at_BN = torch.arange(scores_BNP.shape[1], device=scores_BNP.device)[None]
+    else:
+        reach_N = torch.arange(at_BN.shape[1] + window - 1, device=at_BN.device)
+        before_BNP = before_BNP.take_along_dim((at_BN[:, :1] + reach_N)[..., None], 1)
+    return _of_ranks(_sorted(before_BNP.unfold(1, window, 1)), at_BN.clamp(max=window))
 
 
 class Memory:
@@ -119,7 +148,7 @@ class Memory:
         """Return what is told of the next token (T, B, P)."""
         day, known = self.count % self.week, min(self.count, len(self.lately))
         left = [self.weekdays[day], *(one for pair in zip(self.means, self.sizes, strict=True) for one in pair)]
-        usual = _of_ranks(self.rising_BPW[:, None], torch.tensor([known], device=regular_BP.device))
+        usual = _of_ranks(self.rising_BPW[:, None], torch.tensor([[known]], device=regular_BP.device))
         before = self.before, self.scores_before, self.last_week[day]
         return _in_order(*before, regular_BP, left, [value[:, 0] for value in usual])
 
@@ -151,12 +180,15 @@ def _sorted(x: Tensor) -> Tensor:
     return x.sort(dim=-1).values
 
 
-def _of_ranks(rising_BNPW: Tensor, count_N: Tensor) -> tuple[Tensor, ...]:
-    """Return the values (B, N, P) at the shares of `USUAL` among the first ``count_N`` of each sorted window."""
-    shares = torch.tensor(USUAL, device=count_N.device)
-    rank_NQ = ((count_N[:, None] - 1).clamp(min=0) * shares).round().long()
-    usual_BNPQ = rising_BNPW.gather(-1, rank_NQ[:, None].expand(*rising_BNPW.shape[:3], -1))
-    return usual_BNPQ.where(count_N[:, None, None] > 0, 0.0).unbind(-1)
+def _of_ranks(rising_BNPW: Tensor, count_BN: Tensor) -> tuple[Tensor, ...]:
+    """Return the values (B, N, P) at the shares of `USUAL` among the first ``count_BN`` of each sorted window.
+
+    Counts (1, N) are those of all series.
+    """
+    shares = torch.tensor(USUAL, device=count_BN.device)
+    rank_BNQ = ((count_BN[..., None] - 1).clamp(min=0) * shares).round().long()
+    usual_BNPQ = rising_BNPW.gather(-1, rank_BNQ[:, :, None].expand(*rising_BNPW.shape[:3], -1))
+    return usual_BNPQ.where(count_BN[..., None, None] > 0, 0.0).unbind(-1)
 
 
 def _shift(x_BNP: Tensor, lag: int) -> Tensor:

@@ -4,7 +4,8 @@ A day of a household is many small decisions: whether this slot stands at the ba
 A mixture of whole days would need a component for every combination. So the values of a day are drawn one after the
 other, each from a mixture of Gaussians in one dimension, by one small network that all slots share.
 
-Axis letters: B series, N tokens (days), P values of a token, D width, F features, E value width, K components.
+Axis letters: B series, N tokens (days), P values of a token, S of these that are asked for, D width, F features, E
+value width, K components.
 """
 
 import math
@@ -76,15 +77,25 @@ class ValueLaws(nn.Module):
         law = weight.log_softmax(0), mean, (log_scale + spread).clamp(-6.0, 3.0)
         return DayLaw(*(of_component.movedim(0, -1) for of_component in law))
 
-    def _inputs(self, hidden: Tensor, features: Tensor) -> Tensor:
-        return self.from_day(hidden).unflatten(-1, (self.points, -1)) + self.from_features(features.movedim(0, -1))
+    def _inputs(self, hidden: Tensor, features: Tensor, slots: Tensor | slice = slice(None)) -> Tensor:
+        weight_SED = self.from_day.weight.unflatten(0, (self.points, -1))[slots]
+        bias_SE = self.from_day.bias.unflatten(0, (self.points, -1))[slots]
+        from_day = F.linear(hidden, weight_SED.flatten(0, 1), bias_SE.flatten())
+        return from_day.unflatten(-1, bias_SE.shape) + self.from_features(features.movedim(0, -1))
 
-    def forward(self, hidden_BND: Tensor, features_FBNP: Tensor, values_BNP: Tensor) -> DayLaw:
-        """Return the law of every value given the hidden state and the features of its day, and values before it."""
+    def forward(
+        self, hidden_BND: Tensor, features_FBNP: Tensor, values_BNP: Tensor, slots_S: Tensor | None = None
+    ) -> DayLaw:
+        """Return the law of every value given the hidden state and the features of its day, and values before it.
+
+        Of the slots ``slots_S`` (S,) of a day alone, in their order, where these are given.
+        """
+        slots = slice(None) if slots_S is None else slots_S
         before_PPE = self.from_before * torch.ones_like(self.from_before[..., 0]).triu(1)[..., None]
-        before_BNPE = (values_BNP @ before_PPE.flatten(1)).unflatten(-1, (self.points, -1))
-        slot = self.slot.T[:, None, None]
-        return self._law(self._inputs(hidden_BND, features_FBNP) + before_BNPE, features_FBNP, slot)
+        before_PSE, features_FBNS = before_PPE[:, slots], features_FBNP[..., slots]
+        before_BNSE = (values_BNP @ before_PSE.flatten(1)).unflatten(-1, before_PSE.shape[1:])
+        inputs_BNSE = self._inputs(hidden_BND, features_FBNS, slots)
+        return self._law(inputs_BNSE + before_BNSE, features_FBNS, self.slot[slots].T[:, None, None])
 
     def sample(self, hidden_BD: Tensor, features_FBP: Tensor, generator: torch.Generator) -> Tensor:
         """Draw tokens (B, P), value after value, from ``generator``, which lives on the CPU."""

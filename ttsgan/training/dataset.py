@@ -211,6 +211,12 @@ class StepRandom:
         first = (self.integers(total + 1) - length // 2).clamp(0, total - length)
         return first[:, None] + torch.arange(length, device=self.device)
 
+    def some(self, total: int, most: int) -> Tensor | None:
+        """Return ``most`` different numbers below ``total``, in rising order, the same for all rows; None for all."""
+        if most >= total:
+            return None
+        return torch.randperm(total, generator=self.generator)[:most].sort().values.to(self.device)
+
 
 def batch_rows(candidates: Tensor, seed: int, stage: str, series_seen: int, batch_size: int) -> Tensor:
     """Return the rows of the global batch (B,) at ``series_seen``: shuffled passes over ``candidates``."""

@@ -270,9 +270,11 @@ class Trainer:
         spread, dropout = phases.days_noise(self.config.days, len(self.fitted_rows))
         jitter = spread * rnd.normal(data.shape.num_numbers)
         at = rnd.crop(data.shape.num_tokens, self.config.days.crop)
+        slots = rnd.some(data.shape.points, self.config.days.values)
 
         def loss(part: slice, mean_over: MeanOver) -> phases.Told:
-            return phases.days_loss(networks, data, rows[part], cond[part], jitter[part], at[part], mean_over, dropout)
+            days = rows[part], cond[part], jitter[part], at[part], slots
+            return phases.days_loss(networks, data, *days, mean_over, dropout)
 
         return self._take("days", loss, asks=True)
 
@@ -342,7 +344,7 @@ class Trainer:
         mine = rows[first::size] if len(rows) >= size else rows
         cond = self.state.drawn["cond"][0, mine]
         mean = mean_over(self.runtime)
-        loss, _ = phases.days_loss(self.state.average, self.data, mine, cond, None, None, mean)
+        loss, _ = phases.days_loss(self.state.average, self.data, mine, cond, None, mean_over=mean)
         value = float(mean(loss))
         if value < self.state.best_loss:
             self.state.best_loss = value

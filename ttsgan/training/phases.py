@@ -65,24 +65,26 @@ def days_loss(
     cond_BZ: Tensor,
     jitter_BH: Tensor | None,
     at_BN: Tensor | None = None,
+    slots_S: Tensor | None = None,
     mean_over: losses.MeanOver = losses.alone,
     last_dropout: float = 0.0,
 ) -> Told:
     """Return the negative log likelihood of the days, in nats per value; days that are mostly missing do not count.
 
-    Of each series the days ``at_BN``, in a row, count; all without. ``last_dropout`` is that of the networks in
-    training, before their last layer.
+    Of each series the days ``at_BN``, in a row, count, and of each day the slots ``slots_S``; all without.
+    ``last_dropout`` is that of the networks in training, before their last layer.
     """
     numbers = networks.standard_numbers(data.numbers[rows])
     if jitter_BH is not None:
         numbers = numbers + jitter_BH
     residual, observed, static = data.residual[rows], data.observed[rows], torch.cat([numbers, cond_BZ], dim=-1)
-    law = networks.days(residual, data.regular[rows], data.calendar_of(rows), static, last_dropout, at_BN)
+    law = networks.days(residual, data.regular[rows], data.calendar_of(rows), static, last_dropout, at_BN, slots_S)
     if at_BN is not None:
         residual, observed = (whole.take_along_dim(at_BN[..., None], 1) for whole in (residual, observed))
     weight = (observed.float().mean(-1) >= 0.5).float()
-    log_density = law.log_likelihood(residual)
-    return -(log_density * weight).sum() / mean_over(weight.sum()).clamp(min=1) / data.shape.points, {}
+    asked = residual if slots_S is None else residual[..., slots_S]
+    log_density = law.log_likelihood(asked)
+    return -(log_density * weight).sum() / mean_over(weight.sum()).clamp(min=1) / asked.shape[-1], {}
 
 
 @dataclass(frozen=True)
