@@ -224,6 +224,7 @@ class Ledger:
 
     def row(self, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the row of ``key``, made now unless it is known."""
+        key = json.loads(json.dumps(key))  # as it is read back: tuples become lists
         for line in self.lines:
             if line["key"] == key and (self.any_code or line["code"] == self.code):
                 return line["row"]
