@@ -56,18 +56,12 @@ def told(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Tensor | N
     known = *before, regular_BNP, *traces(residual_BNP, week)
     if at_BN is not None:
         known = tuple(of_all.take_along_dim(at_BN[..., None], 1) for of_all in known)
-    return _in_order(*known[:4], known[4:], usual_values(scores_BNP, week, at_BN))
+    return _with_usual(known, usual_values(scores_BNP, week, at_BN))
 
 
-def _in_order(
-    before: Tensor,
-    scores_before: Tensor,
-    week_before: Tensor,
-    regular: Tensor,
-    left: Sequence[Tensor],
-    usual: Sequence[Tensor],
-) -> Tensor:
-    return torch.stack([before, scores_before, week_before, regular, *left, *(value - regular for value in usual)])
+def _with_usual(known: Sequence[Tensor], usual: Sequence[Tensor]) -> Tensor:
+    """Return all that is told: what else is known, in the order of `TOLD`, and usual values, less what is regular."""
+    return torch.stack([*known, *(value - known[REGULAR] for value in usual)])
 
 
 def traces(residual_BNP: Tensor, week: int) -> tuple[Tensor, ...]:
@@ -119,9 +113,8 @@ def usual_values(scores_BNP: Tensor, week: int, at_BN: Tensor | None = None) -> 
     before_BNP = F.pad(scores_BNP[:, :-1], (0, 0, window, 0), value=torch.inf)
     if at_BN is None:
         at_BN = torch.arange(scores_BNP.shape[1], device=scores_BNP.device)[None]
-    else:
-        reach_N = torch.arange(at_BN.shape[1] + window - 1, device=at_BN.device)
-        before_BNP = before_BNP.take_along_dim((at_BN[:, :1] + reach_N)[..., None], 1)
+    reach_N = torch.arange(at_BN.shape[1] + window - 1, device=at_BN.device)
+    before_BNP = before_BNP.take_along_dim((at_BN[:, :1] + reach_N)[..., None], 1)
     return _of_ranks(_sorted(before_BNP.unfold(1, window, 1)), at_BN.clamp(max=window))
 
 
@@ -147,10 +140,10 @@ class Memory:
     def told(self, regular_BP: Tensor) -> Tensor:
         """Return what is told of the next token (T, B, P)."""
         day, known = self.count % self.week, min(self.count, len(self.lately))
-        left = [self.weekdays[day], *(one for pair in zip(self.means, self.sizes, strict=True) for one in pair)]
+        left = self.weekdays[day], *(one for pair in zip(self.means, self.sizes, strict=True) for one in pair)
         usual = _of_ranks(self.rising_BPW[:, None], torch.tensor([[known]], device=regular_BP.device))
-        before = self.before, self.scores_before, self.last_week[day]
-        return _in_order(*before, regular_BP, left, [value[:, 0] for value in usual])
+        known = self.before, self.scores_before, self.last_week[day], regular_BP, *left
+        return _with_usual(known, [value[:, 0] for value in usual])
 
     def leave(self, residual_BP: Tensor, regular_BP: Tensor) -> None:
         """Take up the next token."""

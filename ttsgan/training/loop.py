@@ -273,8 +273,8 @@ class Trainer:
         slots = rnd.some(data.shape.points, self.config.days.values)
 
         def loss(part: slice, mean_over: MeanOver) -> phases.Told:
-            days = rows[part], cond[part], jitter[part], at[part], slots
-            return phases.days_loss(networks, data, *days, mean_over, dropout)
+            of_part = rows[part], cond[part], jitter[part], at[part]
+            return phases.days_loss(networks, data, *of_part, slots, mean_over, dropout)
 
         return self._take("days", loss, asks=True)
 
