@@ -406,7 +406,9 @@ def test_real_households(real_data):
     held = correlation(values[:, 0], back[:, 0], scaled.observed[:, 0])
     assert held.min() > 0.95
     assert (held > 0.97).mean() >= 0.99
-    np.testing.assert_allclose(back.mean(2), np.nanmean(values, axis=2), rtol=1e-4)
+    # Of the few readings of an almost empty home each is rounded to the meter's step.
+    rounding = scaler.state["resolution"][0] * np.sqrt((values > 0).sum(2)) / values.shape[2]
+    assert (np.abs(back.mean(2) - np.nanmean(values, axis=2)) < 1e-4 * np.nanmean(values, axis=2) + rounding).all()
     zeros = (values == 0).sum(2) / scaled.observed.sum(2)
     np.testing.assert_allclose((back == 0).mean(2), zeros, atol=0.001)
     peak = back.max(2) / np.nanmax(values, axis=2)
@@ -414,16 +416,17 @@ def test_real_households(real_data):
     assert np.abs(peak - 1).max() < 0.15
 
 
-def test_a_home_with_a_base_load_gets_few_zeros():
-    """A share of zeros is drawn apart from the law; where the law stays above zero it has little say."""
-    values, starts = population("zeros")
+def test_zeros_are_drawn_apart_from_the_law_of_the_rest():
+    """With the zero share of another series: so many zeros, the same level, and what is not zero in the same law."""
+    values, starts = population("zeros", length=2184)
     values[:20] += 0.2 * values[:20].mean(axis=2, keepdims=True)
     scaler = fitted(values, starts)
     scaled = scaler.transform(values, starts)
-    numbers = scaled.numbers.copy()
-    zero = scaler.layout["zero_share"]
+    numbers, zero = scaled.numbers.copy(), scaler.layout["zero_share"]
     numbers[:20, zero], numbers[20:, zero] = scaled.numbers[20:, zero], scaled.numbers[:20, zero]
-    back = scaler.inverse(scaled.scores, numbers)
-    assert (back[:20] == 0).mean() < 0.1
-    assert (back[20:] == 0).mean() < 0.01
-    assert (scaler.inverse(scaled.scores, scaled.numbers)[20:] == 0).mean() > 0.05
+    own, other = scaler.inverse(scaled.scores, scaled.numbers), scaler.inverse(scaled.scores, numbers)
+    np.testing.assert_array_equal((other == 0).sum(2), np.roll((values == 0).sum(2), 20, axis=0))
+    np.testing.assert_allclose(other.mean(2), values.mean(2), rtol=1e-5)
+    for a, b in zip(own[:, 0], other[:, 0], strict=True):
+        middle = [np.quantile(x[x > 0], [0.1, 0.25, 0.75, 0.9]) / np.median(x[x > 0]) for x in (a, b)]
+        np.testing.assert_allclose(*middle, rtol=0.1)

@@ -148,16 +148,6 @@ def _stir(x_T: NDArray, excess: int) -> None:
             x_T[t], x_T[other] = x_T[other], x_T[t]
 
 
-def with_zeros(sorted_BT: NDArray, zeros_B: NDArray) -> NDArray:
-    """Return laws whose first ``zeros_B`` values are 0 and the others above it: those that are not rise evenly."""
-    rank_T = np.arange(sorted_BT.shape[1])
-    low_B1 = np.maximum((sorted_BT <= 0).sum(axis=1), zeros_B)[:, None]
-    first_B1 = np.where(sorted_BT > 0, sorted_BT, np.inf).min(axis=1, keepdims=True, initial=np.inf)
-    rise_BT = (rank_T + 1 - zeros_B[:, None]) / (low_B1 + 1 - zeros_B[:, None])
-    ramp_BT = np.where(np.isfinite(first_B1), first_B1, 1.0) * rise_BT
-    return np.where(rank_T < zeros_B[:, None], 0.0, np.where(sorted_BT > 0, sorted_BT, ramp_BT))
-
-
 def with_peak(sorted_BT: NDArray, log_peak_B: NDArray) -> NDArray:
     """Return non-negative laws of mean 1 whose largest value is near ``exp(log_peak_B)``: their top is stretched.
 

@@ -1,7 +1,7 @@
 """The invertible scaler: a series as a short vector of household numbers and a residual of unit size.
 
     values  --ranks-->  normal scores  =  habit + loading * common course + spread * residual
-            --sort--->  level, zero share and quantile function
+            --sort--->  level, zero share and quantile function of what is not zero
 
 The *household numbers* (level, quantile function, peak, habit, loading, spread, rhythm) say everything about a series
 but the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn residual.
@@ -31,8 +31,6 @@ from ttsgan.errors import DataError, NotFittedError
 SPREAD_COMPONENTS = 4
 MAX_REGULAR = 0.95
 """Largest share of the variance of a new series' scores that habit and common course take, if its spread agrees."""
-MAX_ZEROED = 0.01
-"""Zeros take no more than this share of the sum of a law."""
 MIN_SHARED = 10
 """A common course is estimated only for dates that so many training series share."""
 
@@ -269,18 +267,13 @@ class SeriesScaler:
         values = np.empty((len(numbers), channels, length))
         for c, logq_BQ in enumerate(np.split(logq_BF, channels, axis=1)):
             law_BQ = np.sort(np.expm1(logq_BQ) if state["nonnegative"][c] else np.sinh(logq_BQ), axis=1)
-            shape_BT = quantiles.sorted_values(state["grid"], law_BQ, length)
-            if state["nonnegative"][c]:
-                share_B = np.minimum(expit(numbers[:, layout["zero_share"]][:, c]), state["most_zeros"][c])
-                # Drawn apart from the law, a share of zeros may not fit it: a home with a base load has few.
-                sum_BT = np.maximum(shape_BT, 0).cumsum(axis=1)
-                most_B = (sum_BT <= MAX_ZEROED * sum_BT[:, -1:]).sum(axis=1)
-                shape_BT = laws.with_zeros(shape_BT, np.minimum(np.rint(share_B * (length + 1) - 0.5), most_B))
-            shape_BT = shape_BT / np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
+            share_B = np.minimum(expit(numbers[:, layout["zero_share"]][:, c]), state["most_zeros"][c])
+            zeros_B = np.rint(share_B * (length + 1) - 0.5).astype(np.int64) * state["nonnegative"][c]
+            shape_BT = quantiles.sorted_values(state["grid"], law_BQ, length, zeros_B)
+            shape_BT /= np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
             if state["nonnegative"][c]:
                 above_B = numbers[:, layout["peak"]][:, c] - numbers[:, layout["level"]][:, c]
-                above_B = np.clip(above_B, state["peak_low"][c], state["peak_high"][c])
-                shape_BT = laws.with_peak(shape_BT, above_B)
+                shape_BT = laws.with_peak(shape_BT, np.clip(above_B, state["peak_low"][c], state["peak_high"][c]))
             values[:, c] = shape_BT * np.exp(numbers[:, layout["level"]][:, c, None])
         return values
 
@@ -302,16 +295,21 @@ class SeriesScaler:
     # ---- the parts -------------------------------------------------------------------------------------------------
 
     def _laws(self, values: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-        """Return log level (B, C), logit of the zero share (B, C) and the transformed quantile functions (B, C*Q)."""
+        """Return log level (B, C), logit of the zero share (B, C) and the transformed quantile functions (B, C*Q).
+
+        Quantile functions are those of what is not zero in a channel without negative values, over its mean size.
+        """
         grid, rows = self.state["grid"], []
         # A channel that training knew as non-negative has no law for negative values.
         values = np.where(self.state["nonnegative"][:, None], np.maximum(values, 0), values)
         level_BC = np.log(np.maximum(np.nanmean(np.abs(values), axis=2, dtype=np.float64), 1e-12))
         count_BC = (~np.isnan(values)).sum(axis=2)
-        zeros_BC = (values == 0).sum(axis=2) * self.state["nonnegative"]
-        share_BC = (zeros_BC + 0.5) / (count_BC + 1)
+        zero_BCT = self._zero(values)
+        share_BC = (zero_BCT.sum(axis=2) + 0.5) / (count_BC + 1)
+        rest = np.where(zero_BCT & (zero_BCT.sum(axis=2) < count_BC)[..., None], np.nan, values)
         for c in range(values.shape[1]):
-            law_BQ = quantiles.quantile_function(values[:, c], grid) / np.exp(level_BC[:, c, None])
+            law_BQ = quantiles.quantile_function(rest[:, c], grid)
+            law_BQ = law_BQ / np.maximum(np.nanmean(np.abs(rest[:, c]), axis=1, dtype=np.float64), 1e-12)[:, None]
             rows.append(np.log1p(law_BQ) if self.state["nonnegative"][c] else np.arcsinh(law_BQ))
         return level_BC, logit(share_BC), np.concatenate(rows, axis=1)
 
