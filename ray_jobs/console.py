@@ -17,7 +17,7 @@ class Console:
     def __init__(self) -> None:
         self.rich = RichConsole(highlight=False, soft_wrap=True)
         self._status = None
-        self._last = 0.0
+        self._last, self._said = 0.0, ""
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -40,11 +40,11 @@ class Console:
         self.say(f"    {time.monotonic() - started:.0f} s")
 
     def progress(self, text: str) -> None:
-        """Show how far the work is; without a terminal, a line every few seconds."""
+        """Show how far the work is; without a terminal, a line every few seconds, if there is anything new."""
         if self._status is not None:
             self._status.update(text)
-        elif time.monotonic() - self._last >= QUIET_SECONDS:
-            self._last = time.monotonic()
+        elif text != self._said and time.monotonic() - self._last >= QUIET_SECONDS:
+            self._last, self._said = time.monotonic(), text
             self.say(f"    {text}")
 
     def table(self, title: str, rows: list[tuple[str, str]]) -> None:

@@ -13,6 +13,7 @@ from ttsgan.data.split import check_disjoint, check_enough, split_entities, writ
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, concatenate, write_store
 from ttsgan.errors import DataError
+from ttsgan.evaluation.privacy import MIN_ENTITIES
 
 
 def sample_series(config: RunConfig) -> SeriesSet:
@@ -73,4 +74,10 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         "train_entities": len(np.unique(series.entities[~holdout].astype(str))),
         "holdout_entities": len(np.unique(series.entities[holdout].astype(str))),
     }
+    for side in ("train", "holdout"):
+        if summary[f"{side}_entities"] < MIN_ENTITIES:
+            console.say(
+                f"    {side} has {summary[f'{side}_entities']} entities; the audit needs {MIN_ENTITIES} on each side,"
+                " so nothing of this run can be released: add entities or change --holdout"
+            )
     return summary

@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 
 from ray_jobs.cli import COMMANDS, _spread_overrides, main
+from ray_jobs.console import Console
+from ray_jobs.folder import RunFolder
+from ray_jobs.run import run_stage
+from ttsgan import recipes
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, write_store
 
@@ -130,6 +134,18 @@ def test_too_few_entities(tmp_path, capsys):
     assert "18" in line
     assert "30" in line
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(("holdout", "told"), [("0.25", True), ("0.5", False)])
+def test_a_holdout_too_small_for_the_audit_is_told_at_once(tmp_path, capsys, holdout, told):
+    """Before training, not by a verdict after it: 10 held out of 40 are too few, 20 are enough."""
+    sets = [f"data.source={small_store(tmp_path)}", f"data.holdout={holdout}", "cluster.min_group_size=10"]
+    folder = RunFolder.create(
+        Location.parse(str(tmp_path / "run")), recipes.override(recipes.quick(), sets), fresh=False
+    )
+    run_stage(folder, "prepare", Console(), "local")
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("holdout has 10 entities; the audit needs 12 on each side" in said) == told
 
 
 def test_patch_does_not_divide_and_padding_is_off(tmp_path, capsys):
