@@ -74,10 +74,9 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         "train_entities": len(np.unique(series.entities[~holdout].astype(str))),
         "holdout_entities": len(np.unique(series.entities[holdout].astype(str))),
     }
-    for side in ("train", "holdout"):
-        if summary[f"{side}_entities"] < MIN_ENTITIES:
-            console.say(
-                f"    {side} has {summary[f'{side}_entities']} entities; the audit needs {MIN_ENTITIES} on each side,"
-                " so nothing of this run can be released: add entities or change --holdout"
-            )
+    if summary["holdout_entities"] < MIN_ENTITIES:
+        console.say(
+            f"    holdout has {summary['holdout_entities']} entities; the audit needs {MIN_ENTITIES}, so nothing"
+            " of this run can be released: add entities or change --holdout"
+        )
     return summary

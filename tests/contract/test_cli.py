@@ -145,7 +145,7 @@ def test_a_holdout_too_small_for_the_audit_is_told_at_once(tmp_path, capsys, hol
     )
     run_stage(folder, "prepare", Console(), "local")
     said = " ".join(capsys.readouterr().out.split())
-    assert ("holdout has 10 entities; the audit needs 12 on each side" in said) == told
+    assert ("holdout has 10 entities; the audit needs 12, so nothing of this run can be released" in said) == told
 
 
 def test_patch_does_not_divide_and_padding_is_off(tmp_path, capsys):
