@@ -177,27 +177,35 @@ def test_several_series_of_one_entity_count_once():
     assert hits == pytest.approx(round(hits))
 
 
+def honest_scores(num, seed, num_groups=1):
+    """Scores of exchangeable members and non-members under five attacks that agree in part."""
+    rng = np.random.default_rng(seed)
+    shared = rng.normal(size=(2, num))
+    members, nonmembers = ({f"a{i}": side + rng.standard_t(4, num) for i in range(5)} for side in shared)
+    nonmembers = {name: score[: 3 * num // 4] for name, score in nonmembers.items()}
+    sizes = num, 3 * num // 4
+    oddness, groups = tuple(rng.exponential(size=n) for n in sizes), tuple(np.arange(n) % num_groups for n in sizes)
+    return Membership(members, nonmembers, oddness, groups)
+
+
 def test_honest_scores_of_5000_entities_pass_and_of_60_do_not():
     """The gate on exchangeable scores; the full audit at this size takes a minute (benchmarks)."""
 
     def checks(num, seed):
-        rng = np.random.default_rng(seed)
-        shared = rng.normal(size=(2, num))
-        members, nonmembers = ({f"a{i}": side + rng.standard_t(4, num) for i in range(5)} for side in shared)
-        nonmembers = {name: score[: 3 * num // 4] for name, score in nonmembers.items()}
-        sizes = num, 3 * num // 4
-        found = Membership(
-            members, nonmembers, tuple(rng.exponential(size=n) for n in sizes),
-            tuple(np.arange(n) % max(1, n // 700) for n in sizes),
-        )  # fmt: skip
         none = np.zeros(num, bool)
+        found = honest_scores(num, seed, max(1, num // 700))
         return [*copy_checks(CopyFlags(none, none, none, none), 2.0, Thresholds()),
-                *membership_checks([found], Thresholds(), rng)[0]]  # fmt: skip
+                *membership_checks([found], Thresholds(), np.random.default_rng(seed))[0]]  # fmt: skip
 
-    verdicts = [verdict(checks(5000, seed), [])[0] for seed in range(20)]
-    assert verdicts.count("PASS") >= 18
-    assert "FAIL" not in verdicts
+    assert {verdict(checks(5000, seed), [])[0] for seed in range(20)} == {"PASS"}
     assert {verdict(checks(60, seed), [])[0] for seed in range(20)} == {"UNPROVEN"}
+
+
+def test_which_halves_an_attack_is_chosen_on_hardly_matters():
+    """The same scores, halved anew: by one halving the share recognised has a spread of .0017, of a limit of .02."""
+    found = honest_scores(5000, 0)
+    shares = [membership_checks([found], Thresholds(), np.random.default_rng(i))[0][1]["value"] for i in range(12)]
+    assert np.std(shares) < 0.001
 
 
 def test_leaking_scores_fail():

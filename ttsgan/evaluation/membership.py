@@ -6,7 +6,7 @@ unseen real series R come; and densities, in logarithms, so that nothing underfl
 members nor non-members (each holdout half as the other's reference would give scores that are not independent).
 
 The strongest attack and its cut are chosen on half of the targets, and reported on the other, both ways. Which holdout
-entities are the reference is luck, and so are the halves: with few entities several splittings are averaged.
+entities are the reference is luck, and so are the halves: several of both are averaged.
 
 Axes: n series, C channels, L time steps, D dimensions, k neighbours, m members, h non-members, e entities.
 """
@@ -41,6 +41,8 @@ GROUP_TARGETS = 700
 """Fewest members, and fewest non-members, of a group that is judged by itself."""
 MAX_SPLITTINGS = 8
 """Splittings that are averaged where entities are few; one suffices where groups are judged by themselves."""
+MIN_OUTCOMES = 8
+"""Outcomes that are averaged at least: with fewer splittings, each is halved several times."""
 VIEWS = ("raw", "shape", "daily", "profile")
 FPR_GRID = np.unique(np.concatenate([np.geomspace(1e-3, 1, 41), np.linspace(0, 1, 41)]))
 """False positive rates at which the curve of an attack is given."""
@@ -316,7 +318,8 @@ def membership_checks(
     ----------
     found : sequence of Membership
         Scores of the same members, one set for each splitting of the holdout; only a single one may have groups.
-        Shares, areas and errors are averaged: splittings share their targets, so that they are no further evidence.
+        Shares, areas and errors are averaged over splittings and halves: they share their targets, so that they are
+        no further evidence.
     limits : Thresholds
     rng : numpy.random.Generator
 
@@ -326,9 +329,9 @@ def membership_checks(
         AUC, and the true positive rate of all targets, of the oddest, and of every group of at least
         `GROUP_TARGETS` (where there are two or more; all but the worst only inform).
     roc : dict
-        The curve of the strongest attack, mean over both halves and all splittings.
+        The curve of the strongest attack, mean over all halves and splittings.
     """
-    outcomes = [_outcome(one, limits, rng) for one in found]
+    outcomes = [_outcome(one, limits, rng) for one in found for _ in range(math.ceil(MIN_OUTCOMES / len(found)))]
     auc, error = (float(np.mean([getattr(one, what) for one in outcomes])) for what in ("auc", "error"))
     strata = outcomes[0].strata
     counts = np.mean([one.counts for one in outcomes], axis=0)
