@@ -89,7 +89,7 @@ def test_placed_values_have_the_law_exactly_in_the_order_of_the_scores(rng):
     grid = quantiles.score_grid(300)
     laws = np.sort(rng.gamma(1.0, size=(6, quantiles.GRID_POINTS)), axis=1)
     scores = rng.standard_t(2, size=(6, 300))
-    made = quantiles.place(scores, quantiles.sorted_values(grid, laws, 300))
+    made = quantiles.place(scores, quantiles.sorted_values(grid, laws, 300, np.zeros(6, int)))
     wanted = np.stack([np.interp(ndtri((np.arange(300) + 0.5) / 300), grid, law) for law in laws])
     np.testing.assert_array_equal(np.sort(made, axis=1), wanted)
     np.testing.assert_array_equal(np.take_along_axis(made, scores.argsort(1), axis=1), wanted)
@@ -98,7 +98,7 @@ def test_placed_values_have_the_law_exactly_in_the_order_of_the_scores(rng):
 @pytest.mark.parametrize("monotone", [np.exp, np.tanh, lambda x: 5 * x - 3])
 def test_only_the_order_of_the_scores_matters(rng, monotone):
     grid, law = quantiles.score_grid(100), np.sort(rng.normal(size=(1, quantiles.GRID_POINTS)))
-    scores, ordered = rng.normal(size=(1, 100)), quantiles.sorted_values(grid, law, 100)
+    scores, ordered = rng.normal(size=(1, 100)), quantiles.sorted_values(grid, law, 100, [0])
     np.testing.assert_array_equal(quantiles.place(scores, ordered), quantiles.place(monotone(scores), ordered))
 
 
@@ -106,10 +106,19 @@ def test_round_trip_of_a_smooth_law(rng):
     """65 points keep log-normal series of 2190 points: half of the values to 0.5 %, all but the outer 1 % to 10 %."""
     values = rng.lognormal(sigma=0.8, size=(3, 2190))
     grid = quantiles.score_grid(2190)
-    ordered = quantiles.sorted_values(grid, quantiles.quantile_function(values, grid), 2190)
+    ordered = quantiles.sorted_values(grid, quantiles.quantile_function(values, grid), 2190, [0] * 3)
     back = quantiles.place(quantiles.normal_scores(values, 3), ordered)
     inner = (values > np.quantile(values, 0.005)) & (values < np.quantile(values, 0.995))
     error = np.abs(back / values - 1)
     assert np.median(error) < 0.005
     assert error[inner].max() < 0.1
     np.testing.assert_allclose(back.max(1), values.max(1), rtol=1e-6)
+
+
+def test_zeros_come_before_the_law_of_the_rest(rng):
+    """Of 50 values 0, 20 or all are zero; the others are what the law says of so many."""
+    grid = quantiles.score_grid(50)
+    laws = np.sort(rng.gamma(1.0, size=(3, quantiles.GRID_POINTS)), axis=1)
+    made = quantiles.sorted_values(grid, laws, 50, np.array([0, 20, 50]))
+    assert (made == 0).sum(1).tolist() == [0, 20, 50]
+    np.testing.assert_array_equal(made[1, 20:], np.interp(ndtri((np.arange(30) + 0.5) / 30), grid, laws[1]))

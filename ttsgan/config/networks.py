@@ -38,7 +38,7 @@ class HouseholdConfig:
     """The numbers of a household (level, quantiles, habits) and their law given the condition."""
 
     quantile_components: int = 16
-    """Principal components kept of the quantile function of a series divided by its level."""
+    """Principal components kept of the quantile function of what is not zero in a series, over its mean size."""
     habit_components: int = 20
     """Principal components kept of the habit: the mean day by kind of day and season, in normal scores."""
     mixtures: int = 32

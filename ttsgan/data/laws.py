@@ -148,29 +148,20 @@ def _stir(x_T: NDArray, excess: int) -> None:
             x_T[t], x_T[other] = x_T[other], x_T[t]
 
 
-def with_zeros(sorted_BT: NDArray, zeros_B: NDArray) -> NDArray:
-    """Return laws whose first ``zeros_B`` values are 0 and the others above it: those that are not rise evenly."""
-    rank_T = np.arange(sorted_BT.shape[1])
-    low_B1 = np.maximum((sorted_BT <= 0).sum(axis=1), zeros_B)[:, None]
-    first_B1 = np.where(sorted_BT > 0, sorted_BT, np.inf).min(axis=1, keepdims=True, initial=np.inf)
-    rise_BT = (rank_T + 1 - zeros_B[:, None]) / (low_B1 + 1 - zeros_B[:, None])
-    ramp_BT = np.where(np.isfinite(first_B1), first_B1, 1.0) * rise_BT
-    return np.where(rank_T < zeros_B[:, None], 0.0, np.where(sorted_BT > 0, sorted_BT, ramp_BT))
-
-
 def with_peak(sorted_BT: NDArray, log_peak_B: NDArray) -> NDArray:
-    """Return non-negative laws of mean 1 whose largest value is near ``exp(log_peak_B)``: their top is stretched.
+    """Return non-negative laws of the same mean whose largest value is near ``exp(log_peak_B)``: stretched at the top.
 
     Drawn apart, the components of a quantile function do not add up to the peaks of real series.
     """
     score_T = plotting_scores(sorted_BT.shape[1])
     if score_T[-1] <= PEAK_FROM:
         return sorted_BT
+    mean_B1 = sorted_BT.mean(axis=1, keepdims=True)
     share_T = np.clip((score_T - PEAK_FROM) / (score_T[-1] - PEAK_FROM), 0, 1)
     last = np.count_nonzero(share_T == 0) - 1
     for _ in range(PEAK_ROUNDS):
         log_BT = np.log(np.maximum(sorted_BT[:, [last, -1]], 1e-12))
         push_B = np.maximum(log_peak_B - log_BT[:, 1], STEEPEST * (log_BT[:, 0] - log_BT[:, 1]))
         sorted_BT = np.sort(sorted_BT * np.exp(push_B[:, None] * share_T), axis=1)
-        sorted_BT = sorted_BT / np.maximum(sorted_BT.mean(axis=1, keepdims=True), 1e-12)
+        sorted_BT = sorted_BT * mean_B1 / np.maximum(sorted_BT.mean(axis=1, keepdims=True), 1e-12)
     return sorted_BT

@@ -60,10 +60,12 @@ def quantile_function(values_BT: NDArray, grid_Q: NDArray) -> NDArray[np.float64
     return out_BQ
 
 
-def sorted_values(grid_Q: NDArray, quantiles_BQ: NDArray, length: int) -> NDArray[np.float64]:
-    """Return the ``length`` values of series of the laws ``quantiles_BQ``, in rising order (B, T)."""
-    plotting_T = plotting_scores(length)
-    return np.stack([np.interp(plotting_T, grid_Q, quantiles_Q) for quantiles_Q in quantiles_BQ])
+def sorted_values(grid_Q: NDArray, quantiles_BQ: NDArray, length: int, zeros_B: NDArray) -> NDArray[np.float64]:
+    """Return the ``length`` values of series in rising order (B, T): zeros, so many, then those of the laws given."""
+    out_BT = np.zeros((len(quantiles_BQ), length))
+    for values_T, quantiles_Q, zeros in zip(out_BT, quantiles_BQ, zeros_B, strict=True):
+        values_T[zeros:] = np.interp(plotting_scores(length - zeros), grid_Q, quantiles_Q)
+    return out_BT
 
 
 def place(scores_T: NDArray, sorted_T: NDArray) -> NDArray:

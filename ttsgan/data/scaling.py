@@ -1,7 +1,7 @@
 """The invertible scaler: a series as a short vector of household numbers and a residual of unit size.
 
     values  --ranks-->  normal scores  =  habit + loading * common course + spread * residual
-            --sort--->  level, zero share and quantile function
+            --sort--->  zero share, and level and quantile function of what is not zero
 
 The *household numbers* (level, quantile function, peak, habit, loading, spread, rhythm) say everything about a series
 but the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn residual.
@@ -31,8 +31,6 @@ from ttsgan.errors import DataError, NotFittedError
 SPREAD_COMPONENTS = 4
 MAX_REGULAR = 0.95
 """Largest share of the variance of a new series' scores that habit and common course take, if its spread agrees."""
-MAX_ZEROED = 0.01
-"""Zeros take no more than this share of the sum of a law."""
 MIN_SHARED = 10
 """A common course is estimated only for dates that so many training series share."""
 
@@ -266,27 +264,28 @@ class SeriesScaler:
         channels, length = (int(n) for n in state["shape"])
         logq_BF = numbers[:, layout["quantile"]] @ state["quantile_axes"] + state["quantile_mean"]
         logq_BF = np.clip(logq_BF, state["logq_low"], state["logq_high"])
-        values = np.empty((len(numbers), channels, length))
+        values, zeros_BC = np.empty((len(numbers), channels, length)), self._num_zeros(numbers)
         for c, logq_BQ in enumerate(np.split(logq_BF, channels, axis=1)):
             law_BQ = np.sort(np.expm1(logq_BQ) if state["nonnegative"][c] else np.sinh(logq_BQ), axis=1)
-            shape_BT = quantiles.sorted_values(state["grid"], law_BQ, length)
-            if state["nonnegative"][c]:
-                share_B = np.minimum(expit(numbers[:, layout["zero_share"]][:, c]), state["most_zeros"][c])
-                # Drawn apart from the law, a share of zeros may not fit it: a home with a base load has few.
-                sum_BT = np.maximum(shape_BT, 0).cumsum(axis=1)
-                most_B = (sum_BT <= MAX_ZEROED * sum_BT[:, -1:]).sum(axis=1)
-                shape_BT = laws.with_zeros(shape_BT, np.minimum(np.rint(share_B * (length + 1) - 0.5), most_B))
-            shape_BT = shape_BT / np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
+            shape_BT = quantiles.sorted_values(state["grid"], law_BQ, length, zeros_BC[:, c])
+            in_use_B1 = 1 - zeros_BC[:, [c]] / length
+            shape_BT *= in_use_B1 / np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
             if state["nonnegative"][c]:
                 above_B = numbers[:, layout["peak"]][:, c] - numbers[:, layout["level"]][:, c]
-                above_B = np.clip(above_B, state["peak_low"][c], state["peak_high"][c])
-                shape_BT = laws.with_peak(shape_BT, above_B)
+                shape_BT = laws.with_peak(shape_BT, np.clip(above_B, state["peak_low"][c], state["peak_high"][c]))
             values[:, c] = shape_BT * np.exp(numbers[:, layout["level"]][:, c, None])
         return values
 
+    def _num_zeros(self, numbers: NDArray) -> NDArray[np.int64]:
+        """Return how many zeros (B, C) household numbers say; none in a channel with negative values."""
+        share_BC = np.minimum(expit(numbers[:, self.layout["zero_share"]].astype(np.float64)), self.state["most_zeros"])
+        count_BC = np.rint(share_BC * (self.state["shape"][1] + 1) - 0.5)
+        return count_BC.astype(np.int64) * self.state["nonnegative"]
+
     def level(self, numbers: NDArray) -> NDArray:
         """Return the mean absolute value (B,), averaged over channels, that household numbers say."""
-        return np.exp(numbers[:, self.layout["level"]].astype(np.float64)).mean(axis=1)
+        in_use_BC = 1 - self._num_zeros(numbers) / self.state["shape"][1]
+        return (np.exp(numbers[:, self.layout["level"]].astype(np.float64)) * in_use_BC).mean(axis=1)
 
     def to_bytes(self) -> bytes:
         """Return the fitted state as a safetensors file."""
@@ -302,16 +301,21 @@ class SeriesScaler:
     # ---- the parts -------------------------------------------------------------------------------------------------
 
     def _laws(self, values: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-        """Return log level (B, C), logit of the zero share (B, C) and the transformed quantile functions (B, C*Q)."""
+        """Return log level (B, C), logit of the zero share (B, C) and the transformed quantile functions (B, C*Q).
+
+        Level and quantile function are those of what is not zero in a channel without negative values: a home that is
+        seldom in use draws as much as others when it is.
+        """
         grid, rows = self.state["grid"], []
         # A channel that training knew as non-negative has no law for negative values.
         values = np.where(self.state["nonnegative"][:, None], np.maximum(values, 0), values)
-        level_BC = np.log(np.maximum(np.nanmean(np.abs(values), axis=2, dtype=np.float64), 1e-12))
-        count_BC = (~np.isnan(values)).sum(axis=2)
-        zeros_BC = (values == 0).sum(axis=2) * self.state["nonnegative"]
-        share_BC = (zeros_BC + 0.5) / (count_BC + 1)
+        zero_BCT, length = self._zero(values), values.shape[2]
+        empty_BC = zero_BCT.sum(axis=2) / (~np.isnan(values)).sum(axis=2)
+        share_BC = (empty_BC * length + 0.5) / (length + 1)
+        rest = np.where(zero_BCT & (empty_BC < 1)[..., None], np.nan, values)
+        level_BC = np.log(np.maximum(np.nanmean(np.abs(rest), axis=2, dtype=np.float64), 1e-12))
         for c in range(values.shape[1]):
-            law_BQ = quantiles.quantile_function(values[:, c], grid) / np.exp(level_BC[:, c, None])
+            law_BQ = quantiles.quantile_function(rest[:, c], grid) / np.exp(level_BC[:, c, None])
             rows.append(np.log1p(law_BQ) if self.state["nonnegative"][c] else np.arcsinh(law_BQ))
         return level_BC, logit(share_BC), np.concatenate(rows, axis=1)
 
