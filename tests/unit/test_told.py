@@ -11,11 +11,16 @@ def days(tokens=20, points=3, seed=0):
     return [torch.randn(4, tokens, points, generator=generator) for _ in range(2)]
 
 
+def every(x):
+    """Places of all tokens."""
+    return torch.arange(x.shape[1])[None]
+
+
 def test_traces_by_hand():
     """One day of 1 (size 1 - .7) and nothing but zeros (size -.7) after it, in weeks of two tokens."""
     x = torch.zeros(1, 5, 1)
     x[0, 0] = 1
-    same, *others = (trace[0, :, 0] for trace in traces(x, week=2))
+    same, *others = (trace[0, :, 0] for trace in traces(x, 2, every(x)))
     torch.testing.assert_close(same, torch.tensor([0, 0, 0.2, 0, 0.16]))
     assert len(others) == 2 * len(HALF_LIVES)
     for weeks, mean, size in zip(HALF_LIVES, others[::2], others[1::2], strict=True):
@@ -30,7 +35,7 @@ def test_traces_by_hand():
 def test_usual_values_are_those_of_their_rank_in_the_weeks_before():
     """Against sorting by hand: of 8 values in weeks of two tokens, ranks .15, .5 and .85 of 7, rounded."""
     x, _ = days(12)
-    usual = usual_values(x, week=2)
+    usual = usual_values(x, torch.zeros_like(x), 2, every(x))
     assert all(not u[:, 0].any() for u in usual)
     for n, count in ((1, 1), (4, 4), (8, 8), (11, 8)):
         rising = x[:, n - count : n].sort(dim=1).values
@@ -42,7 +47,7 @@ def test_usual_values_are_those_of_their_rank_in_the_weeks_before():
 def test_traces_by_blocks_are_those_of_every_token_before(count):
     """Against weights of all tokens in double precision, at lengths around those of a week and of a block."""
     x, _ = days(count)
-    same, *others = traces(x, week=7)
+    same, *others = traces(x, 7, every(x))
     lag = torch.arange(count)[:, None] - torch.arange(count)
 
     def mean(of, rate, lags, far):
@@ -60,7 +65,7 @@ def test_tokens_in_a_row_are_told_what_all_are():
     residual, regular = days(70)
     at = torch.tensor([0, 3, 41, 60])[:, None] + torch.arange(10)
     whole = told(residual, regular, 7)
-    assert torch.equal(told(residual, regular, 7, at), whole[:, torch.arange(4)[:, None], at])
+    torch.testing.assert_close(told(residual, regular, 7, at), whole[:, torch.arange(4)[:, None], at])
 
 
 def test_days_before_what_is_regular_and_usual_values_above_it():
@@ -73,7 +78,7 @@ def test_days_before_what_is_regular_and_usual_values_above_it():
     assert torch.equal(all_told[1, :, 1:], (residual + regular)[:, :-1])
     assert torch.equal(all_told[2, :, 7:], residual[:, :-7])
     assert not all_told[2, :, :7].any()
-    for above, usual in zip(all_told[-3:], usual_values(residual + regular, 7), strict=True):
+    for above, usual in zip(all_told[-3:], usual_values(residual, regular, 7, every(residual)), strict=True):
         assert torch.equal(above, usual - regular)
 
 

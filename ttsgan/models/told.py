@@ -37,7 +37,7 @@ REGULAR = 3
 
 
 def told(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Tensor | None = None) -> Tensor:
-    """Return what is told of tokens of series (T, B, N, P): `TOLD` things in a fixed order.
+    """Return what is told of tokens of series (T, B, n, P): `TOLD` things in a fixed order.
 
     What no token is there for yet, such as the week before in the first week, is 0 (usual values before what is regular
     is taken from them).
@@ -51,12 +51,13 @@ def told(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Tensor | N
     at_BN : Tensor (B, n), int64, optional
         Tokens in a row that are asked for; all without.
     """
-    scores_BNP = residual_BNP + regular_BNP
-    before = _shift(residual_BNP, 1), _shift(scores_BNP, 1), _shift(residual_BNP, week)
-    known = *before, regular_BNP, *traces(residual_BNP, week)
-    if at_BN is not None:
-        known = tuple(of_all.take_along_dim(at_BN[..., None], 1) for of_all in known)
-    return _with_usual(known, usual_values(scores_BNP, week, at_BN))
+    if at_BN is None:
+        at_BN = torch.arange(residual_BNP.shape[1], device=residual_BNP.device)[None]
+    regular = _at(regular_BNP, at_BN)
+    before = _at(residual_BNP, at_BN - 1)
+    scores_before = before + _at(regular_BNP, at_BN - 1)
+    known = before, scores_before, _at(residual_BNP, at_BN - week), regular, *traces(residual_BNP, week, at_BN)
+    return _with_usual(known, usual_values(residual_BNP, regular_BNP, week, at_BN))
 
 
 def _with_usual(known: Sequence[Tensor], usual: Sequence[Tensor]) -> Tensor:
@@ -64,27 +65,39 @@ def _with_usual(known: Sequence[Tensor], usual: Sequence[Tensor]) -> Tensor:
     return torch.stack([*known, *(value - known[REGULAR] for value in usual)])
 
 
-def traces(residual_BNP: Tensor, week: int) -> tuple[Tensor, ...]:
-    """Return what all tokens before each have left, each (B, N, P): weighted means, 0 of those before the first.
+def traces(residual_BNP: Tensor, week: int, at_BN: Tensor) -> tuple[Tensor, ...]:
+    """Return what all tokens before those asked for have left, each (B, n, P): weighted means, 0 before the first.
 
     One of the tokens of the same weekday; then of all tokens, and of their size, for each of `HALF_LIVES`.
     """
-    (batch, count, points), beyond = residual_BNP.shape, -residual_BNP.shape[1] % week
-    days_NC = residual_BNP.movedim(1, 0).flatten(1)
-    of_weekdays_NC = _decaying(F.pad(days_NC, (0, 0, 0, beyond)).unflatten(0, (-1, week)).flatten(1), WEEKLY)
+    batch, points = residual_BNP.shape[::2]
+    days_BnP = _at(residual_BNP, at_BN)
+    count, size_BNP = days_BnP.shape[1], residual_BNP.abs() - MEAN_SIZE
+    # What tokens before the first of these have left of each weekday and each half-life.
+    lag_BN = at_BN[:, :1] - torch.arange(residual_BNP.shape[1], device=at_BN.device)
+    lag_BWN = lag_BN[:, None] + torch.arange(week, device=at_BN.device)[:, None]
+    same_BWN = _weight(lag_BWN // week, WEEKLY).where((lag_BWN % week == 0) & (lag_BN > 0)[:, None], 0.0)
+    weight_BQN = torch.stack([_weight(lag_BN, rate) for rate in _rates(week)], dim=1)
+    left_BQP = torch.cat([same_BWN, weight_BQN], dim=1).to(residual_BNP) @ residual_BNP
+    left_size_BQP = weight_BQN.to(residual_BNP) @ size_BNP
+    # What these themselves leave.
+    days_NC = days_BnP.movedim(1, 0).flatten(1)
+    weeks_NC = F.pad(days_NC, (0, 0, 0, -count % week)).unflatten(0, (-1, week)).flatten(1)
+    of_weekdays_NC = _decaying(weeks_NC, WEEKLY, left_BQP[:, :week].movedim(1, 0).reshape(1, -1))
     out = [of_weekdays_NC.unflatten(1, (week, -1)).flatten(0, 1)[:count]]
     both_NC = torch.cat([days_NC, days_NC.abs() - MEAN_SIZE], dim=1)
-    for rate in _rates(week):
-        out += _decaying(both_NC, rate).chunk(2, dim=1)
+    for rate, *left in zip(_rates(week), left_BQP[:, week:].unbind(1), left_size_BQP.unbind(1), strict=True):
+        out += _decaying(both_NC, rate, torch.stack(left).view(1, -1)).chunk(2, dim=1)
     return tuple(trace_NC.view(count, batch, points).movedim(0, 1) for trace_NC in out)
 
 
-def _decaying(x_NC: Tensor, rate: float) -> Tensor:
+def _decaying(x_NC: Tensor, rate: float, left_1C: Tensor) -> Tensor:
     """Return the weighted mean (N, C) of the rows before each: the last weighs ``rate``, each before it less by that.
 
-    By blocks of rows, each from what the one before leaves: few operations, and no matrix of all rows by all.
+    ``left_1C`` is what rows before these have left. By blocks of rows, each from what the one before leaves: few
+    operations, and no matrix of all rows by all.
     """
-    out, left_1C = [], torch.zeros_like(x_NC[:1])
+    out = []
     for block_RC in x_NC.split(BLOCK):
         weights_RR, fading_R1 = _weights(len(block_RC), rate, x_NC.dtype, x_NC.device)
         out.append(torch.addmm(fading_R1 * left_1C, weights_RR, block_RC))
@@ -99,23 +112,23 @@ def _weights(count: int, rate: float, dtype: torch.dtype, device: torch.device) 
     Not to be written to.
     """
     at_R1 = torch.arange(count, dtype=dtype, device=device)[:, None]
-    lag_RR = at_R1 - at_R1.T
-    return torch.where(lag_RR > 0, rate * (1 - rate) ** (lag_RR - 1), 0.0), (1 - rate) ** at_R1
+    return _weight(at_R1 - at_R1.T, rate), (1 - rate) ** at_R1
 
 
-def usual_values(scores_BNP: Tensor, week: int, at_BN: Tensor | None = None) -> tuple[Tensor, ...]:
-    """Return, for each share of `USUAL`, the value of that rank in the tokens of the weeks before each (B, N, P).
+def _weight(lag: Tensor, rate: float) -> Tensor:
+    """Return the weight in a decaying mean of what is ``lag`` back; 0 of what is not before."""
+    return (rate * (1 - rate) ** (lag - 1)).where(lag > 0, 0.0)
 
-    0 for the first token, which has none before it. Of the tokens ``at_BN`` (B, n) alone, in a row, where these are
-    given.
+
+def usual_values(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Tensor) -> tuple[Tensor, ...]:
+    """Return, for each share of `USUAL`, the score of that rank in the tokens of the weeks before each (B, n, P).
+
+    0 for the first token, which has none before it. Tokens ``at_BN`` are in a row.
     """
     window = USUAL_WEEKS * week
-    before_BNP = F.pad(scores_BNP[:, :-1], (0, 0, window, 0), value=torch.inf)
-    if at_BN is None:
-        at_BN = torch.arange(scores_BNP.shape[1], device=scores_BNP.device)[None]
-    reach_N = torch.arange(at_BN.shape[1] + window - 1, device=at_BN.device)
-    before_BNP = before_BNP.take_along_dim((at_BN[:, :1] + reach_N)[..., None], 1)
-    return _of_ranks(_sorted(before_BNP.unfold(1, window, 1)), at_BN.clamp(max=window))
+    reach_BM = at_BN[:, :1] - window + torch.arange(at_BN.shape[1] + window - 1, device=at_BN.device)
+    before_BMP = _at(residual_BNP, reach_BM, torch.inf) + _at(regular_BNP, reach_BM)
+    return _of_ranks(_sorted(before_BMP.unfold(1, window, 1)), at_BN.clamp(max=window))
 
 
 class Memory:
@@ -184,8 +197,7 @@ def _of_ranks(rising_BNPW: Tensor, count_BN: Tensor) -> tuple[Tensor, ...]:
     return usual_BNPQ.where(count_BN[..., None, None] > 0, 0.0).unbind(-1)
 
 
-def _shift(x_BNP: Tensor, lag: int) -> Tensor:
-    """Return the tokens moved ``lag`` later, zeros in front."""
-    if lag >= x_BNP.shape[1]:
-        return torch.zeros_like(x_BNP)
-    return torch.cat([torch.zeros_like(x_BNP[:, :lag]), x_BNP[:, :-lag]], dim=1)
+def _at(x_BNP: Tensor, at_BN: Tensor, beyond: float = 0.0) -> Tensor:
+    """Return the tokens (B, n, P) at these places, ``beyond`` before the first; places (1, n) are those of all series."""
+    found_BnP = x_BNP.take_along_dim(at_BN.clamp(min=0)[..., None], 1)
+    return found_BnP.where(at_BN[..., None] >= 0, beyond)
