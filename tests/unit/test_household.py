@@ -11,9 +11,9 @@ from ttsgan.models import household
 from ttsgan.models.household import HouseholdModel
 
 
-def model(numbers, cond, mixtures=8) -> HouseholdModel:
+def model(numbers, cond, mixtures=8, households=None) -> HouseholdModel:
     empty = HouseholdModel(HouseholdConfig(mixtures=mixtures), numbers.shape[1], cond.shape[1])
-    return empty.fit(numbers, cond[None], seed=0)
+    return empty.fit(numbers, cond[None], households or len(numbers), seed=0)
 
 
 def draw(fitted, cond, seed=0):
@@ -85,6 +85,13 @@ def test_few_households_get_few_gaussians(count, most, used):
     assert model(numbers, cond, most).components == used
 
 
+def test_series_of_few_households_get_few_gaussians():
+    """A thousand meters of thirty buildings are thirty households: more Gaussians would show the buildings."""
+    numbers, cond, *_ = gaussian(1000)
+    assert model(numbers, cond, households=30).components == 1
+    assert model(numbers, cond, households=320).components == 2
+
+
 def test_households_drawn_together_stand_for_the_population():
     """Each number's hundredths hold one draw each of a hundred, and the draws of many do not correlate by luck."""
     numbers = normal(2000, 3)
@@ -151,7 +158,7 @@ def test_several_kinds_of_household_get_several_gaussians():
 def test_more_groupings_weigh_no_more_than_one():
     numbers, cond, *_ = gaussian(300)
     once = model(numbers, cond, mixtures=1)
-    thrice = HouseholdModel(HouseholdConfig(mixtures=1), 3, 2).fit(numbers, cond.repeat(3, 1, 1), seed=0)
+    thrice = HouseholdModel(HouseholdConfig(mixtures=1), 3, 2).fit(numbers, cond.repeat(3, 1, 1), len(numbers), seed=0)
     torch.testing.assert_close(once.covariance, thrice.covariance)
 
 

@@ -76,7 +76,7 @@ class HouseholdModel(nn.Module):
         self.register_buffer("mean", torch.zeros(k, d, dtype=torch.float64))
         self.register_buffer("covariance", torch.eye(d, dtype=torch.float64).repeat(k, 1, 1))
 
-    def fit(self, numbers_MH: Tensor, cond_GMZ: Tensor, seed: int) -> "HouseholdModel":
+    def fit(self, numbers_MH: Tensor, cond_GMZ: Tensor, households: int, seed: int) -> "HouseholdModel":
         """Fit the law of household numbers given conditions.
 
         Parameters
@@ -84,6 +84,8 @@ class HouseholdModel(nn.Module):
         numbers_MH : Tensor (M, H)
         cond_GMZ : Tensor (G, M, Z)
             Condition of each series under G groupings, standardised.
+        households : int
+            How many these are series of: a building of many meters is one.
         seed : int
             Of the first guess of the components.
         """
@@ -93,7 +95,7 @@ class HouseholdModel(nn.Module):
         scores = _normal_scores(numbers)
         few = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:MAX_FITTED].sort()[0]
         rows = torch.cat([torch.cat([scores[few], cond[few].double().cpu()], dim=1) for cond in cond_GMZ])
-        k = min(self.config.mixtures, max(1, len(few) // MEMBERS))
+        k = min(self.config.mixtures, max(1, min(households, len(few)) // MEMBERS))
         self.log_weight.fill_(UNUSED)
         self.log_weight[:k], self.mean[:k], self.covariance[:k] = _mixture(rows, k, len(cond_GMZ), seed)
         self.covariance[:k].diagonal(dim1=1, dim2=2)[:, self.num_numbers :] += CONDITION_NOISE

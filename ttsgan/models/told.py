@@ -198,6 +198,6 @@ def _of_ranks(rising_BNPW: Tensor, count_BN: Tensor) -> tuple[Tensor, ...]:
 
 
 def _at(x_BNP: Tensor, at_BN: Tensor, beyond: float = 0.0) -> Tensor:
-    """Return the tokens (B, n, P) at these places, ``beyond`` before the first; places (1, n) are those of all series."""
+    """Return the tokens (B, n, P) at these places (B, n) or (1, n), and ``beyond`` for those before the first."""
     found_BnP = x_BNP.take_along_dim(at_BN.clamp(min=0)[..., None], 1)
     return found_BnP.where(at_BN[..., None] >= 0, beyond)

@@ -59,7 +59,8 @@ def make_conditions(state: TrainState, data: TrainSet, runtime: Runtime) -> None
     cond = _conditions(state, data, latents, runtime)
     state.drawn["cond"] = torch.stack([state.networks.standard_latents(of_one) for of_one in cond])
     seed = seed_of(state.config.seed, "household")
-    household = state.networks.household.fit(data.numbers, state.drawn["cond"], seed)
+    households = len(np.unique(data.entities))
+    household = state.networks.household.fit(data.numbers, state.drawn["cond"], households, seed)
     runtime.broadcast(list(household.buffers()))
     state.average.household.load_state_dict(household.state_dict())
 
