@@ -128,7 +128,9 @@ def usual_values(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Te
     window = USUAL_WEEKS * week
     reach_BM = at_BN[:, :1] - window + torch.arange(at_BN.shape[1] + window - 1, device=at_BN.device)
     before_BMP = _at(residual_BNP, reach_BM, torch.inf) + _at(regular_BNP, reach_BM)
-    return _of_ranks(_sorted(before_BMP.unfold(1, window, 1)), at_BN.clamp(max=window))
+    # The values of a slot side by side, so that a window is read in a row: half the time of sorting.
+    rising_BPNW = _sorted(before_BMP.mT.contiguous().unfold(2, window, 1))
+    return _of_ranks(rising_BPNW.movedim(2, 1), at_BN.clamp(max=window))
 
 
 class Memory:
