@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ttsgan.config import DaysConfig
 from ttsgan.models.layers import Block, KeyValueCache, causal_mask
+from ttsgan.models.patching import tokens_at
 from ttsgan.models.told import REGULAR, TOLD, Memory, told
 from ttsgan.models.values import DayLaw, ValueLaws
 
@@ -82,7 +83,7 @@ class DaysPrior(nn.Module):
             told_TBNP = told(residual_BNP, regular_BNP, self.week, at_BN)
         if at_BN is not None:
             whole = residual_BNP, calendar_BNF
-            residual_BNP, calendar_BNF = (of_all.take_along_dim(at_BN[..., None], 1) for of_all in whole)
+            residual_BNP, calendar_BNF = (tokens_at(of_all, at_BN) for of_all in whole)
         x_BND = self.embed(torch.cat([*told_TBNP, calendar_BNF], dim=-1)) + self.static(static_BS)[:, None]
         mask = causal_mask(x_BND.shape[1], self.config.memory, x_BND.device)
         for block in self.blocks:

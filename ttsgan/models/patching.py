@@ -3,6 +3,7 @@
 Axis letters: B series, C channels, T time steps, N tokens, P values of a token (all channels of one patch).
 """
 
+import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,3 +25,9 @@ def patchify(x_BCT: Tensor, patch_size: int) -> Tensor:
 def unpatchify(tokens_BNP: Tensor, channels: int, length: int) -> Tensor:
     """Return series (B, C, T), the padding cut off; the inverse of `patchify`."""
     return rearrange(tokens_BNP, "b n (c p) -> b c (n p)", c=channels)[..., :length]
+
+
+def tokens_at(x_BNP: Tensor, at_BN: Tensor) -> Tensor:
+    """Return the tokens (B, n, P) at the places (B, n), or (1, n) for the same places of all series."""
+    # A quarter of the time of `take_along_dim`, which looks every value of a token up.
+    return x_BNP[torch.arange(len(x_BNP), device=x_BNP.device)[:, None], at_BN]

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ttsgan.models.patching import tokens_at
+
 WEEKLY = 0.2
 """Weight of the last token of the same weekday in its trace."""
 HALF_LIVES = 1, 4, 16
@@ -75,10 +77,11 @@ def traces(residual_BNP: Tensor, week: int, at_BN: Tensor) -> tuple[Tensor, ...]
     count, size_BNP = days_BnP.shape[1], residual_BNP.abs() - MEAN_SIZE
     # What tokens before the first of these have left of each weekday and each half-life.
     lag_BN = at_BN[:, :1] - torch.arange(residual_BNP.shape[1], device=at_BN.device)
-    lag_BWN = lag_BN[:, None] + torch.arange(week, device=at_BN.device)[:, None]
-    same_BWN = _weight(lag_BWN // week, WEEKLY).where((lag_BWN % week == 0) & (lag_BN > 0)[:, None], 0.0)
+    day_W1 = torch.arange(week, device=at_BN.device)[:, None]
+    same_BWN = ((lag_BN % week)[:, None] == -day_W1 % week) & (lag_BN > 0)[:, None]
+    weekly_BWN = _weight((lag_BN[:, None] + day_W1) / week, WEEKLY).where(same_BWN, 0.0)
     weight_BQN = torch.stack([_weight(lag_BN, rate) for rate in _rates(week)], dim=1)
-    left_BQP = torch.cat([same_BWN, weight_BQN], dim=1).to(residual_BNP) @ residual_BNP
+    left_BQP = torch.cat([weekly_BWN, weight_BQN], dim=1).to(residual_BNP) @ residual_BNP
     left_size_BQP = weight_BQN.to(residual_BNP) @ size_BNP
     # What these themselves leave.
     days_NC = days_BnP.movedim(1, 0).flatten(1)
@@ -201,5 +204,4 @@ def _of_ranks(rising_BNPW: Tensor, count_BN: Tensor) -> tuple[Tensor, ...]:
 
 def _at(x_BNP: Tensor, at_BN: Tensor, beyond: float = 0.0) -> Tensor:
     """Return the tokens (B, n, P) at these places (B, n) or (1, n), and ``beyond`` for those before the first."""
-    found_BnP = x_BNP.take_along_dim(at_BN.clamp(min=0)[..., None], 1)
-    return found_BnP.where(at_BN[..., None] >= 0, beyond)
+    return tokens_at(x_BNP, at_BN.clamp(min=0)).where(at_BN[..., None] >= 0, beyond)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ttsgan import losses
 from ttsgan.config import DaysConfig, RunConfig
 from ttsgan.models.networks import Networks
+from ttsgan.models.patching import tokens_at
 from ttsgan.training.dataset import TrainSet
 
 SHARED = 4
@@ -80,7 +81,7 @@ def days_loss(
     residual, observed, static = data.residual[rows], data.observed[rows], torch.cat([numbers, cond_BZ], dim=-1)
     law = networks.days(residual, data.regular[rows], data.calendar_of(rows), static, last_dropout, at_BN, slots_S)
     if at_BN is not None:
-        residual, observed = (whole.take_along_dim(at_BN[..., None], 1) for whole in (residual, observed))
+        residual, observed = (tokens_at(whole, at_BN) for whole in (residual, observed))
     weight = (observed.float().mean(-1) >= 0.5).float()
     asked = residual if slots_S is None else residual[..., slots_S]
     log_density = law.log_likelihood(asked)
