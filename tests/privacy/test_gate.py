@@ -12,7 +12,7 @@ from ttsgan.evaluation.blocks import Blocks
 from ttsgan.evaluation.copying import CopyFlags, copy_checks
 from ttsgan.evaluation.gate import Thresholds, verdict
 from ttsgan.evaluation.judged import Judged
-from ttsgan.evaluation.membership import MAX_SPLITTINGS, Membership, membership_checks, splittings
+from ttsgan.evaluation.membership import OUTCOMES, Membership, membership_checks, splittings
 from ttsgan.evaluation.privacy import audit
 
 STEPS = 6
@@ -173,7 +173,7 @@ def test_several_series_of_one_entity_count_once():
     paired = [replace(part, entities=np.repeat(part.entities[:40], 2)) for part in (train, holdout)]
     result = audit(*paired, synthetic)
     assert result["sizes"]["train"]["entities"] == 40
-    hits = line(result, "true positive")["value"] * 40 * MAX_SPLITTINGS
+    hits = line(result, "true positive")["value"] * 40 * OUTCOMES
     assert hits == pytest.approx(round(hits))
 
 

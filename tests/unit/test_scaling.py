@@ -236,7 +236,7 @@ def test_numbers_of_known_series():
     scaler = fitted(values, starts)
     scaled, layout = scaler.transform(values, starts), scaler.layout
     in_use = np.log(values.mean(2) / (values > 0).mean(2))
-    np.testing.assert_allclose(scaled.numbers[:, layout["level"]], in_use, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scaled.numbers[:, layout["level"]], in_use, rtol=1e-5)
     zeros = (values == 0).sum(2)
     share = (zeros + 0.5) / (values.shape[2] + 1)
     np.testing.assert_allclose(scaled.numbers[:, layout["zero_share"]], np.log(share / (1 - share)), rtol=1e-5)
@@ -406,12 +406,13 @@ def test_real_households(real_data):
     held = correlation(values[:, 0], back[:, 0], scaled.observed[:, 0])
     assert held.min() > 0.95
     assert (held > 0.97).mean() >= 0.99
+    # Of the few readings of an almost empty home each is rounded to the meter's step.
+    rounding = scaler.state["resolution"][0] * np.sqrt((values > 0).sum(2)) / values.shape[2]
     # A home with gaps gets a whole number of zeros: its mean is right to half of one.
     mean, seen = np.nanmean(values, axis=2), scaled.observed.sum(2)
-    half = (scaled.observed.sum(2) < 2190) * (values == 0).any(2) * 0.5 / 2190 * mean * seen / (values > 0).sum(2)
-    assert (np.abs(back.mean(2) - mean) < 3e-4 * mean + half).all()
-    assert (np.abs(back.mean(2) - mean) < 1e-4 * mean + half).mean() >= 0.99
-    zeros = (values == 0).sum(2) / scaled.observed.sum(2)
+    half = (seen < values.shape[2]) * (values == 0).any(2) * 0.5 / values.shape[2] * mean * seen / (values > 0).sum(2)
+    assert (np.abs(back.mean(2) - mean) < 1e-4 * mean + rounding + half).all()
+    zeros = (values == 0).sum(2) / seen
     np.testing.assert_allclose((back == 0).mean(2), zeros, atol=0.001)
     peak = back.max(2) / np.nanmax(values, axis=2)
     assert abs(np.median(peak) - 1) < 0.02

@@ -39,10 +39,9 @@ DENSITY_DIMENSIONS = 16
 NEIGHBOURS = 5
 GROUP_TARGETS = 700
 """Fewest members, and fewest non-members, of a group that is judged by itself."""
-MAX_SPLITTINGS = 8
-"""Splittings that are averaged where entities are few; one suffices where groups are judged by themselves."""
-MIN_OUTCOMES = 8
-"""Outcomes that are averaged at least: with fewer splittings, each is halved several times."""
+OUTCOMES = 8
+"""Outcomes that are averaged, at least: of as many splittings where entities are few; of fewer, each halved several
+times, where they are many (one suffices where groups are judged by themselves)."""
 VIEWS = ("raw", "shape", "daily", "profile")
 FPR_GRID = np.unique(np.concatenate([np.geomspace(1e-3, 1, 41), np.linspace(0, 1, 41)]))
 """False positive rates at which the curve of an attack is given."""
@@ -258,7 +257,7 @@ def splittings(holdout: Judged, rng: np.random.Generator) -> list[Splitting]:
     """Set a quarter of the holdout's entities apart as the reference, once or, with few entities, several times."""
     entities = int(holdout.codes.max()) + 1
     found = []
-    for _ in range(max(1, min(MAX_SPLITTINGS, 2 * GROUP_TARGETS // entities))):
+    for _ in range(max(1, min(OUTCOMES, 2 * GROUP_TARGETS // entities))):
         reference, *others = split_by_entity(holdout, 4, rng)
         found.append((joined(*others), reference))
     return found
@@ -331,7 +330,7 @@ def membership_checks(
     roc : dict
         The curve of the strongest attack, mean over all halves and splittings.
     """
-    outcomes = [_outcome(one, limits, rng) for one in found for _ in range(math.ceil(MIN_OUTCOMES / len(found)))]
+    outcomes = [_outcome(one, limits, rng) for one in found for _ in range(math.ceil(OUTCOMES / len(found)))]
     auc, error = (float(np.mean([getattr(one, what) for one in outcomes])) for what in ("auc", "error"))
     strata = outcomes[0].strata
     counts = np.mean([one.counts for one in outcomes], axis=0)

@@ -55,7 +55,7 @@ def told(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Tensor | N
     """
     if at_BN is None:
         at_BN = torch.arange(residual_BNP.shape[1], device=residual_BNP.device)[None]
-    regular = _at(regular_BNP, at_BN)
+    regular = tokens_at(regular_BNP, at_BN)
     before = _at(residual_BNP, at_BN - 1)
     scores_before = before + _at(regular_BNP, at_BN - 1)
     known = before, scores_before, _at(residual_BNP, at_BN - week), regular, *traces(residual_BNP, week, at_BN)
@@ -73,7 +73,7 @@ def traces(residual_BNP: Tensor, week: int, at_BN: Tensor) -> tuple[Tensor, ...]
     One of the tokens of the same weekday; then of all tokens, and of their size, for each of `HALF_LIVES`.
     """
     batch, points = residual_BNP.shape[::2]
-    days_BnP = _at(residual_BNP, at_BN)
+    days_BnP = tokens_at(residual_BNP, at_BN)
     count, size_BNP = days_BnP.shape[1], residual_BNP.abs() - MEAN_SIZE
     # What tokens before the first of these have left of each weekday and each half-life.
     lag_BN = at_BN[:, :1] - torch.arange(residual_BNP.shape[1], device=at_BN.device)
@@ -131,7 +131,7 @@ def usual_values(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Te
     window = USUAL_WEEKS * week
     reach_BM = at_BN[:, :1] - window + torch.arange(at_BN.shape[1] + window - 1, device=at_BN.device)
     before_BMP = _at(residual_BNP, reach_BM, torch.inf) + _at(regular_BNP, reach_BM)
-    # The values of a slot side by side, so that a window is read in a row: half the time of sorting.
+    # The values of a slot side by side, so that a window is read in a row.
     rising_BPNW = _sorted(before_BMP.mT.contiguous().unfold(2, window, 1))
     return _of_ranks(rising_BPNW.movedim(2, 1), at_BN.clamp(max=window))
 
@@ -203,5 +203,5 @@ def _of_ranks(rising_BNPW: Tensor, count_BN: Tensor) -> tuple[Tensor, ...]:
 
 
 def _at(x_BNP: Tensor, at_BN: Tensor, beyond: float = 0.0) -> Tensor:
-    """Return the tokens (B, n, P) at these places (B, n) or (1, n), and ``beyond`` for those before the first."""
+    """Return `tokens_at` these places, and ``beyond`` for those before the first."""
     return tokens_at(x_BNP, at_BN.clamp(min=0)).where(at_BN[..., None] >= 0, beyond)
