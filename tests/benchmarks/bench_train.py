@@ -208,15 +208,22 @@ def files_out_of_memory(steps: int) -> list[dict[str, Any]]:
 
 
 def work(rank: int, folder: str, rounds: int) -> None:
-    """Take the same steps in turn as the only worker and as one of two; write the seconds of every round."""
+    """Take steps in turn as the only worker, as one of two, and beside another; write the seconds of every round.
+
+    Beside another: half of the series, nothing exchanged, while the other worker does the same.
+    """
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    trainers = [make_trainer(2190, 2 * BATCH, runtime) for runtime in (LocalRuntime(), ProcessGroupRuntime())]
+    trainers = {
+        "alone": make_trainer(2190, 2 * BATCH, LocalRuntime()),
+        "paired": make_trainer(2190, 2 * BATCH, ProcessGroupRuntime()),
+        "beside": make_trainer(2190, BATCH, LocalRuntime()),
+    }
     taken: dict[str, list[dict[str, list[float]]]] = {kind: [] for kind in STAGE}
     for kind in STAGE:
         for _ in range(rounds * FASTER[kind]):
             seconds = {}
-            for name, trainer in zip(("alone", "paired"), trainers, strict=True):
+            for name, trainer in trainers.items():
                 dist.barrier()
                 if name == "alone" and rank:
                     continue  # waits at the next barrier, without computing
@@ -239,14 +246,15 @@ def workers(rounds: int) -> list[dict[str, Any]]:
     out = []
     for kind, name in (("step", "step"), ("days", "days step")):
         rounds_of_both = list(zip(told[0][kind], told[1][kind], strict=True))
-        alone, paired = (
+        alone, paired, beside = (
             [min(max(rank[who][i] for rank in both if who in rank) for both in rounds_of_both) for i in (0, 1)]
-            for who in ("alone", "paired")
+            for who in ("alone", "paired", "beside")
         )
         out += [
             figure(f"{name}: series per second by the clock, two workers over one", alone[0] / paired[0], at_least=1.8),
             figure(f"{name}: CPU-s of one worker over those of the busier of two", alone[1] / paired[1], at_least=1.8),
             figure(f"{name}: two workers, share of the clock that they compute", paired[1] / paired[0]),
+            figure(f"{name}: series per second by the clock, two that exchange nothing over one", alone[0] / beside[0]),
         ]
     return out
 

@@ -77,11 +77,10 @@ class ValueLaws(nn.Module):
         law = weight.log_softmax(0), mean, (log_scale + spread).clamp(-6.0, 3.0)
         return DayLaw(*(of_component.movedim(0, -1) for of_component in law))
 
-    def _inputs(self, hidden: Tensor, features: Tensor, slots: Tensor | slice = slice(None)) -> Tensor:
-        weight_SED = self.from_day.weight.unflatten(0, (self.points, -1))[slots]
-        bias_SE = self.from_day.bias.unflatten(0, (self.points, -1))[slots]
-        from_day = F.linear(hidden, weight_SED.flatten(0, 1), bias_SE.flatten())
-        return from_day.unflatten(-1, bias_SE.shape) + self.from_features(features.movedim(0, -1))
+    def _from_day(self, slots: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Return weights (S E, D) and bias (S E,) of what the hidden state of a day says of values of these slots."""
+        weight_PED, bias_PE = (x.unflatten(0, (self.points, -1)) for x in (self.from_day.weight, self.from_day.bias))
+        return weight_PED[slots].flatten(0, 1), bias_PE[slots].flatten()
 
     def forward(
         self, hidden_BND: Tensor, features_FBNP: Tensor, values_BNP: Tensor, slots_S: Tensor | None = None
@@ -90,16 +89,21 @@ class ValueLaws(nn.Module):
 
         Of the slots ``slots_S`` (S,) of a day alone, in their order, where these are given.
         """
-        slots = slice(None) if slots_S is None else slots_S
+        slots, width = slice(None) if slots_S is None else slots_S, self.from_features.out_features
         before_PPE = self.from_before * torch.ones_like(self.from_before[..., 0]).triu(1)[..., None]
         before_PSE, features_FBNS = before_PPE[:, slots], features_FBNP[..., slots]
-        before_BNSE = (values_BNP @ before_PSE.flatten(1)).unflatten(-1, before_PSE.shape[1:])
-        inputs_BNSE = self._inputs(hidden_BND, features_FBNS, slots)
-        return self._law(inputs_BNSE + before_BNSE, features_FBNS, self.slot[slots].T[:, None, None])
+        # Day and values before in one product, features added by another: passes over so many numbers are slow.
+        weight_AD, bias_A = self._from_day(slots)
+        weight = torch.cat([weight_AD, before_PSE.flatten(1).T], dim=1)
+        x = F.linear(torch.cat([hidden_BND, values_BNP.to(hidden_BND)], dim=-1), weight, bias_A)
+        x = torch.addmm(x.view(-1, width), features_FBNS.flatten(1).T, self.from_features.weight.T)
+        return self._law(x.view(*features_FBNS.shape[1:], width), features_FBNS, self.slot[slots].T[:, None, None])
 
     def sample(self, hidden_BD: Tensor, features_FBP: Tensor, generator: torch.Generator) -> Tensor:
         """Draw tokens (B, P), value after value, from ``generator``, which lives on the CPU."""
-        (batch, device), inputs_BPE = (len(hidden_BD), hidden_BD.device), self._inputs(hidden_BD, features_FBP)
+        batch, device = len(hidden_BD), hidden_BD.device
+        inputs_BPE = F.linear(hidden_BD, *self._from_day()).unflatten(1, (self.points, -1))
+        inputs_BPE = inputs_BPE + self.from_features(features_FBP.movedim(0, -1))
         uniform = torch.rand(batch, self.points, 1, generator=generator).to(device)
         normal = torch.randn(batch, self.points, 1, generator=generator).to(device)
         out = torch.zeros(batch, self.points, device=device)
