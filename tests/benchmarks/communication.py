@@ -4,7 +4,7 @@
 
 Takes real steps of each stage on a GPU, counts every byte that the training code hands to its runtime, and predicts how
 much of the time is left for the step itself when as many GPUs as stated exchange them. Prints the table of
-docs/communication.md.
+results/communication.md.
 """
 
 import argparse
