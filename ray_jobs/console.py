@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
 from rich.table import Table
+from rich.text import Text
 
 QUIET_SECONDS = 10.0
 """Seconds between two lines of progress where there is no terminal to overwrite."""
@@ -15,13 +16,13 @@ class Console:
     """Prints headings, progress and tables; on a terminal progress overwrites itself."""
 
     def __init__(self) -> None:
-        self.rich = RichConsole(highlight=False, soft_wrap=True)
+        self.rich = RichConsole(highlight=False, soft_wrap=True, markup=False)
         self._status = None
         self._last, self._said = 0.0, ""
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.rich.print(text, markup=False)
+        self.rich.print(text)
 
     @contextmanager
     def working(self, title: str) -> Iterator[None]:
@@ -32,7 +33,7 @@ class Console:
         if not self.rich.is_terminal:
             yield
         else:
-            with self.rich.status(title) as self._status:
+            with self.rich.status(Text(title)) as self._status:
                 try:
                     yield
                 finally:
@@ -42,7 +43,7 @@ class Console:
     def progress(self, text: str) -> None:
         """Show how far the work is; without a terminal, a line every few seconds, if there is anything new."""
         if self._status is not None:
-            self._status.update(text)
+            self._status.update(Text(text))
         elif text != self._said and time.monotonic() - self._last >= QUIET_SECONDS:
             self._last, self._said = time.monotonic(), text
             self.say(f"    {text}")

@@ -122,18 +122,15 @@ def report_page(folder: RunFolder, first_line: str, show_real: bool = True) -> s
     prepared = folder.summary("prepare")
     return render(
         title=f"Synthetic series from {source_name(config)}",
-        evaluation=_if_there(where / "evaluation.json"),
-        audit=_if_there(where / "audit.json"),
+        # What was measured of an earlier set stays in its file until it is measured anew.
+        evaluation=(where / "evaluation.json").read_json() if folder.done("evaluate") else None,
+        audit=(where / "audit.json").read_json() if folder.done("audit") else None,
         pictures=Pictures(*few),
         facts=_facts(folder, show_real),
         first_line=first_line,
         simulated=prepared["simulated"],
         show_real=show_real,
     )
-
-
-def _if_there(file: Location) -> dict[str, Any] | None:
-    return file.read_json() if file.is_file() else None
 
 
 def source_name(config: RunConfig) -> str:

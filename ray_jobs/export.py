@@ -69,15 +69,16 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
             "Where that is acceptable, run again with --accept-unproven"
         )
     synthetic = read_store(where / "synthetic")
-    if synthetic.fingerprint() != audit["fingerprints"]["synthetic"]:
+    fingerprint = synthetic.fingerprint()
+    if fingerprint != audit["fingerprints"]["synthetic"]:
         raise ReleaseRefused(f"{where / 'synthetic'} has changed since it was audited; run: ttsgan audit --out {where}")
     first_line = "" if verdict == "PASS" else UNPROVEN_LINE
     console.progress("writing the release")
-    sheet = datasheet(folder, audit, synthetic.fingerprint(), first_line)
+    sheet = datasheet(folder, audit, fingerprint, first_line)
     with (where / "release").replace_dir() as out:
         (out / "README.md").write_bytes(_readme(sheet).encode())
         (out / "datasheet.json").write_json(sheet)
-        page = report_page(folder, first_line, show_real=sheet["simulated_source"])
+        page = report_page(folder, first_line, show_real=folder.config.data.is_sample)
         (out / "report.html").write_bytes(page.encode())
         for part in (where / "synthetic").list(".parquet"):
             (out / "synthetic" / part.name).write_bytes(part.read_bytes())

@@ -137,10 +137,14 @@ class RunFolder:
             )
 
     def begin(self, stage: str) -> None:
-        """Forget that ``stage`` and those after it were done: what they wrote is about to be out of date."""
-        for later in STAGES[STAGES.index(stage) :]:
+        """Forget that ``stage`` and those after it were done: what they wrote is about to be out of date.
+
+        A report is a picture of what the others wrote; a release has its own.
+        """
+        for later in STAGES[STAGES.index(stage) :] if stage != "report" else ("report",):
             self.manifest["stages"].pop(later, None)
-        (self.where / "release").remove()
+        if stage != "report":
+            (self.where / "release").remove()
         self.save()
 
     def finish(self, stage: str, seconds: float, summary: dict[str, Any]) -> None:

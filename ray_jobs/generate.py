@@ -16,7 +16,7 @@ from ttsgan.config import RuntimeConfig
 from ttsgan.data.storage import Location
 from ttsgan.data.store import series_metadata, write_part
 from ttsgan.data.tables import read_table
-from ttsgan.synthesis import Plan, make_plan
+from ttsgan.synthesis import Plan, make_plan, shared_starts
 from ttsgan.training.runtime import device_of
 
 
@@ -64,7 +64,8 @@ def run_generate(folder: RunFolder, console: Console) -> dict[str, Any]:
     cond = read_table([groups / "conditions.parquet"], ["cond"])["cond"]
     total = config.generate.series or len(members["entity"])
     train = open_half(where, holdout=False)
-    plan = make_plan(allocate(members["group_id"], total), train.starts, config.seed)
+    starts = shared_starts(train.starts, train.entities.astype(str), config.cluster.min_group_size)
+    plan = make_plan(allocate(members["group_id"], total), starts, config.seed)
     of = train.nothing
     metadata = series_metadata(of.unit, of.step_seconds, of.channels, of.note and f"synthetic, from {of.note}")
     chunks = -(-total // chunk)

@@ -6,6 +6,7 @@ import numpy as np
 
 from ray_jobs.encode import load_model
 from ttsgan.api import Model
+from ttsgan.clustering import assign
 from ttsgan.data.storage import Location
 from ttsgan.data.tables import read_table
 from ttsgan.evaluation.judged import Judged
@@ -40,8 +41,7 @@ class RunNetworks:
 
     def discriminate(self, series: Judged, latents: np.ndarray) -> np.ndarray:
         """Return the discriminator's logits of series, each under the condition nearest to its latent."""
-        nearest = ((latents[:, None] - self.cond[None]) ** 2).sum(2).argmin(1)
-        return self.model.discriminate(series.values, series.starts, self.cond[nearest])
+        return self.model.discriminate(series.values, series.starts, self.cond[assign(latents, self.cond)[0]])
 
 
 def read_inside(where: Location) -> Inside:

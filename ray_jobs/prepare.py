@@ -50,7 +50,7 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         series = concatenate([series, extra], [", ".join(config.data.source), str(place)])
         summary["set_aside_of_holdout"] = extra_report.to_dict()["set_aside_by_reason"]
     else:
-        holdout = split_entities(series.entities, fraction, config.seed)
+        holdout = split_entities(series.entities, fraction, config.seed, secret=series.fingerprint())
     if is_canary(series.entities).any():
         raise DataError(
             f"{', '.join(config.data.source)}: entities named {PREFIX}... are kept for planted series; rename"
@@ -58,13 +58,11 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
     check_enough(series.entities[~holdout], config.cluster.min_group_size)
     if config.data.canaries:
         canaries, included = make_canaries(series.subset(~holdout), config.data.canaries, config.seed)
-        with (folder.where / "canaries").replace_dir() as store:
-            write_store(canaries.subset(~included), store)
+        write_store(canaries.subset(~included), folder.where / "canaries")
         names = [", ".join(config.data.source), "canaries"]
         series = concatenate([series, canaries.subset(included)], names)
         holdout = np.concatenate([holdout, np.zeros(included.sum(), bool)])
-    with (folder.where / "store").replace_dir() as store:
-        write_store(series, store)
+    write_store(series, folder.where / "store")
     write_splits(folder.where / "splits.parquet", series.ids, series.entities, holdout)
     summary |= {
         "simulated": series.note == "simulated",

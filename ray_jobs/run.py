@@ -27,7 +27,7 @@ STAGE_FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "report": run_report,
     "export": run_export,
 }
-ON_RAY = ("train", "encode", "cluster", "generate", "audit")
+ON_RAY = ("train", "encode", "cluster", "generate", "evaluate", "audit")
 DONE, NOT_PASSED = 0, 3
 """Exit statuses."""
 

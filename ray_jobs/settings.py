@@ -15,25 +15,30 @@ if TYPE_CHECKING:
     from ray_jobs.cli import DataOptions, RunOptions
 
 
-def settings(general: "RunOptions", data: "DataOptions") -> RunConfig | None:
-    """Return the configuration that the options ask for, or None when they ask for nothing but a folder.
+def settings(general: "RunOptions", data: "DataOptions", known: RunConfig | None = None) -> RunConfig:
+    """Return the configuration that the options ask for, where they say nothing that of the ``known`` run.
 
     Raises
     ------
     ConfigError
-        If it is not allowed, or its batch cannot be shared by every number of workers that it may be trained with.
+        If no data are named, it is not allowed, or its batch cannot be shared by every number of workers that it may
+        be trained with.
     """
     asked = {name: value for name, value in vars(data).items() if value}
     if general.data:
         asked["source"] = general.data
     if general.holdout:
         asked["holdout"] = general.holdout
-    if not (asked or general.recipe or general.config or general.set or general.series or general.seed >= 0):
-        return None
+    if not (general.data or general.config or known):
+        raise ConfigError(
+            f"--data is missing and {general.out} is not a run to go on with; give files, or --data sample"
+        )
     if general.recipe and general.config:
         raise ConfigError("--recipe and --config are both given; allowed: one of them")
     if general.config:
         config = recipes.from_dict(Location.parse(general.config).read_json())
+    elif known and not general.data:
+        config = replace(recipes.by_name(general.recipe), data=known.data) if general.recipe else known
     else:
         config = recipes.by_name(general.recipe or "quick")
     config = replace(config, data=replace(config.data, **asked))
@@ -50,12 +55,13 @@ def settings(general: "RunOptions", data: "DataOptions") -> RunConfig | None:
 def open_run(general: "RunOptions", data: "DataOptions", console: Console) -> RunFolder:
     """Open or make the run folder, and show its configuration."""
     where = Location.parse(general.out)
-    config = settings(general, data)
-    if config is None and not general.fresh and (where / "manifest.json").is_file():
-        folder = RunFolder.load(where)
+    known = None
+    if not general.fresh and (where / "manifest.json").is_file():
+        known = RunFolder.load(where).config
+    config = settings(general, data, known)
+    if config == known and not general.data:
+        folder = RunFolder.load(where)  # its store is enough: the files that it was made from may be gone
     else:
-        if config is None:
-            raise ConfigError(f"--data is missing and {where} is not a run folder; give files, or --data sample")
         folder = RunFolder.create(where, config, general.fresh)
     usual = recipes.flat(recipes.by_name(folder.config.recipe))
     changed = [f"{k} = {v}" for k, v in recipes.flat(folder.config).items() if v != usual[k]]

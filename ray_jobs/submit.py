@@ -34,8 +34,8 @@ from ttsgan.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 PROGRAM = ("python", "-m", "ray_jobs.cli")
-# They start no Ray, and so take no --address.
-WITHOUT_RAY = frozenset({"judge", "prepare"})
+# It starts no Ray, and so takes no --address.
+WITHOUT_RAY = frozenset({"prepare"})
 # The dashboard refuses larger requests with status 413.
 MAX_UPLOAD_BYTES = 100 * 2**20
 # Only at the top of the uploaded folder: further down `data` may well be a Python package.

@@ -106,7 +106,7 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
                 mode="min",
                 search_alg=OptunaSearch(seed=config.seed),
                 scheduler=ASHAScheduler(
-                    time_attr="series_seen", max_t=total, grace_period=_first_judged(config), reduction_factor=2
+                    time_attr="series_seen", max_t=total, grace_period=_grace(config), reduction_factor=2
                 ),
                 num_samples=trials,
                 max_concurrent_trials=runtime.max_concurrent_trials,
@@ -130,8 +130,8 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     )  # fmt: skip
 
 
-def _first_judged(config: RunConfig) -> int:
-    """Return the series seen when the first validation loss of a trial is known."""
+def _grace(config: RunConfig) -> int:
+    """Return the series seen until which no trial is stopped: a quarter of the prior's training."""
     days = stage_series(config.training, "days")
     return stage_series(config.training, "encoder") + max(config.training.batch_size, days // 4)
 

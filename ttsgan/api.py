@@ -28,7 +28,7 @@ from ttsgan.errors import ConfigError, DataError, NotFittedError
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
 from ttsgan.models.networks import Networks, SeriesShape
-from ttsgan.synthesis import Synthesizer, make_plan
+from ttsgan.synthesis import Synthesizer, make_plan, shared_starts
 from ttsgan.training.between import encode_all
 from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
@@ -213,7 +213,7 @@ class TTSGAN:
     member_groups_ : ndarray (entities,), int64
         Group of each training entity, in the order of their names; says how many series each group gets.
     starts_ : ndarray, datetime64[s]
-        Starts of the training series.
+        Starts that new series may have, one for each training series.
     """
 
     def __init__(self, config: RunConfig | None = None) -> None:
@@ -263,19 +263,20 @@ class TTSGAN:
             row = int(np.flatnonzero(~varied)[0])
             raise DataError(f"series {row} is constant or wholly missing in a channel; leave it out")
         usual = np.full(len(values), np.datetime64("2013-01-01", "s"))
-        self.starts_ = usual if starts is None else np.asarray(starts).astype("datetime64[s]")
+        starts = usual if starts is None else np.asarray(starts).astype("datetime64[s]")
         entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)
         check_enough(entities, self.config.cluster.min_group_size)
         device = device_of(self.config.runtime)
-        scaler = fit_scaler(values, self.starts_, step_seconds, self.config)
-        data = scale_training(values, self.starts_, entities, scaler, self.config)
-        whole = Judged(values=values, entities=entities, starts=self.starts_, step_seconds=step_seconds, unit="")
+        scaler = fit_scaler(values, starts, step_seconds, self.config)
+        data = scale_training(values, starts, entities, scaler, self.config)
+        whole = Judged(values=values, entities=entities, starts=starts, step_seconds=step_seconds, unit="")
         score = closeness(*map(whole.take, closeness_rows(entities, self.config.seed)), self.config.seed)
         state = train(data, scaler, self.config, LocalRuntime(device=device), None, score)
         self.model_ = Model(state.average, scaler, self.config)
-        latents = self.model_.encode(values, self.starts_)
+        latents = self.model_.encode(values, starts)
         groups = form_groups(entities, latents, data.level, self.config.cluster, self.config.seed)
         self.cond_, self.member_groups_ = groups.conditions.cond, groups.members.group_id
+        self.starts_ = shared_starts(starts, entities, self.config.cluster.min_group_size)
         return self
 
     def sample(self, count: int) -> NDArray[np.float32]:

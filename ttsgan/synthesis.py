@@ -18,6 +18,12 @@ from ttsgan.models.networks import Networks, SeriesShape
 from ttsgan.models.patching import patchify, unpatchify
 from ttsgan.seeds import seed_of
 
+DAY = 86_400
+GRAINS = (1, DAY, 7 * DAY, 28 * DAY, 84 * DAY)
+"""Seconds that starts are rounded down to, until enough entities share one."""
+MONDAY = 4 * DAY
+"""A moment, in seconds since 1970, from which weeks are counted."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -28,7 +34,7 @@ class Plan:
     group : ndarray (B,), int64
         Group whose condition it gets; groups in random order, in proportion to their size.
     start : ndarray (B,), datetime64[s]
-        Start, drawn among those of training series.
+        Start, drawn among those that enough training entities share.
     """
 
     group: NDArray
@@ -43,8 +49,37 @@ class Plan:
         return Plan(self.group[rows], self.start[rows])
 
 
+def shared_starts(starts: NDArray, entities: NDArray, fewest: int) -> NDArray:
+    """Return the start (M,) that a new series may have in the place of each training series.
+
+    A start that few share tells who trained: the day on which a meter was put in. So starts are rounded down to days,
+    Mondays, and Mondays 4 and 12 weeks apart, until at least ``fewest`` entities share one. What is left takes the
+    nearest start of the others; where no start is shared, all take the Monday before the one in the middle.
+
+    Parameters
+    ----------
+    starts : ndarray (M,), datetime64[s]
+    entities : ndarray (M,), str
+    fewest : int
+        Entities, ``cluster.min_group_size``.
+    """
+    seconds = starts.astype("datetime64[s]").astype(np.int64)
+    out, open_M = seconds.copy(), np.ones(len(seconds), dtype=bool)
+    for grain in GRAINS:
+        floor = seconds - (seconds - MONDAY) % grain
+        pairs = np.unique(np.stack([floor, np.unique(entities, return_inverse=True)[1]])[:, open_M], axis=1)
+        known, count = np.unique(pairs[0], return_counts=True)
+        enough = open_M & np.isin(floor, known[count >= fewest])
+        out[enough] = floor[enough]
+        open_M &= ~enough
+    middle = np.sort(seconds)[len(seconds) // 2]
+    kept = np.unique(out[~open_M]) if not open_M.all() else np.array([middle - (middle - MONDAY) % (7 * DAY)])
+    out[open_M] = kept[np.abs(seconds[open_M, None] - kept).argmin(axis=1)]
+    return out.astype("datetime64[s]")
+
+
 def make_plan(allocation: NDArray, starts: NDArray, seed: int) -> Plan:
-    """Shuffle the groups that ``allocation`` gives to each series and draw starts among training's ``starts``."""
+    """Shuffle the groups that ``allocation`` gives to each series and draw starts among ``starts``."""
     rng = np.random.default_rng(seed_of(seed, "plan"))
     return Plan(rng.permutation(allocation), rng.choice(np.sort(starts), size=len(allocation)))
 

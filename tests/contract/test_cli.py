@@ -113,6 +113,27 @@ def test_no_data_and_no_run_folder(tmp_path, capsys):
     assert "--data" in line
 
 
+def test_options_without_data_do_not_fall_back_on_the_sample(tmp_path, capsys):
+    words = ["run", "--out", str(tmp_path / "run"), "--recipe", "base", "--step", "4h"]
+    status, line = complaint(capsys, words)
+    assert status == 2
+    assert "--data is missing" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("source", "out"), [("real/a.csv", "real"), ("real", "real"), ("real/a.csv", "notes")])
+def test_prepare_replaces_nothing_but_a_store(tmp_path, capsys, source, out):
+    for folder, name in (("real", "a.csv"), ("notes", "diary.txt")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text("id,start\n")
+    words = ["prepare", "--source", str(tmp_path / source), "--out", str(tmp_path / out)]
+    status, line = complaint(capsys, words)
+    assert status == 2
+    assert "choose a new folder" in line
+    assert (tmp_path / "real" / "a.csv").is_file()
+    assert (tmp_path / "notes" / "diary.txt").is_file()
+
+
 def test_batch_that_some_number_of_workers_cannot_share(tmp_path, capsys):
     elastic = ["--set", "runtime.num_workers=4", "runtime.min_workers=1"]
     status, line = complaint(capsys, ["train", "--data", "sample", "--out", str(tmp_path / "r"), *elastic])

@@ -275,6 +275,14 @@ def test_attributes_of_a_series_worked_out_by_hand():
     assert told["emptiest week"].tolist() == [1]
 
 
+def test_series_shorter_than_a_week_are_moved_to_the_same_hour():
+    judged = homes(3, 0, "a", days=5, start="2013-01-01")
+    later = replace(judged, starts=np.full(3, np.datetime64("2013-04-03T04:00", "s")))
+    moved = align_weekday(later, judged.starts[0])
+    assert np.array_equal(moved.values, np.roll(judged.values, 1, axis=2))
+    assert moved.days(moved.values).shape == judged.days(judged.values).shape
+
+
 def test_series_of_another_year_are_moved_to_the_same_weekday():
     judged = homes(3, 0, "a", start="2013-01-01")
     later = replace(judged, starts=np.full(3, np.datetime64("2013-01-03T04:00", "s")))

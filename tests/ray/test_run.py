@@ -26,6 +26,7 @@ SMALL = (
     "discriminator.width=16",
     "evaluate.bootstrap=20",
     "cluster.min_group_size=10",
+    "generate.chunk=8",
 )
 
 
@@ -98,9 +99,11 @@ def test_accepting_what_is_unproven(finished, capsys):
     assert sheet["verdict"] == "UNPROVEN"
     assert sheet["series"] == 60
     assert {p.name for p in (out / "release").iterdir()} == {"README.md", "datasheet.json", "report.html", "synthetic"}
+    assert main(["report", "--out", str(out)]) == 0
     capsys.readouterr()
     assert main(["run", "--out", str(out)]) == 0
     assert "nothing to do" in capsys.readouterr().out
+    assert (out / "release" / "README.md").is_file()
     assert all(stage in json.loads((out / "manifest.json").read_text())["stages"] for stage in STAGES)
 
 
@@ -121,6 +124,9 @@ def test_one_stage_makes_later_ones_out_of_date(finished):
     assert not (out / "release").exists()
     assert len(read_store(Location.parse(str(out / "synthetic")))) == 30
     assert main(["export", "--out", str(out)]) == 1
+    assert "UNPROVEN" in (out / "report.html").read_text()
+    assert main(["report", "--out", str(out)]) == 0
+    assert "UNPROVEN" not in (out / "report.html").read_text(), "the verdict is that of other series"
 
 
 def test_generation_does_not_depend_on_workers(finished, tmp_path):

@@ -73,16 +73,21 @@ def test_workers_share_the_groupings(trainer, small, monkeypatch):
     torch.testing.assert_close(sum(shares), whole)
 
 
-def test_pool_is_the_same_for_any_number_of_workers(adversarial, small):
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_pool_is_the_same_for_any_number_of_workers(adversarial, small, monkeypatch, world):
     made = adversarial()
     whole = {k: v for k, v in made.state.drawn.items() if k.startswith("pool_")}
-    parts = []
-    for rank in range(2):
-        made.runtime.rank, made.runtime.world_size = rank, 2
+    shares = []
+    for rank in range(world):
+        made.runtime.rank, made.runtime.world_size, parts = rank, world, []
+        monkeypatch.setattr(made.runtime, "gather", lambda tensor, parts=parts: parts.append(tensor) or tensor)
         between.draw_pool(made.state, small.data, small.scaler, made.runtime)
-        parts.append({k: made.state.drawn[k] for k in whole})
+        shares.append(parts)
+    gathered = iter([torch.cat(of_all) for of_all in zip(*shares, strict=True)])
+    monkeypatch.setattr(made.runtime, "gather", lambda _: next(gathered))
+    between.draw_pool(made.state, small.data, small.scaler, made.runtime)
     for name, tensor in whole.items():
-        torch.testing.assert_close(torch.cat([p[name] for p in parts]), tensor)
+        torch.testing.assert_close(made.state.drawn[name], tensor)
 
 
 def test_pool_follows_the_real_spread(adversarial, small):

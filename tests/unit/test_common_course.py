@@ -66,3 +66,19 @@ def test_common_course_of_new_series():
     np.testing.assert_allclose(scaler.decode_scores(scaled.residual, scaled.numbers, starts), scaled.scores, atol=1e-4)
     new = scaler.compose_scores(rng.permutation(scaled.residual), scaled.numbers, starts)
     assert np.corrcoef(new.mean(axis=(0, 1)), guess)[0, 1] > 0.8
+
+
+def test_nobody_without_the_series_can_draw_the_noise_again():
+    """The seed is published: with it alone the noise that hides the members could be taken off the guess."""
+    rng = np.random.default_rng(0)
+    values = np.exp(np.cumsum(rng.normal(size=600)) * 0.05 + rng.normal(size=(20, 1, 600))).astype(np.float32)
+    starts = np.full(20, np.datetime64("2013-01-01", "s"))
+    other = values.copy()
+    other[0, 0, 0] *= 1.001
+    first, again, touched = (
+        SeriesScaler(HouseholdConfig(), 14_400).fit(of, starts).state["common_guess"][0, 0]
+        for of in (values, values, other)
+    )
+    np.testing.assert_array_equal(first, again)
+    # The courses are the same to a thousandth: what differs is the noise.
+    assert np.abs(first - touched).mean() > 0.1 * first.std()

@@ -23,3 +23,11 @@ def test_without_a_terminal_progress_is_told_once_and_seldom(capsys, monkeypatch
             made.progress(text)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines == ["counting", "one", "two", "three", "47 s"]
+
+
+def test_text_is_never_taken_for_markup(capsys):
+    made = console.Console()
+    made.say("a[/x] [red]")
+    made.table("[b]", [("c[/y]", "[green]")])
+    said = capsys.readouterr().out
+    assert all(text in said for text in ("a[/x] [red]", "[b]", "c[/y]", "[green]"))

@@ -160,3 +160,12 @@ def test_missing_files_are_named(folder):
         (folder / "absent").read_bytes()
     with pytest.raises(DataError, match=r"absent.* does not exist"):
         (folder / "absent").size()
+
+
+def test_a_host_that_is_not_part_of_the_path_stays_in_the_uri(tmp_path):
+    filesystem = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    place = Location(filesystem, "box/runs/a", "abfs", "box", host="account.dfs.core.windows.net", root="box")
+    assert place.uri == "abfs://box@account.dfs.core.windows.net/runs/a"
+    assert (place / "store").parent == place
+    assert (place / "store").uri == f"{place.uri}/store"
+    assert Location(filesystem, "/runs", "hdfs", host="name:8020").uri == "hdfs://name:8020/runs"

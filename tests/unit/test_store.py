@@ -179,6 +179,7 @@ def test_joined_sets_keep_shared_attributes_and_notes():
     two = make_set(np.ones((1, 1, 2)), ["b"], attributes=pa.table({"x": [2], "y": [3]}))
     both = concatenate([one, two], ["one", "two"])
     assert both.attributes.to_pydict() == {"x": [1, 2]}
-    assert both.note == "simulated"
+    assert both.note == "", "what is said of some is not true of all"
+    assert concatenate([one, one.subset(np.array([], int))], ["one", "none"]).note == "simulated"
     with pytest.raises(DataError, match="two: length is 3, but 2 in one"):
         concatenate([one, make_set(np.ones((1, 1, 3)))], ["one", "two"])

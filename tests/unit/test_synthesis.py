@@ -11,7 +11,7 @@ from ttsgan.config import HouseholdConfig
 from ttsgan.data import calendar
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.models.networks import Networks
-from ttsgan.synthesis import Plan, Synthesizer, make_plan
+from ttsgan.synthesis import Plan, Synthesizer, make_plan, shared_starts
 from ttsgan.training.dataset import build_train_set, series_shape
 
 START = np.datetime64("2013-01-01", "s")
@@ -144,6 +144,37 @@ def test_plan_gives_each_series_a_group_and_a_start():
     np.testing.assert_array_equal(plan.group, again.group)
     np.testing.assert_array_equal(plan.start, again.start)
     assert not np.array_equal(plan.group, other.group)
+
+
+def test_starts_that_enough_share_stay_and_others_are_rounded_down():
+    day = np.datetime64("2013-06-12T00:00:00", "s")  # a Wednesday
+    hours = day + np.arange(12).astype("timedelta64[h]")
+    starts = np.concatenate([np.repeat(np.datetime64("2014-01-01T07:30", "s"), 10), hours, [day - 200 * 86_400]])
+    given = shared_starts(starts, np.arange(23).astype(str), 10)
+    np.testing.assert_array_equal(given[:10], starts[:10])
+    np.testing.assert_array_equal(given[10:22], day)
+    assert given[22] == day, "the nearest of the others"
+    np.testing.assert_array_equal(shared_starts(starts[:10], np.repeat(["a", "b"], 5), 2), starts[:10])
+
+
+@pytest.mark.parametrize("spread", [5, 40, 900])
+def test_no_start_is_shared_by_few(spread):
+    rng = np.random.default_rng(0)
+    starts = np.datetime64("2013-03-03T11:17", "s") + rng.integers(spread * 86_400, size=300).astype("timedelta64[s]")
+    entities = (np.arange(300) // 2).astype(str)
+    given = shared_starts(starts, entities, 15)
+    for start in np.unique(given):
+        assert len(np.unique(entities[given == start])) >= 15
+    assert np.abs((given - starts).astype(int)).max() <= max(84, spread) * 86_400
+    assert not np.isin(given, starts).any()
+
+
+def test_where_no_start_is_shared_all_take_one():
+    starts = np.datetime64("2000-01-01", "s") + 200 * np.arange(9).astype("timedelta64[D]")
+    given = shared_starts(starts, np.arange(9).astype(str), 5)
+    assert len(np.unique(given)) == 1
+    assert given[0].astype("datetime64[D]").astype(object).weekday() == 0
+    assert abs((given[0] - starts[4]).astype("timedelta64[D]").astype(int)) < 7
 
 
 def test_chunks_of_a_plan_are_its_parts():

@@ -27,6 +27,7 @@ from ttsgan.data import calendar, laws, quantiles, spectrum
 from ttsgan.data.common_course import guess_course
 from ttsgan.data.habits import Habits
 from ttsgan.errors import DataError, NotFittedError
+from ttsgan.seeds import digest_of, seed_of
 
 SPREAD_COMPONENTS = 4
 MAX_REGULAR = 0.95
@@ -87,7 +88,7 @@ class SeriesScaler:
         values : ndarray (B, C, T), float32, physical units, NaN where missing
         starts : ndarray (B,), datetime64
         seed : int
-            Orders tied values.
+            Orders tied values; with the series themselves, of the noise on the common course.
 
         Raises
         ------
@@ -120,7 +121,8 @@ class SeriesScaler:
         habit_BF = self._habits.coefficients(scores, observed, starts)
         self._fit_components("habit", habit_BF, self.config.habit_components)
         rest = scores - self._habit(self._project("habit", habit_BF), starts)
-        self._fit_common(rest, observed, starts, seed)
+        # Nobody without the series can draw this noise again, and take it off.
+        self._fit_common(rest, observed, starts, seed_of(seed, "common course", digest_of(values)))
         rest -= self._loading(rest, observed, starts)[..., None] * self._common(starts)
         self._fit_components("spread", self._log_spread(rest, observed, starts), SPREAD_COMPONENTS)
         return self

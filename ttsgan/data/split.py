@@ -12,11 +12,11 @@ from ttsgan.data.store import open_parquet
 from ttsgan.errors import ConfigError, DataError
 
 
-def split_entities(entities: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def split_entities(entities: np.ndarray, fraction: float, seed: int, secret: str) -> np.ndarray:
     """Choose the entities to hold out, and return which series are theirs.
 
-    An entity's place in the draw depends on its name and the seed alone: the order of the rows changes nothing, a few
-    more entities change little.
+    An entity's place in the draw depends on its name, the seed and the secret alone: the order of the rows changes
+    nothing.
 
     Parameters
     ----------
@@ -26,6 +26,9 @@ def split_entities(entities: np.ndarray, fraction: float, seed: int) -> np.ndarr
         Share of entities to hold out, above 0 and below 1; at least one entity lands on each side.
     seed : int
         Another seed, another split.
+    secret : str
+        What only the owner of the series knows, such as their fingerprint. Names are often known, and seeds are
+        released: without it anybody could tell who trained.
 
     Returns
     -------
@@ -47,7 +50,7 @@ def split_entities(entities: np.ndarray, fraction: float, seed: int) -> np.ndarr
             f"entity: {len(unique)} entity found, 2 or more are needed to hold one out; name another data.entity"
             " column, or bring more data"
         )
-    tickets = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in unique.tolist()]
+    tickets = [hashlib.sha256(f"{seed}/{secret}/{name}".encode()).digest() for name in unique.tolist()]
     held = min(max(round(fraction * len(unique)), 1), len(unique) - 1)
     chosen = np.zeros(len(unique), dtype=bool)
     chosen[sorted(range(len(unique)), key=tickets.__getitem__)[:held]] = True

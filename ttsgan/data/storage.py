@@ -6,6 +6,7 @@ line that names the place.
 """
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -66,6 +67,10 @@ class Location:
     scheme: str = ""
     userinfo: str = field(default="", repr=False)
     query: str = ""
+    host: str = ""
+    """Of a URI whose host is not the first part of the path, such as that of an account or a name node."""
+    root: str = ""
+    """Part of the path that user and host stand for there."""
 
     @classmethod
     def parse(cls, text: str) -> "Location":
@@ -103,18 +108,22 @@ class Location:
             raise DataError(
                 f"cannot reach the storage {shown}: {one_line(error)}; check address, network and credentials"
             ) from error
-        return cls(filesystem, path.rstrip("/"), scheme, userinfo, parts.query)
+        path = path.rstrip("/")
+        root = path.removesuffix(unquote(parts.path).rstrip("/"))
+        inside = root == host
+        return cls(filesystem, path, scheme, userinfo, parts.query, "" if inside else host, "" if inside else root)
 
     def __truediv__(self, name: str) -> "Location":
         """Return the location ``name`` inside this folder."""
-        return Location(self.filesystem, f"{self.path}/{name}", self.scheme, self.userinfo, self.query)
+        return dataclasses.replace(self, path=f"{self.path}/{name}")
 
     def __str__(self) -> str:
         """Return the path or the URI, without credentials: for messages and for files that others read."""
         if self.is_local:
             return self.path
         query = f"?{self.query}" if self.query else ""
-        return f"{self.scheme or self.filesystem.type_name}://{quote(self.path)}{query}"
+        path = f"{self.host}{quote(self.path.removeprefix(self.root))}"
+        return f"{self.scheme or self.filesystem.type_name}://{path}{query}"
 
     @property
     def uri(self) -> str:
@@ -143,7 +152,7 @@ class Location:
     def parent(self) -> "Location":
         """The folder that holds this location."""
         above = self.path.rpartition("/")[0] or ("/" if self.is_local else "")
-        return Location(self.filesystem, above, self.scheme, self.userinfo, self.query)
+        return dataclasses.replace(self, path=above)
 
     def _info(self) -> fs.FileInfo:
         try:

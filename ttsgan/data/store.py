@@ -237,7 +237,8 @@ def concatenate(parts: Sequence[SeriesSet], names: Sequence[str]) -> SeriesSet:
         starts=np.concatenate([part.starts for part in parts]),
         values=np.concatenate([part.values for part in parts]),
         attributes=attributes,
-        note="; ".join(dict.fromkeys(part.note for part in parts if part.note)),
+        # What is said of some series is not true of all: a mixture of simulated and real ones is not simulated.
+        note=first.note if all(part.note == first.note for part in parts) else "",
     )
 
 

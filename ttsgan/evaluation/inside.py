@@ -18,6 +18,7 @@ import numpy as np
 from ttsgan.evaluation.gate import FAIL_ERROR, Thresholds, line
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.membership import Membership, Splitting, density_scores, membership_checks
+from ttsgan.evaluation.neighbours import nearest
 from ttsgan.evaluation.stats import auc_delong, clopper_pearson_lower, entities_to_bound, normal_quantile
 from ttsgan.evaluation.views import per_entity
 
@@ -166,10 +167,10 @@ def tracing_check(
     """
     where = dict(zip(inside.entities.tolist(), inside.condition_of.tolist(), strict=True))
     own = np.array([where.get(entity, -1) for entity in entities])
-    nearest = ((theirs[:, None] - inside.conditions[None]) ** 2).sum(2).argmin(1)
+    closest = nearest(*(x.astype(np.float32) for x in (theirs, inside.conditions)), 1)[1][:, 0]
     positive, negative, widths = [], [], []
     for group, condition in enumerate(inside.conditions):
-        members, others = mine[own == group], theirs[nearest == group]
+        members, others = mine[own == group], theirs[closest == group]
         if len(members) < 2 or len(others) < 4:
             continue
         # centre and axes from one half of the others, scores of the other half: the attacker's own reference

@@ -16,20 +16,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.judged import DAY_SECONDS, Judged
 
 
 def align_weekday(judged: Judged, reference: np.datetime64) -> Judged:
     """Roll every series so that its first step has the reference's time of the week; gaps are filled on the way.
 
     A synthetic year may be another calendar year than the real one; without this, habits would be compared a
-    few days off.
+    few days off. Of series shorter than a week the time of day alone is made the same.
     """
     values, starts = judged.filled(), judged.starts.copy()
-    week = 7 * judged.steps_per_day
-    if judged.has_clock and values.shape[2] >= week:
+    if judged.has_clock and values.shape[2] * judged.step_seconds >= DAY_SECONDS:
+        days = 7 if values.shape[2] >= 7 * judged.steps_per_day else 1
+        cycle = days * judged.steps_per_day
         ticks = (starts - reference).astype("timedelta64[s]").astype("int64") // judged.step_seconds
-        delta = (ticks + week // 2) % week - week // 2
+        delta = (ticks + cycle // 2) % cycle - cycle // 2
         for steps in np.unique(delta[delta != 0]):
             rows = delta == steps
             values[rows] = np.roll(values[rows], steps, axis=2)

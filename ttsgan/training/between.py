@@ -109,7 +109,8 @@ def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: 
             parts["base"].append(patchify(torch.from_numpy(scores).to(cond.device), data.shape.patch_size))
     for name, tensors in parts.items():
         if tensors:
-            state.drawn[f"pool_{name}"] = runtime.gather(torch.cat(tensors))
+            # As many chunks for each worker may be more than are wanted.
+            state.drawn[f"pool_{name}"] = runtime.gather(torch.cat(tensors))[: POOL_CHUNK * POOL_CHUNKS]
 
 
 @torch.no_grad()

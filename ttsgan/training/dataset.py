@@ -24,10 +24,7 @@ from ttsgan.seeds import seed_of
 from ttsgan.training.runtime import Runtime
 
 SCALE_ROWS = 512
-"""Series scaled at a time, to bound the memory of the double precision in between.
-
-Ties of values are broken by a series' place among them, so that another number gives another set, as good as this one.
-"""
+"""Series scaled at a time, to bound the memory of the double precision in between."""
 
 
 def series_shape(scaler: SeriesScaler, channels: int, length: int, patch_size: int) -> SeriesShape:

@@ -124,10 +124,6 @@ def draw_fake(networks: Networks, batch: AdversarialBatch) -> Tensor:
     return batch.written(networks) * batch.observed
 
 
-def _judge(networks: Networks, scores: Tensor, calendar: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-    return networks.discriminator(scores, calendar, cond)
-
-
 def discriminator_loss(
     networks: Networks,
     batch: AdversarialBatch,
@@ -137,8 +133,8 @@ def discriminator_loss(
 ) -> Told:
     """Tell real from ``fake`` of `draw_fake`, for the year and for each day; every few steps with gradient penalty."""
     loss, local_weight = config.loss, config.discriminator.local_weight
-    real_year, real_days = _judge(networks, batch.real, batch.real_calendar, batch.real_cond)
-    fake_year, fake_days = _judge(networks, fake, batch.calendar, batch.cond)
+    real_year, real_days = networks.discriminator(batch.real, batch.real_calendar, batch.real_cond)
+    fake_year, fake_days = networks.discriminator(fake, batch.calendar, batch.cond)
     total = losses.discriminator_loss(loss.name, real_year, fake_year)
     total = total + local_weight * losses.discriminator_loss(loss.name, real_days, fake_days)
     figures = {
@@ -158,7 +154,7 @@ def discriminator_loss(
 
 def _penalty(networks: Networks, batch: AdversarialBatch, fake: Tensor, config: RunConfig) -> Tensor:
     def judge(cond: Tensor, calendar: Tensor, scores: Tensor) -> Tensor:
-        year, days = _judge(networks, scores, calendar, cond)
+        year, days = networks.discriminator(scores, calendar, cond)
         return year + config.discriminator.local_weight * days.mean(1)
 
     if config.loss.name == "wgan-gp":
@@ -182,8 +178,8 @@ def generator_loss(
     # The real series' missing values are left out of the generated ones too, so that gaps tell nothing.
     fake = written * batch.observed
     with torch.no_grad():
-        real_year, real_days = _judge(networks, batch.real, batch.real_calendar, batch.real_cond)
-    fake_year, fake_days = _judge(networks, fake, batch.calendar, batch.cond)
+        real_year, real_days = networks.discriminator(batch.real, batch.real_calendar, batch.real_cond)
+    fake_year, fake_days = networks.discriminator(fake, batch.calendar, batch.cond)
     adversarial = losses.generator_loss(loss.name, real_year, fake_year)
     local = losses.generator_loss(loss.name, real_days, fake_days)
     total = adversarial + config.discriminator.local_weight * local
