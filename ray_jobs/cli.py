@@ -5,7 +5,9 @@ Exit status: 0 done; 1 refused or failed, with one line that says why; 2 bad usa
 
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -44,7 +46,7 @@ class RunOptions:
     out: str
     """Run folder: a local path or a URI such as s3://bucket/run."""
     data: tuple[str, ...] = ()
-    """Files, folders or URIs of real series (Parquet, CSV, .npy), or 'sample' for simulated households."""
+    """Files of real series (Parquet, CSV, .npy), folders of Parquet parts, URIs, or 'sample': simulated households."""
     holdout: str = ""
     """Share of entities held out, or the path of a holdout; by default 0.25, of the sample 0.5."""
     recipe: str = ""
@@ -264,12 +266,12 @@ def judge(
     """
     from ray_jobs.console import Console
     from ray_jobs.judge import judge_files
-    from ttsgan.config import DataConfig
     from ttsgan.data.storage import Location
 
     console = Console()
     config = recipes.override(replace(recipes.quick(), seed=seed), set)
-    options = DataConfig(source=(train,), **{name: value for name, value in vars(data).items() if value})
+    asked = {name: value for name, value in vars(data).items() if value}
+    options = replace(config.data, source=(train,), **asked)
     where = Location.parse(out) if out else None
     if where is not None:
         where.check_writable()
@@ -367,10 +369,14 @@ def main(words: list[str] | None = None) -> int:
     """Run the command that ``words`` (by default, those of the process) say; return the exit status."""
     words = sys.argv[1:] if words is None else words
     own = words[: words.index("--")] if "--" in words else words
+    if own != words and own[:1] != ["submit"]:
+        return _complain("only submit takes a command after two dashes; leave '--' and what follows it out", BAD_USAGE)
     # Threads that wait for each other by spinning waste most of a busy machine; torch and scikit-learn read this.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return tyro.extras.subcommand_cli_from_dict(
             COMMANDS,

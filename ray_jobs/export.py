@@ -60,7 +60,9 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
             "measured; there is no release. Run without canaries in another folder"
         )
     audit = (where / "audit.json").read_json()
-    verdict = audit["verdict"]
+    verdict = folder.summary("audit")["verdict"]
+    if (audit["verdict"], audit["attempts"]) != (verdict, folder.manifest["audit_attempts"]):
+        raise ReleaseRefused(f"{where / 'audit.json'} is not of this run's own audit; run: ttsgan audit --out {where}")
     if verdict in ("FAIL", "INVALID"):
         raise ReleaseRefused(f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release")
     if verdict != "PASS" and not accept_unproven:

@@ -38,11 +38,14 @@ class RunFolder:
     config : RunConfig
     manifest : dict
         As in ``manifest.json``.
+    replaces : bool
+        Whether another run is still there, to be removed by `start_over` once this one's series have been read.
     """
 
     where: Location
     config: RunConfig
     manifest: dict[str, Any]
+    replaces: bool = False
 
     # ---- opening ---------------------------------------------------------------------------------------------------
 
@@ -55,7 +58,7 @@ class RunFolder:
         NotFittedError
             If it is not a run folder.
         """
-        if not (where / "manifest.json").is_file():
+        if not is_run(where):
             raise NotFittedError(f"{where} is not a run folder (it has no manifest.json); make one with: ttsgan run")
         config = recipes.from_dict((where / "config.json").read_json())
         return cls(where, config, (where / "manifest.json").read_json())
@@ -67,10 +70,10 @@ class RunFolder:
         Raises
         ------
         DataError
-            If ``where`` cannot be written, or holds something else or another run, and ``fresh`` is off.
+            If ``where`` cannot be written, or holds something else, or another run while ``fresh`` is off.
         """
         where.check_writable()
-        exists = (where / "manifest.json").is_file()
+        exists = is_run(where)
         if exists and not fresh:
             folder = cls.load(where)
             folder._refuse_other(config)
@@ -79,25 +82,29 @@ class RunFolder:
             return folder
         if where.is_dir() and where.list() and not exists:
             raise DataError(f"{where} holds files that are not a run; choose another folder for --out")
-        fingerprint = input_fingerprint(config)
-        if exists:
-            for item in where.list():
-                item.remove()
-        where.make_dir()
-        (where / "README.txt").write_bytes(CONFIDENTIAL.encode())
-        (where / "config.json").write_json(recipes.to_dict(config))
         manifest = {
             "schema_version": 1,
             "created": _now(),
-            "input_fingerprint": fingerprint,
+            "input_fingerprint": input_fingerprint(config),
             "versions": versions(),
             "seed": config.seed,
             "stages": {},
             "audit_attempts": [],
         }
-        folder = cls(where, config, manifest)
-        folder.save()
+        folder = cls(where, config, manifest, replaces=exists)
+        if not exists:
+            folder.start_over()
         return folder
+
+    def start_over(self) -> None:
+        """Remove what is there, and write what every run folder has."""
+        for item in self.where.list() if self.replaces else ():
+            item.remove()
+        self.replaces = False
+        self.where.make_dir()
+        (self.where / "README.txt").write_bytes(CONFIDENTIAL.encode())
+        (self.where / "config.json").write_json(recipes.to_dict(self.config))
+        self.save()
 
     def _refuse_other(self, config: RunConfig) -> None:
         old, new = recipes.flat(self.config), recipes.flat(config)
@@ -141,6 +148,8 @@ class RunFolder:
 
         A report is a picture of what the others wrote; a release has its own.
         """
+        if self.replaces:
+            return
         for later in STAGES[STAGES.index(stage) :] if stage != "report" else ("report",):
             self.manifest["stages"].pop(later, None)
         if stage != "report":
@@ -152,6 +161,15 @@ class RunFolder:
         record = {"finished": _now(), "seconds": round(seconds, 1), "summary": summary}
         self.manifest["stages"][stage] = record
         self.save()
+
+
+def is_run(where: Location) -> bool:
+    """Return whether a folder holds a run, and not another program's ``manifest.json``."""
+    manifest = where / "manifest.json"
+    if not manifest.is_file():
+        return False
+    said = manifest.read_json()
+    return isinstance(said, dict) and "input_fingerprint" in said and "stages" in said
 
 
 def versions() -> dict[str, str]:

@@ -10,10 +10,12 @@ import ray
 from ray_jobs.blocks import RaySpread
 from ray_jobs.console import Console
 from ray_jobs.evaluate import fidelity, judged, thresholds
+from ray_jobs.folder import is_run
 from ray_jobs.machines import start_ray
-from ttsgan.config import DataConfig, PatchConfig, RunConfig
+from ttsgan.config import DataConfig, RunConfig
 from ttsgan.data.prepare import prepare
 from ttsgan.data.storage import Location
+from ttsgan.errors import DataError
 from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, in_turn
 from ttsgan.evaluation.figures import MAX_SERIES
 from ttsgan.evaluation.judged import Judged
@@ -36,11 +38,14 @@ def judge_files(
     -------
     evaluation, audit : dict
     """
+    if out is not None and is_run(out):
+        raise DataError(f"--out {out} is a run folder, whose own judgement would be lost; choose another folder")
+    earlier = (out / "audit.json").read_json() if out is not None and (out / "audit.json").is_file() else {}
     sets = []
     for name, path in (("train", train), ("holdout", holdout), ("synthetic", synthetic)):
         console.progress(f"reading {name}")
         options = data if name != "synthetic" else dataclasses.replace(data, entity="entity")
-        sets.append(prepare(options, [Location.parse(path)], PatchConfig(), keep_all=True)[0])
+        sets.append(prepare(options, [Location.parse(path)], config.patch, keep_all=True)[0])
     fingerprints = {"train": sets[0].fingerprint(), "synthetic": sets[2].fingerprint()}
     sets = [judged(series) for series in sets]
     # whoever made it: a synthetic series belongs to nobody
@@ -63,7 +68,6 @@ def judge_files(
         spread=spread,
         progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
     )
-    earlier = (out / "audit.json").read_json() if out is not None and (out / "audit.json").is_file() else {}
     attempts = [*earlier.get("attempts", []), {"verdict": verdict["verdict"], **fingerprints}]
     verdict |= {"fingerprints": fingerprints, "attempts": attempts}
     if out is not None:

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -48,7 +50,7 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False) -> 
     if address == "local":
         wanted = runtime.num_workers * runtime.cpus_per_worker
         slots = max(os.cpu_count() or 1, wanted) + SPARE_SLOTS
-        with _no_stderr():
+        with _no_stderr(), _own_sigterm():
             ray.init(
                 address="local",
                 num_cpus=slots,
@@ -58,9 +60,19 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False) -> 
             )
         return
     try:
-        ray.init(address=address, **quiet)
+        with _own_sigterm():
+            ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"--address {address} cannot be joined: {' '.join(str(error).split())[:200]}") from error
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this program's answer to SIGTERM, one line: that of Ray ends the process without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and before is not None:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

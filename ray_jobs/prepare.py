@@ -56,6 +56,8 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
             f"{', '.join(config.data.source)}: entities named {PREFIX}... are kept for planted series; rename"
         )
     check_enough(series.entities[~holdout], config.cluster.min_group_size)
+    if folder.replaces:
+        folder.start_over()
     if config.data.canaries:
         canaries, included = make_canaries(series.subset(~holdout), config.data.canaries, config.seed)
         write_store(canaries.subset(~included), folder.where / "canaries")

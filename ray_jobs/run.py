@@ -53,7 +53,7 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
         try:
             summary = STAGE_FUNCTIONS[stage](folder, console, **options)
         except TtsganError:
-            if stage == "prepare":
+            if stage == "prepare" and not folder.replaces:
                 # Nothing was made yet, and a mended command must not meet the remains of this one.
                 folder.where.remove()
             raise

@@ -4,9 +4,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ray_jobs.console import Console
-from ray_jobs.folder import RunFolder
+from ray_jobs.folder import RunFolder, is_run
 from ttsgan import recipes
 from ttsgan.config import RunConfig
+from ttsgan.data.prepare import parse_start, parse_step
 from ttsgan.data.storage import Location
 from ttsgan.errors import ConfigError
 from ttsgan.training.loop import check_batch
@@ -44,9 +45,15 @@ def settings(general: "RunOptions", data: "DataOptions", known: RunConfig | None
     config = replace(config, data=replace(config.data, **asked))
     if general.series:
         config = replace(config, generate=replace(config.generate, series=general.series))
+    if general.seed < -1:
+        raise ConfigError(f"--seed is {general.seed}; allowed: 0 or more")
     if general.seed >= 0:
         config = replace(config, seed=general.seed)
     config = recipes.override(config, general.set)
+    recipes.by_name(config.recipe)
+    for text, read in ((config.data.step, parse_step), (config.data.start, parse_start)):
+        if text:
+            read(text)
     most = max(config.runtime.num_workers, 1)
     check_batch(config.training, range(config.runtime.min_workers or most, most + 1))
     return config
@@ -56,7 +63,7 @@ def open_run(general: "RunOptions", data: "DataOptions", console: Console) -> Ru
     """Open or make the run folder, and show its configuration."""
     where = Location.parse(general.out)
     known = None
-    if not general.fresh and (where / "manifest.json").is_file():
+    if not general.fresh and is_run(where):
         known = RunFolder.load(where).config
     config = settings(general, data, known)
     if config == known and not general.data:

@@ -237,7 +237,6 @@ def _progress_line(line: bytes) -> str:
         return f"training, before {said['stage']}: {said['doing']}"
     left = "" if said["seconds_left"] is None else f", {said['seconds_left']:.0f} s left"
     back = f"; gone back {said['rollbacks']:.0f} times in this stage" if "rollbacks" in said else ""
-    return (
-        f"training {said['stage']}: {said['series_seen']}/{said['total_series']} series, "
-        f"{said['series_per_second']:.0f}/s{left}; loss: {losses}{back}"
-    )
+    speed = f", {said['series_per_second']:.0f}/s" if said["series_per_second"] else ""
+    losses = losses and f"; loss: {losses}"
+    return f"training {said['stage']}: {said['series_seen']}/{said['total_series']} series{speed}{left}{losses}{back}"

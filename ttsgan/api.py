@@ -245,12 +245,15 @@ class TTSGAN:
         DataError
             If a series is constant or wholly missing, or there are too few entities for two groups.
         ConfigError
-            If a GPU is asked for that is not there.
+            If ``step_seconds`` is no whole number above 0, or a GPU is asked for that is not there.
         """
+        if not isinstance(step_seconds, (int, np.integer)) or step_seconds < 1:
+            raise ConfigError(f"step_seconds is {step_seconds!r}; allowed: a whole number of seconds, 1 or more")
         values = np.asarray(values, dtype=np.float32)
         values = values[:, None] if values.ndim == 2 else values
-        if values.ndim != 3:
-            raise DataError(f"values have {values.ndim} dimensions; allowed: 2 (series, points) or 3 with channels")
+        if values.ndim != 3 or not values.size:
+            shape = f"{values.ndim} dimensions" if values.ndim != 3 else f"the shape {values.shape}"
+            raise DataError(f"values have {shape}; allowed: 2 (series, points) or 3 with channels, none of them empty")
         for name, given in (("starts", starts), ("entities", entities)):
             if given is not None and len(given) != len(values):
                 raise DataError(f"{name} has {len(given)} entries for {len(values)} series; one for each is needed")
@@ -262,6 +265,8 @@ class TTSGAN:
         if not varied.all():
             row = int(np.flatnonzero(~varied)[0])
             raise DataError(f"series {row} is constant or wholly missing in a channel; leave it out")
+        if starts is not None and np.isnat(np.asarray(starts, dtype="datetime64[s]")).any():
+            raise DataError("starts hold NaT; allowed: the first moment of every series")
         usual = np.full(len(values), np.datetime64("2013-01-01", "s"))
         starts = usual if starts is None else np.asarray(starts).astype("datetime64[s]")
         entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)

@@ -198,6 +198,24 @@ def test_wrong_cells_of_a_long_csv(tmp_path, rows, words):
         ready(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize("wrong", ["", "home-9"])
+def test_an_entity_that_is_not_the_same_in_all_rows_of_an_id(tmp_path, wrong):
+    """A single bad cell must not change whom a run protects."""
+    lines = [f"m{i},2013-01-0{day},1.{day},home-{i // 2}" for i in range(4) for day in range(1, 5)]
+    lines[5] = lines[5].replace("home-0", wrong)
+    (tmp_path / "a.csv").write_text("\n".join(["id,timestamp,value,entity", *lines]))
+    config = DataConfig(source=(str(tmp_path / "a.csv"),), unit="kWh")
+    with pytest.raises(DataError, match="'entity' is empty or changes within the id 'm1'"):
+        prepare(config, None, PatchConfig())
+
+
+def test_an_empty_column_is_no_hindrance(tmp_path):
+    lines = [f"m{i},2013-01-0{day},1.{day}," for i in range(4) for day in range(1, 5)]
+    (tmp_path / "a.csv").write_text("\n".join(["id,timestamp,value,extra", *lines]))
+    series, _ = prepare(DataConfig(source=(str(tmp_path / "a.csv"),), unit="kWh"), None, PatchConfig())
+    assert len(series) == 4
+
+
 def test_text_in_a_wide_csv(tmp_path):
     (tmp_path / "a.csv").write_text("time,home 1,home 2\n2013-01-01,1,2\n2013-01-02,1,n.a.\n")
     with refused("a.csv", "'home 2'", "'n.a.'", "row 2", "allowed: numbers"):

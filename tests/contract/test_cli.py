@@ -134,6 +134,55 @@ def test_prepare_replaces_nothing_but_a_store(tmp_path, capsys, source, out):
     assert (tmp_path / "notes" / "diary.txt").is_file()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--seed", "-7"], "--seed is -7"),
+        (["--set", "recipe=foo"], "foo"),
+        (["--step", "foo"], "foo"),
+        (["--start", "soon"], "data.start is 'soon'"),
+        (["--start", "0001-01-01T00:00+05:00"], "data.start is"),
+        (["--", "--set", "sample.households=20"], "only submit"),
+    ],
+)
+def test_options_are_checked_before_a_folder_is_made(tmp_path, capsys, words, told):
+    status, line = complaint(capsys, ["run", "--data", small_store(tmp_path), "--out", str(tmp_path / "r"), *words])
+    assert status == 2
+    assert told in line
+    assert not (tmp_path / "r").exists()
+
+
+def test_fresh_keeps_the_old_run_until_the_new_series_have_been_read(tmp_path, capsys):
+    out, bad = tmp_path / "r", tmp_path / "bad.csv"
+    RunFolder.create(Location.parse(str(out)), recipes.quick(), fresh=False)
+    (out / "checkpoints").mkdir()
+    bad.write_text("id,timestamp,value\na,2013-01-01,err\n")
+    words = ["train", "--data", str(bad), "--out", str(out), "--fresh"]
+    status, line = complaint(capsys, words)
+    assert status == 1
+    assert "err" in line
+    assert (out / "checkpoints").is_dir()
+    assert RunFolder.load(Location.parse(str(out))).config == recipes.quick()
+
+
+def test_fresh_leaves_the_folder_of_another_program_alone(tmp_path, capsys):
+    (tmp_path / "manifest.json").write_text('{"name": "a web page"}')
+    words = ["run", "--data", "sample", "--out", str(tmp_path), "--fresh"]
+    status, line = complaint(capsys, words)
+    assert status == 1
+    assert "not a run" in line
+    assert (tmp_path / "manifest.json").is_file()
+
+
+def test_judge_does_not_write_into_a_run(tmp_path, capsys):
+    RunFolder.create(Location.parse(str(tmp_path / "r")), recipes.quick(), fresh=False)
+    store = small_store(tmp_path)
+    words = ["judge", "--train", store, "--holdout", store, "--synthetic", store, "--out", str(tmp_path / "r")]
+    status, line = complaint(capsys, words)
+    assert status == 1
+    assert "is a run folder" in line
+
+
 def test_batch_that_some_number_of_workers_cannot_share(tmp_path, capsys):
     elastic = ["--set", "runtime.num_workers=4", "runtime.min_workers=1"]
     status, line = complaint(capsys, ["train", "--data", "sample", "--out", str(tmp_path / "r"), *elastic])

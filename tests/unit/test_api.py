@@ -196,3 +196,9 @@ def test_a_gpu_that_is_not_there_is_refused_before_training(sample, small_config
     config = recipes.override(small_config, ["runtime.use_gpu=true"])
     with pytest.raises(ConfigError, match=r"runtime\.use_gpu is true, but torch finds no GPU"):
         TTSGAN(config).fit(sample.values, step_seconds=sample.step_seconds)
+
+
+@pytest.mark.parametrize("step_seconds", [0, -1, 14_400.0, "4h"])
+def test_a_step_that_is_no_number_of_seconds_is_refused(sample, small_config, step_seconds):
+    with pytest.raises(ConfigError, match="step_seconds is"):
+        TTSGAN(small_config).fit(sample.values, step_seconds=step_seconds)

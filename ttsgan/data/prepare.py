@@ -160,7 +160,7 @@ def prepare(
 
 def _read_one(where: Location, config: DataConfig) -> SeriesSet:
     series = fill_unknown(
-        read_series(where, config.step_seconds), where, config.unit, config.step_seconds, config.start
+        read_series(where, config.step_seconds, config.entity), where, config.unit, config.step_seconds, config.start
     )
     return _with_entities(series, config.entity, where)
 
@@ -194,8 +194,10 @@ def parse_start(text: str) -> np.datetime64:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise ConfigError(f"data.start is {text!r}; allowed: an ISO 8601 time such as {DEFAULT_START}T00:00") from error
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    try:
+        moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
+    except OverflowError as error:
+        raise ConfigError(f"data.start is {text!r}; allowed: a time that has a date in UTC") from error
     return np.datetime64(moment, "s")
 
 

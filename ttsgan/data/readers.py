@@ -41,7 +41,7 @@ _STEP_NAME = re.compile(r"(\D*)(\d+)")
 logger = logging.getLogger(__name__)
 
 
-def read_series(where: Location, step_seconds: int = 0) -> SeriesSet:
+def read_series(where: Location, step_seconds: int = 0, entity: str = "entity") -> SeriesSet:
     """Read one file, or a folder of Parquet parts, as a set of series.
 
     Parameters
@@ -50,6 +50,8 @@ def read_series(where: Location, step_seconds: int = 0) -> SeriesSet:
         A name with one of `SUFFIXES`, or a folder.
     step_seconds : int
         Grid of long and wide-by-time tables, in seconds; 0: the most frequent spacing of their stamps.
+    entity : str
+        Column of a long table that says whom to protect; the same in all rows of an id.
 
     Returns
     -------
@@ -86,7 +88,7 @@ def read_series(where: Location, step_seconds: int = 0) -> SeriesSet:
         table = _read_csv(where)
     if table.num_rows == 0:
         raise DataError(f"{where} is empty: it has a header and no rows; one row or more is needed")
-    return _read_table(table, where, step_seconds)
+    return _read_table(table, where, step_seconds, entity)
 
 
 def _read_npy(where: Location) -> SeriesSet:
@@ -172,7 +174,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
 
 
-def _read_table(table: pa.Table, where: Location, step_seconds: int) -> SeriesSet:
+def _read_table(table: pa.Table, where: Location, step_seconds: int, entity: str) -> SeriesSet:
     """Recognise the form of a table by its columns."""
     names = table.column_names
     plain = {name: _plain(name) for name in names}
@@ -180,7 +182,7 @@ def _read_table(table: pa.Table, where: Location, step_seconds: int) -> SeriesSe
     id_column = id_column or next((name for name in names if plain[name] == "entity"), None)
     time_column = next((name for name in names if plain[name] in TIME_NAMES and name != id_column), None)
     if id_column and time_column:
-        return _read_long(table, where, step_seconds, id_column, time_column)
+        return _read_long(table, where, step_seconds, id_column, time_column, entity)
     if len(names) > 1 and (names[0] == time_column or _is_time(table.schema.field(0).type)):
         return _read_by_time(table, where, step_seconds)
     series = _read_by_row(table, where, id_column)
@@ -193,7 +195,9 @@ def _read_table(table: pa.Table, where: Location, step_seconds: int) -> SeriesSe
     return series
 
 
-def _read_long(table: pa.Table, where: Location, step_seconds: int, id_column: str, time_column: str) -> SeriesSet:
+def _read_long(
+    table: pa.Table, where: Location, step_seconds: int, id_column: str, time_column: str, entity_column: str
+) -> SeriesSet:
     others = [name for name in table.column_names if name not in (id_column, time_column)]
     found = [name for name in others if _plain(name) in VALUE_NAMES]
     found = found or [name for name in others if _is_number(table.schema.field(name).type)]
@@ -244,10 +248,18 @@ def _read_long(table: pa.Table, where: Location, step_seconds: int, id_column: s
     attributes = {}
     for name in (name for name in others if name not in found):
         column = table[name].combine_chunks()
+        if pa.types.is_null(column.type):
+            column = column.cast(pa.string())
         per_id = column.take(picked)
-        same = pc.equal(column, per_id.take(pa.array(owner)))
-        if pc.all(pc.fill_null(same, False)).as_py():
+        same = pc.fill_null(pc.equal(column, per_id.take(pa.array(owner))), False).to_numpy(zero_copy_only=False)
+        if same.all():
             attributes[name] = per_id
+        elif _plain(name) == _plain(entity_column):
+            wrong = ids[owner[int(np.argmin(same))]]
+            raise DataError(
+                f"{where}: column {name!r} is empty or changes within the id {wrong!r} (1 of"
+                f" {len(np.unique(owner[~same]))} such); name the one entity that is to be protected in every row"
+            )
         else:
             logger.info("%s: column %r changes within an id and is left out", where, name)
     entity = next((name for name in attributes if _plain(name) == "entity"), None)

@@ -343,7 +343,9 @@ def _overlap(train: Judged, holdout: Judged, kept: dict[str, Judged | None]) -> 
     reasons = []
     shared = np.intersect1d(train.entities, holdout.entities)
     if shared.size:
-        reasons.append(f"train and holdout share {shared.size} entities, for instance {shared[0]!r}; split by entity")
+        reasons.append(
+            f"train and holdout share {shared.size} entities, for instance {str(shared[0])!r}; split by entity"
+        )
     if kept["train"] and kept["holdout"]:
         same = set(kept["train"].fingerprints()) & set(kept["holdout"].fingerprints())
         if same:
