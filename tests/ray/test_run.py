@@ -84,6 +84,16 @@ def test_again_does_only_what_is_missing(finished, capsys):
     assert worked_on == ["[9/9] export"]
 
 
+def test_export_trusts_nothing_but_the_audit_of_the_run(finished, capsys):
+    out, _ = finished
+    own = (out / "audit.json").read_text()
+    (out / "audit.json").write_text(json.dumps(json.loads(own) | {"verdict": "PASS"}))
+    assert main(["export", "--out", str(out)]) == 3
+    assert "not of this run's own audit" in capsys.readouterr().err
+    assert not (out / "release").exists()
+    (out / "audit.json").write_text(own)
+
+
 def test_accepting_what_is_unproven(finished, capsys):
     out, _ = finished
     verdict = json.loads((out / "audit.json").read_text())["verdict"]

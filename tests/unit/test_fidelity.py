@@ -230,3 +230,15 @@ def test_calendar_starts_at_midnight_and_knows_weekends():
 def test_every_metric_says_what_it_sees():
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     assert all(metric.sees and metric.blind_to and metric.unit for metric in METRICS)
+
+
+def test_sets_in_which_nothing_varies_are_refused():
+    flat = Judged(
+        values=np.ones((12, 1, 96), np.float32),
+        entities=np.arange(12).astype(str),
+        starts=np.full(12, np.datetime64("2013-01-01", "s")),
+        step_seconds=14_400,
+        unit="kW",
+    )
+    with pytest.raises(DataError, match="alike in everything"):
+        evaluate(flat, flat, flat, bootstrap=0, classifier_series=0)

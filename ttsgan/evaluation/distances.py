@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ttsgan.errors import DataError
 from ttsgan.evaluation.features import PROBABILITIES, Features
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.stats import wasserstein_columns
@@ -112,6 +113,8 @@ class Pool:
                 self.slices[metric.source] = slice(at, at + block.shape[1])
                 blocks.append(block)
                 at += block.shape[1]
+        if not blocks:
+            raise DataError("the series of all sets are alike in everything that is measured; give series that vary")
         columns = np.concatenate(blocks, axis=1)
         low, centre, high = np.quantile(columns[:real], [0.05, 0.5, 0.95], axis=0)
         # a few odd homes must not stretch the ruler; where 90 % of homes agree, the deviation is all there is
