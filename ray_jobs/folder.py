@@ -59,7 +59,9 @@ class RunFolder:
             If it is not a run folder.
         """
         if not is_run(where):
-            raise NotFittedError(f"{where} is not a run folder (it has no manifest.json); make one with: ttsgan run")
+            raise NotFittedError(
+                f"{where} is not a run folder (it has no manifest.json of a run); make one with: ttsgan run"
+            )
         config = recipes.from_dict((where / "config.json").read_json())
         return cls(where, config, (where / "manifest.json").read_json())
 

@@ -70,9 +70,11 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False) -> 
 def _own_sigterm() -> Iterator[None]:
     """Keep this program's answer to SIGTERM, one line: that of Ray ends the process without a word."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread() and before is not None:
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
