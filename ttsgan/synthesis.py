@@ -16,7 +16,7 @@ from ttsgan.data import calendar
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.models.networks import Networks, SeriesShape
 from ttsgan.models.patching import patchify, unpatchify
-from ttsgan.seeds import seed_of
+from ttsgan.seeds import digest_of, seed_of
 
 DAY = 86_400
 GRAINS = (1, DAY, 7 * DAY, 28 * DAY, 84 * DAY)
@@ -98,7 +98,10 @@ class Synthesizer:
 
     def __init__(self, networks: Networks, scaler: SeriesScaler, seed: int) -> None:
         self.networks = networks.eval().requires_grad_(False)
-        self.scaler, self.seed, self.device = scaler, seed, networks.device
+        self.scaler, self.device = scaler, networks.device
+        # Who could draw the same noise, from the seed that is published, could read the law of training households off
+        # the series: the draws depend on the scaler too, which is not released.
+        self.seed = seed_of(seed, "draws", digest_of(np.frombuffer(scaler.to_bytes(), np.uint8)))
 
     @torch.no_grad()
     def draw(self, cond: NDArray[np.float32], starts: NDArray, chunk: int) -> NDArray[np.float32]:
