@@ -160,16 +160,12 @@ def generate(general: OmitArgPrefixes[StageOptions], series: int = 0) -> int:
     series : int
         Series to write; by default what the run folder's configuration says.
     """
-    from ray_jobs.console import Console
-    from ray_jobs.run import run_stage
-
-    folder = _load(general)
     if series:
+        folder = _load(general)
         folder.require("cluster", "generate")
-        folder.config = replace(folder.config, generate=replace(folder.config.generate, series=series))
-        (folder.where / "config.json").write_json(recipes.to_dict(folder.config))
-    run_stage(folder, "generate", Console(), general.address)
-    return 0
+        config = replace(folder.config, generate=replace(folder.config.generate, series=series))
+        (folder.where / "config.json").write_json(recipes.to_dict(config))
+    return _stage("generate", general)
 
 
 def evaluate(general: OmitArgPrefixes[StageOptions]) -> int:
@@ -216,17 +212,14 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
     """
     from ray_jobs.console import Console
     from ttsgan.config import DataConfig, PatchConfig
+    from ttsgan.data.prepare import check_replaceable
     from ttsgan.data.prepare import prepare as read
     from ttsgan.data.storage import Location
     from ttsgan.data.store import write_store
 
     console, where = Console(), Location.parse(out)
     where.check_writable()
-    others = [item.name for item in where.list() if not item.name.startswith("part-")] if where.is_dir() else []
-    sources = [str(Location.parse(text)) for text in source]
-    if others or any(f"{text}/".startswith(f"{where}/") for text in sources):
-        what = f"holds {others[0]}, which is no part of a store" if others else "is, or holds, what is to be read"
-        raise ConfigError(f"--out {where} {what}, and would be replaced; choose a new folder")
+    check_replaceable(where, map(Location.parse, source))
     config = DataConfig(source=source, **{name: value for name, value in vars(data).items() if value})
     with console.working("preparing"):
         series, told = read(config, None, PatchConfig())

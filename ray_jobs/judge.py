@@ -37,6 +37,11 @@ def judge_files(
     Returns
     -------
     evaluation, audit : dict
+
+    Raises
+    ------
+    DataError
+        If ``out`` is a run folder, which has a judgement of its own.
     """
     if out is not None and is_run(out):
         raise DataError(f"--out {out} is a run folder, whose own judgement would be lost; choose another folder")

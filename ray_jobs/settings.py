@@ -50,6 +50,7 @@ def settings(general: "RunOptions", data: "DataOptions", known: RunConfig | None
     if general.seed >= 0:
         config = replace(config, seed=general.seed)
     config = recipes.override(config, general.set)
+    # What the configuration itself cannot check, before a folder is made.
     recipes.by_name(config.recipe)
     for text, read in ((config.data.step, parse_step), (config.data.start, parse_start)):
         if text:
@@ -62,13 +63,10 @@ def settings(general: "RunOptions", data: "DataOptions", known: RunConfig | None
 def open_run(general: "RunOptions", data: "DataOptions", console: Console) -> RunFolder:
     """Open or make the run folder, and show its configuration."""
     where = Location.parse(general.out)
-    known = None
-    if not general.fresh and is_run(where):
-        known = RunFolder.load(where).config
-    config = settings(general, data, known)
-    if config == known and not general.data:
-        folder = RunFolder.load(where)  # its store is enough: the files that it was made from may be gone
-    else:
+    folder = RunFolder.load(where) if is_run(where) and not general.fresh else None
+    config = settings(general, data, folder and folder.config)
+    # The store of a run that goes on as it is suffices: the files that it was made from may be gone.
+    if folder is None or general.data or config != folder.config:
         folder = RunFolder.create(where, config, general.fresh)
     usual = recipes.flat(recipes.by_name(folder.config.recipe))
     changed = [f"{k} = {v}" for k, v in recipes.flat(folder.config).items() if v != usual[k]]

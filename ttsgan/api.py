@@ -265,10 +265,10 @@ class TTSGAN:
         if not varied.all():
             row = int(np.flatnonzero(~varied)[0])
             raise DataError(f"series {row} is constant or wholly missing in a channel; leave it out")
-        if starts is not None and np.isnat(np.asarray(starts, dtype="datetime64[s]")).any():
-            raise DataError("starts hold NaT; allowed: the first moment of every series")
         usual = np.full(len(values), np.datetime64("2013-01-01", "s"))
         starts = usual if starts is None else np.asarray(starts).astype("datetime64[s]")
+        if np.isnat(starts).any():
+            raise DataError("starts hold NaT; allowed: the first moment of every series")
         entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)
         check_enough(entities, self.config.cluster.min_group_size)
         device = device_of(self.config.runtime)

@@ -1,9 +1,7 @@
 """Seeds as functions of names, so that no two uses of randomness share one and none depends on what ran before."""
 
 import hashlib
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 
 def seed_of(*parts: object) -> int:
@@ -11,10 +9,10 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:7])
 
 
-def digest_of(values: NDArray) -> str:
-    """Return the SHA-256 (hex) of an array's bytes.
+def digest_of(data: Any) -> str:
+    """Return the SHA-256 (hex) of bytes, or of an array whose values lie in a row.
 
     As a part of `seed_of` it makes randomness that hides members reproducible for whoever has the data, and for nobody
     else: the seed of a run is published with its release, and mostly 0.
     """
-    return hashlib.sha256(np.ascontiguousarray(values).view(np.uint8)).hexdigest()
+    return hashlib.sha256(data).hexdigest()

@@ -18,10 +18,9 @@ from ttsgan.models.networks import Networks, SeriesShape
 from ttsgan.models.patching import patchify, unpatchify
 from ttsgan.seeds import digest_of, seed_of
 
-DAY = 86_400
-GRAINS = (1, DAY, 7 * DAY, 28 * DAY, 84 * DAY)
+GRAINS = (1, *(days * calendar.DAY_SECONDS for days in (1, 7, 28, 84)))
 """Seconds that starts are rounded down to, until enough entities share one."""
-MONDAY = 4 * DAY
+MONDAY = 4 * calendar.DAY_SECONDS
 """A moment, in seconds since 1970, from which weeks are counted."""
 
 
@@ -64,16 +63,17 @@ def shared_starts(starts: NDArray, entities: NDArray, fewest: int) -> NDArray:
         Entities, ``cluster.min_group_size``.
     """
     seconds = starts.astype("datetime64[s]").astype(np.int64)
+    owner = np.unique(entities, return_inverse=True)[1]
     out, open_M = seconds.copy(), np.ones(len(seconds), dtype=bool)
     for grain in GRAINS:
         floor = seconds - (seconds - MONDAY) % grain
-        pairs = np.unique(np.stack([floor, np.unique(entities, return_inverse=True)[1]])[:, open_M], axis=1)
+        pairs = np.unique(np.stack([floor, owner])[:, open_M], axis=1)
         known, count = np.unique(pairs[0], return_counts=True)
         enough = open_M & np.isin(floor, known[count >= fewest])
         out[enough] = floor[enough]
         open_M &= ~enough
     middle = np.sort(seconds)[len(seconds) // 2]
-    kept = np.unique(out[~open_M]) if not open_M.all() else np.array([middle - (middle - MONDAY) % (7 * DAY)])
+    kept = np.unique(out[~open_M]) if not open_M.all() else np.array([middle - (middle - MONDAY) % GRAINS[2]])
     out[open_M] = kept[np.abs(seconds[open_M, None] - kept).argmin(axis=1)]
     return out.astype("datetime64[s]")
 
@@ -101,7 +101,7 @@ class Synthesizer:
         self.scaler, self.device = scaler, networks.device
         # Who could draw the same noise, from the seed that is published, could read the law of training households off
         # the series: the draws depend on the scaler too, which is not released.
-        self.seed = seed_of(seed, "draws", digest_of(np.frombuffer(scaler.to_bytes(), np.uint8)))
+        self.seed = seed_of(seed, "draws", digest_of(scaler.to_bytes()))
 
     @torch.no_grad()
     def draw(self, cond: NDArray[np.float32], starts: NDArray, chunk: int) -> NDArray[np.float32]:

@@ -20,13 +20,14 @@ from matplotlib.figure import Figure
 
 from ray_jobs.evaluate import read_three
 from ttsgan.data.storage import Location
+from ttsgan.evaluation.figures import KINDS
 from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.panels import COLOURS
 
 RESULTS = Path(__file__).parent / "results"
 RANKS = 0.3, 0.55, 0.8
 """Shares of all series whose mean lies below that of the ones shown."""
 WEEK_FROM, DAYS = 14, 7
-COLOURS = {"real": "#0072b2", "synthetic": "#d55e01"}
 
 
 def of_rank(judged: Judged, share: float) -> Judged:
@@ -73,8 +74,8 @@ def picture(sets: dict[str, Judged]) -> Figure:
         for (kind, one), week, year in zip(shown.items(), row, row[len(sets) :], strict=False):
             draw_week(week, weeks[kind], kind, highest)
             draw_year(year, one, bright)
-            for ax, what in ((week, "a week"), (year, "the year")):
-                title = f"{kind}, mean {float(np.nanmean(one.values)):.2g} {one.unit}: {what}"
+            title = f"{KINDS[kind]}, mean {float(np.nanmean(one.values)):.2g} {one.unit}"
+            for ax in (week, year):
                 ax.set_title(title, loc="left", fontsize=9, color=COLOURS[kind])
     for ax in axes[-1, len(sets) :]:
         ax.set_xlabel("day of the series")
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     _, holdout, synthetic = read_three(Location.parse(options.run))
     path = options.out / f"series-{datetime.date.today().isoformat()}.png"
-    picture({"real": holdout, "synthetic": synthetic}).savefig(path, dpi=100)
+    picture({"holdout": holdout, "synthetic": synthetic}).savefig(path, dpi=100)
     print(path)
     return 0
 

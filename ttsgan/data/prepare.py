@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -176,6 +177,21 @@ def _with_entities(series: SeriesSet, column: str, where: object) -> SeriesSet:
         found = one_line(", ".join(["id", "entity", *names]), 160)
         raise DataError(f"{where}: data.entity names the column {column!r}, which is not there; its columns: {found}")
     return dataclasses.replace(series, entities=labels(series.attributes[column], where, column))
+
+
+def check_replaceable(where: Location, sources: Iterable[Location]) -> None:
+    """Refuse to write a store where anything but an older store is, or what it is to be made from.
+
+    Raises
+    ------
+    ConfigError
+        Naming what would be lost.
+    """
+    held = where.list() if where.is_dir() else []
+    other = next((item for item in held if not re.fullmatch(r"part-\d+\.parquet", item.name)), None)
+    lost = other or next((source for source in sources if f"{source}/".startswith(f"{where}/")), None)
+    if lost:
+        raise ConfigError(f"{where} would be replaced as a whole, and {lost} with it; choose a new folder")
 
 
 def infer_step_seconds(length: int) -> int:

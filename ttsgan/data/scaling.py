@@ -122,7 +122,9 @@ class SeriesScaler:
         self._fit_components("habit", habit_BF, self.config.habit_components)
         rest = scores - self._habit(self._project("habit", habit_BF), starts)
         # Nobody without the series can draw this noise again, and take it off.
-        self._fit_common(rest, observed, starts, seed_of(seed, "common course", digest_of(values)))
+        self._fit_common(
+            rest, observed, starts, seed_of(seed, "common course", digest_of(np.ascontiguousarray(values)))
+        )
         rest -= self._loading(rest, observed, starts)[..., None] * self._common(starts)
         self._fit_components("spread", self._log_spread(rest, observed, starts), SPREAD_COMPONENTS)
         return self

@@ -68,9 +68,9 @@ class Location:
     userinfo: str = field(default="", repr=False)
     query: str = ""
     host: str = ""
-    """Of a URI whose host is not the first part of the path, such as that of an account or a name node."""
+    """Host of the URI: a bucket, or the name of an account or a name node, which is no part of the path."""
     root: str = ""
-    """Part of the path that user and host stand for there."""
+    """Part of the path that user and host stand for."""
 
     @classmethod
     def parse(cls, text: str) -> "Location":
@@ -110,8 +110,7 @@ class Location:
             ) from error
         path = path.rstrip("/")
         root = path.removesuffix(unquote(parts.path).rstrip("/"))
-        inside = root == host
-        return cls(filesystem, path, scheme, userinfo, parts.query, "" if inside else host, "" if inside else root)
+        return cls(filesystem, path, scheme, userinfo, parts.query, host, root)
 
     def __truediv__(self, name: str) -> "Location":
         """Return the location ``name`` inside this folder."""
