@@ -65,7 +65,7 @@ def run_generate(folder: RunFolder, console: Console) -> dict[str, Any]:
     total = config.generate.series or len(members["entity"])
     train = open_half(where, holdout=False)
     starts = shared_starts(train.starts, train.entities.astype(str), config.cluster.min_group_size)
-    plan = make_plan(allocate(members["group_id"], total), starts, config.seed)
+    plan = make_plan(cond, allocate(members["group_id"], total), starts, config.seed)
     of = train.nothing
     metadata = series_metadata(of.unit, of.step_seconds, of.channels, of.note and f"synthetic, from {of.note}")
     chunks = -(-total // chunk)

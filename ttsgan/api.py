@@ -289,7 +289,7 @@ class TTSGAN:
         self._require_fitted()
         if count < 0:
             raise ConfigError(f"count is {count}; allowed: 0 or more")
-        plan = make_plan(allocate(self.member_groups_, count), self.starts_, self.config.seed)
+        plan = make_plan(self.cond_, allocate(self.member_groups_, count), self.starts_, self.config.seed)
         chunk, synthesizer = self.config.generate.chunk, self.model_.synthesizer()
         shape = self.model_.networks.shape
         parts = [np.empty((0, shape.channels, shape.length), dtype=np.float32)]

@@ -151,7 +151,7 @@ def system_of(rival: Rival) -> System:
 
 def sample(model: TTSGAN, train: Judged, count: int) -> Judged:
     """Draw from a fitted estimator, with the starts that it drew them for."""
-    plan = make_plan(allocate(model.member_groups_, count), model.starts_, model.config.seed)
+    plan = make_plan(model.cond_, allocate(model.member_groups_, count), model.starts_, model.config.seed)
     return drawn(train, model.sample(count), plan.start)
 
 

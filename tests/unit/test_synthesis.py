@@ -143,15 +143,17 @@ def test_networks_are_frozen_and_in_evaluation_mode():
 def test_plan_gives_each_series_a_group_and_a_start():
     allocation = np.repeat([0, 1, 2], [50, 30, 20])
     starts = np.array(["2013-01-01", "2014-01-01"], dtype="datetime64[s]")[np.arange(10) % 2]
-    plan = make_plan(allocation, starts, 0)
+    cond = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    plan = make_plan(cond, allocation, starts, 0)
     assert len(plan) == 100
     assert np.bincount(plan.group).tolist() == [50, 30, 20]
     assert not np.array_equal(plan.group, allocation)
     assert set(plan.start.tolist()) == set(starts.tolist())
-    again, other = make_plan(allocation, starts[::-1], 0), make_plan(allocation, starts, 1)
+    again = make_plan(cond, allocation, starts[::-1], 0)
     np.testing.assert_array_equal(plan.group, again.group)
     np.testing.assert_array_equal(plan.start, again.start)
-    assert not np.array_equal(plan.group, other.group)
+    for other in (make_plan(cond, allocation, starts, 1), make_plan(cond + 1, allocation, starts, 0)):
+        assert not np.array_equal(plan.group, other.group), "who knows the seed alone could tell whose condition it is"
 
 
 def test_starts_that_enough_share_stay_and_others_are_rounded_down():
