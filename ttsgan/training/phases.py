@@ -79,13 +79,14 @@ def days_loss(
     if jitter_BH is not None:
         numbers = numbers + jitter_BH
     residual, observed, static = data.residual[rows], data.observed[rows], torch.cat([numbers, cond_BZ], dim=-1)
+    counted = observed if at_BN is None else tokens_at(observed, at_BN)
+    weight = (counted.float().mean(-1) >= 0.5).float()
+    # Asked before the networks are: workers start a step together, and would wait for each other half-way.
+    days_seen = mean_over(weight.sum()).clamp(min=1)
     law = networks.days(residual, data.regular[rows], data.calendar_of(rows), static, last_dropout, at_BN, slots_S)
-    if at_BN is not None:
-        residual, observed = (tokens_at(whole, at_BN) for whole in (residual, observed))
-    weight = (observed.float().mean(-1) >= 0.5).float()
-    asked = residual if slots_S is None else residual[..., slots_S]
-    log_density = law.log_likelihood(asked)
-    return -(log_density * weight).sum() / mean_over(weight.sum()).clamp(min=1) / asked.shape[-1], {}
+    asked = residual if at_BN is None else tokens_at(residual, at_BN)
+    asked = asked if slots_S is None else asked[..., slots_S]
+    return -(law.log_likelihood(asked) * weight).sum() / days_seen / asked.shape[-1], {}
 
 
 @dataclass(frozen=True)
