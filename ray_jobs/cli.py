@@ -46,7 +46,7 @@ class RunOptions:
     out: str
     """Run folder: a local path or a URI such as s3://bucket/run."""
     data: tuple[str, ...] = ()
-    """Files of real series (Parquet, CSV, .npy), folders of Parquet parts, URIs, or 'sample': simulated households."""
+    """Files of real series (Parquet, CSV, .npy), folders of Parquet or CSV, URIs, or 'sample': simulated households."""
     holdout: str = ""
     """Share of entities held out, or the path of a holdout; by default 0.25, of the sample 0.5."""
     recipe: str = ""

@@ -63,6 +63,19 @@ def test_folder_without_parts(tmp_path):
         ready(tmp_path)
 
 
+def test_files_of_a_folder_that_do_not_fit(tmp_path):
+    (tmp_path / "1.csv").write_text("id,time,kwh\na,2013-01-01 00:00,1\na,2013-01-01 01:00,2\n")
+    (tmp_path / "2.csv").write_text("id,time,kwh,tariff\nb,2013-01-01 00:00,1,x\nb,2013-01-01 01:00,2,x\n")
+    with refused("2.csv", "1.csv", "tariff", "name files of other columns by themselves"):
+        ready(tmp_path)
+    (tmp_path / "2.csv").write_text("id,time,kwh\nb,2013-01-01 00:00,1\nb,2013-01-01 01:00,off\n")
+    with refused(str(tmp_path), "several kinds", "kwh"):
+        ready(tmp_path)
+    (tmp_path / "2.csv").write_text("")
+    with refused("2.csv", "empty (0 bytes)"):
+        ready(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.npy", "a.csv.gz"])
 def test_zero_bytes(tmp_path, name):
     (tmp_path / name).touch()

@@ -115,6 +115,30 @@ class TestForms:
         late = long_table(SeriesSet(**{**vars(series), "starts": series.starts + np.array([0, 5, 0], "m8[D]")}))
         assert read(late, tmp_path / f"a{suffix}").starts[1] == np.datetime64("2013-01-06")
 
+    @pytest.mark.parametrize("parted", ["by home", "by day"])
+    def test_a_folder_of_tables_is_one_table(self, series, tmp_path, suffix, parted):
+        """A file may hold some homes or some days, its columns in any order; one of whole numbers among them."""
+        table = long_table(series, **{"KWH/hh (per half hour) ": np.repeat(np.arange(3 * HOURS // 4) + 0.5, 4)})
+        table = table.append_column("sub-meter", pa.nulls(3 * HOURS, pa.float64()))
+        second = np.arange(3 * HOURS) >= 2 * HOURS if parted == "by home" else np.arange(3 * HOURS) % HOURS >= 24
+        values = table.column_names.index("KWH/hh (per half hour) ")
+        whole = pa.array(np.flatnonzero(second))
+        save(table.filter(pa.array(~second)), tmp_path / f"1{suffix}")
+        late = table.filter(pa.array(second)).set_column(values, table.column_names[values], whole)
+        save(late.select(table.column_names[::-1]), tmp_path / f"2{suffix}")
+        (tmp_path / "notes.txt").touch()
+        found = read_series(Location.parse(str(tmp_path)))
+        expected = np.where(second, np.arange(3 * HOURS), table["KWH/hh (per half hour) "].to_numpy())
+        np.testing.assert_array_equal(found.values.reshape(-1), expected)
+        assert (list(found.ids), list(found.entities)) == (["a", "b", "c"], ["p", "p", "q"])
+        assert found.attributes["tariff"].to_pylist() == ["x", "x", "y"]
+
+    def test_a_folder_of_wide_tables(self, series, tmp_path, suffix):
+        table = wide_by_time(series)
+        for day in (1, 0):
+            save(table.slice(24 * day, 24), tmp_path / f"{day}{suffix}")
+        np.testing.assert_array_equal(read_series(Location.parse(str(tmp_path))).values, series.values)
+
 
 def test_csv_dialects(tmp_path):
     text = "Meter;Timestamp;kWh\n007;2013-01-01T00:00:00+01:00;1\n007;2013-01-01T00:30:00+01:00;Null\n"

@@ -1,48 +1,30 @@
-"""Series from the files that people have: Parquet in the contract, CSV or Parquet tables long or wide, and .npy arrays.
+"""Series from the files that people have: Parquet in the contract, tables in CSV or Parquet, and .npy arrays.
 
-Axis letters: n series, C channels, L time steps. Missing values are NaN.
-
-Long table   one row per value: an id, a time stamp and a value; further columns that do not change within an id
-             become attributes. The step is the most frequent spacing; stamps that are absent become NaN.
-Wide by time one row per time stamp, which stands in the first column; each further column is a series, its name the id.
-Wide by row  one row per series: an id and one column per value, named by numbers in order (``0``, ``h17``) or by time
-             stamps; ``entity``, ``start`` and other columns are read too.
-
-Column names are recognised whatever their case, and up to a bracket: `ID_NAMES`, `TIME_NAMES`, `VALUE_NAMES`.
+The forms that a table may have are those of `ttsgan.data.forms`. Missing values are NaN.
 """
 
 import csv
 import io
-import logging
-import re
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from ttsgan.data.forms import ID_NAMES, TIME_NAMES, plain_name, series_of, series_set
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import SeriesSet, labels, open_parquet, read_store, refuse_duplicates, refuse_infinite
+from ttsgan.data.store import SeriesSet, open_parquet, read_store
 from ttsgan.errors import DataError
 
-ID_NAMES = (
-    *("id", "series_id", "meter", "meter_id", "meterid", "household", "household_id", "house_id", "lclid"),
-    *("customer_id", "building_id", "site_id"),
-)
-TIME_NAMES = ("timestamp", "time", "datetime", "date_time", "date", "tstp", "utc", "time_utc", "utc_timestamp", "stamp")
-VALUE_NAMES = (
-    *("value", "values", "reading", "consumption", "usage", "load", "energy", "power", "demand"),
-    *("kwh", "wh", "kw", "w", "kwh/h", "kwh/hh"),
-)
-SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz", ".npy")
+PARQUET, CSV = (".parquet", ".pq"), (".csv", ".csv.gz")
+SUFFIXES = (*PARQUET, *CSV, ".npy")
 _NULLS = ["", "NULL", "Null", "null", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "-NaN", "None", "none"]
-_STEP_NAME = re.compile(r"(\D*)(\d+)")
-
-logger = logging.getLogger(__name__)
 
 
 def read_series(where: Location, step_seconds: int = 0, entity: str = "entity") -> SeriesSet:
-    """Read one file, or a folder of Parquet parts, as a set of series.
+    """Read one file, or the files of a folder, as a set of series.
+
+    Of a folder the Parquet files are read, or, where there are none, the CSV files. Tables among them are put one below
+    the other, so that a file may hold some of the households, or some of the months.
 
     Parameters
     ----------
@@ -61,34 +43,69 @@ def read_series(where: Location, step_seconds: int = 0, entity: str = "entity") 
     Raises
     ------
     DataError
-        An absent or empty file, another suffix, columns that are not recognised, text or infinities among the values,
-        duplicate ids or stamps, stamps off the grid, unequal lengths.
+        An absent or empty file, another suffix, columns that are not recognised or not those of the first file, text or
+        infinities among the values, duplicate ids or stamps, stamps off the grid, unequal lengths.
     """
     if not where.exists():
         raise DataError(f"{where} does not exist; check the path")
-    if where.is_dir():
-        return read_store(where)
-    if not where.name.lower().endswith(SUFFIXES):
-        raise DataError(f"{where} has an unknown suffix; allowed: {', '.join(SUFFIXES)}, or a folder of .parquet parts")
-    if where.size() == 0:
-        raise DataError(f"{where} is empty (0 bytes); a file of series is needed")
-    if where.name.lower().endswith(".npy"):
+    files = _files_of(where)
+    for file in files:
+        if file.size() == 0:
+            raise DataError(f"{file} is empty (0 bytes); a file of series is needed")
+    if _ends(files[0], (".npy",)):
         return _read_npy(where)
-    if where.name.lower().endswith((".parquet", ".pq")):
-        file = open_parquet(where)
-        kinds = {field.name: field.type for field in file.schema_arrow}
-        nested = any(pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType) for kind in kinds.values())
-        if nested or ("values" in kinds and not any(_plain(name) in TIME_NAMES for name in kinds)):
-            return read_store(where)
-        try:
-            table = file.read()
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{where} cannot be read: {one_line(error)}; it was cut short") from error
-    else:
-        table = _read_csv(where)
+    if _ends(files[0], PARQUET) and _in_contract(files[0]):
+        return read_store(where)
+    return series_of(_joined(files, where), where, step_seconds, entity)
+
+
+def _ends(where: Location, suffixes: tuple[str, ...]) -> bool:
+    return where.name.lower().endswith(suffixes)
+
+
+def _files_of(where: Location) -> list[Location]:
+    """Return the files of a folder that are to be read, or the one file that ``where`` is."""
+    if where.is_dir():
+        for suffixes in (PARQUET, CSV):
+            if files := [file for file in where.list() if _ends(file, suffixes)]:
+                return files
+        raise DataError(f"{where} is a folder without a .parquet file, or any .csv file; name a file or another folder")
+    if not _ends(where, SUFFIXES):
+        raise DataError(f"{where} has an unknown suffix; allowed: {', '.join(SUFFIXES)}, or a folder of such files")
+    return [where]
+
+
+def _in_contract(where: Location) -> bool:
+    """Return whether a Parquet file has one row for each series, its values in a list."""
+    kinds = {field.name: field.type for field in open_parquet(where).schema_arrow}
+    nested = any(pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType) for kind in kinds.values())
+    return nested or ("values" in kinds and not any(plain_name(name) in TIME_NAMES for name in kinds))
+
+
+def _joined(files: list[Location], where: Location) -> pa.Table:
+    """Return the tables of files with the same columns, one below the other."""
+    tables = [_read_parquet(file) if _ends(file, PARQUET) else _read_csv(file) for file in files]
+    names = tables[0].column_names
+    for file, table in zip(files, tables, strict=True):
+        if other := set(names).symmetric_difference(table.column_names):
+            raise DataError(
+                f"{file}: its columns are not those of {files[0]} ({one_line(', '.join(sorted(other)), 120)} in one"
+                " alone); tables of a folder are put one below the other: name files of other columns by themselves"
+            )
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"{where}: the columns of its files are of several kinds: {one_line(error)}") from error
     if table.num_rows == 0:
         raise DataError(f"{where} is empty: it has a header and no rows; one row or more is needed")
-    return _read_table(table, where, step_seconds, entity)
+    return table
+
+
+def _read_parquet(where: Location) -> pa.Table:
+    try:
+        return open_parquet(where).read()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{where} cannot be read: {one_line(error)}; it was cut short") from error
 
 
 def _read_npy(where: Location) -> SeriesSet:
@@ -105,22 +122,7 @@ def _read_npy(where: Location) -> SeriesSet:
         values = values.astype(np.float32).reshape(len(values), -1, values.shape[-1])
     stem = where.name[: -len(".npy")]
     ids = np.array([f"{stem}-{row:06d}" for row in range(len(values))], dtype=object)
-    return _series_set(where, ids, ids, np.full(len(ids), "NaT", dtype="datetime64[s]"), values)
-
-
-def _series_set(
-    where: Location,
-    ids: np.ndarray,
-    entities: np.ndarray,
-    starts: np.ndarray,
-    values: np.ndarray,
-    step_seconds: int = 0,
-    attributes: pa.Table | None = None,
-) -> SeriesSet:
-    """Check ids and values, and join them to a set of unknown unit."""
-    refuse_duplicates(ids, where)
-    refuse_infinite(values, ids, where)
-    return SeriesSet(ids, entities, starts.astype("datetime64[s]"), values, "", step_seconds, attributes)
+    return series_set(where, ids, ids, np.full(len(ids), "NaT", dtype="datetime64[s]"), values)
 
 
 def _read_csv(where: Location) -> pa.Table:
@@ -136,7 +138,7 @@ def _read_csv(where: Location) -> pa.Table:
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
             raise DataError(f"{where}: the header has duplicate ids or columns: {twice[0]!r}; each needs its own name")
-        text = {name: pa.string() for name in names if _plain(name) in (*ID_NAMES, "entity")}
+        text = {name: pa.string() for name in names if plain_name(name) in (*ID_NAMES, "entity")}
         with where.filesystem.open_input_stream(where.path, compression="detect") as stream:
             return pacsv.read_csv(
                 stream,
@@ -154,242 +156,3 @@ def _read_csv(where: Location) -> pa.Table:
         raise DataError(
             f"{where} cannot be read as CSV: {one_line(error)}; allowed: UTF-8 with one header line"
         ) from error
-
-
-def _plain(name: str) -> str:
-    """Return a column name in lower case, without what follows a bracket."""
-    return re.split(r"[(\[]", name.lower())[0].strip()
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _is_time(kind: pa.DataType) -> bool:
-    return pa.types.is_timestamp(kind) or pa.types.is_date(kind)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
-
-
-def _read_table(table: pa.Table, where: Location, step_seconds: int, entity: str) -> SeriesSet:
-    """Recognise the form of a table by its columns."""
-    names = table.column_names
-    plain = {name: _plain(name) for name in names}
-    id_column = next((name for name in names if plain[name] in ID_NAMES), None)
-    id_column = id_column or next((name for name in names if plain[name] == "entity"), None)
-    time_column = next((name for name in names if plain[name] in TIME_NAMES and name != id_column), None)
-    if id_column and time_column:
-        return _read_long(table, where, step_seconds, id_column, time_column, entity)
-    if len(names) > 1 and (names[0] == time_column or _is_time(table.schema.field(0).type)):
-        return _read_by_time(table, where, step_seconds)
-    series = _read_by_row(table, where, id_column)
-    if series is None:
-        raise DataError(
-            f"{where} has no `values` column, and its columns are not recognised: {one_line(', '.join(names), 120)};"
-            " allowed: id + values (lists), id + timestamp + value, timestamps + one column per series, or id +"
-            " numbered columns"
-        )
-    return series
-
-
-def _read_long(
-    table: pa.Table, where: Location, step_seconds: int, id_column: str, time_column: str, entity_column: str
-) -> SeriesSet:
-    others = [name for name in table.column_names if name not in (id_column, time_column)]
-    found = [name for name in others if _plain(name) in VALUE_NAMES]
-    found = found or [name for name in others if _is_number(table.schema.field(name).type)]
-    if len(found) != 1:
-        raise DataError(
-            f"{where}: the value column is not clear ({one_line(', '.join(found) or 'none', 120)} found); keep one of"
-            f" them, or name it {VALUE_NAMES[0]!r}"
-        )
-    numbers = _numbers(table[found[0]], where, found[0])
-    when = stamps(table[time_column], where, time_column)
-    ids, owner = _codes(table[id_column], where, id_column)
-    seconds = when.astype(np.int64)
-    order = np.lexsort((seconds, owner))
-    owner_sorted, sorted_seconds = owner[order], seconds[order]
-    first_row = np.flatnonzero(np.diff(owner_sorted, prepend=-1))
-    last_row = np.append(first_row[1:], len(order)) - 1
-    gaps = np.diff(sorted_seconds)[owner_sorted[1:] == owner_sorted[:-1]]
-    if (gaps == 0).any():
-        at = int(np.argmax((np.diff(sorted_seconds) == 0) & (np.diff(owner_sorted) == 0)))
-        stamp = sorted_seconds[at].astype("M8[s]")
-        raise DataError(
-            f"{where}: duplicate time stamp {stamp} for {ids[owner_sorted[at]]!r} ({int((gaps == 0).sum())} in all);"
-            " keep one row for each id and stamp (local clock time repeats an hour in autumn: use UTC)"
-        )
-    step = step_seconds or _frequent(gaps)
-    if not step:
-        raise DataError(
-            f"{where}: every id has one row, so that the step is not known; several values per id are needed"
-        )
-    begin = sorted_seconds[first_row]
-    offset = sorted_seconds - begin[owner_sorted]
-    if (offset % step).any():
-        at = int(np.argmax(offset % step != 0))
-        raise DataError(
-            f"{where}: {time_column!r} is {sorted_seconds[at].astype('M8[s]')} for {ids[owner_sorted[at]]!r}, which is"
-            f" off the grid of {step} s; correct the stamps, or set data.step_seconds"
-        )
-    lengths = (sorted_seconds[last_row] - begin) // step + 1
-    if (lengths != lengths[0]).any():
-        short, long = int(np.argmin(lengths)), int(np.argmax(lengths))
-        raise DataError(
-            f"{where}: unequal lengths: {lengths[short]} steps for {ids[short]!r}, {lengths[long]} for {ids[long]!r};"
-            " cut all ids to ranges of one length, or add rows with an empty value at the first and last stamp"
-        )
-    values = np.full((len(ids), 1, int(lengths[0])), np.nan, dtype=np.float32)
-    values[owner_sorted, 0, offset // step] = numbers[order]
-    picked = pa.array(order[first_row])
-    attributes = {}
-    for name in (name for name in others if name not in found):
-        column = table[name].combine_chunks()
-        if pa.types.is_null(column.type):
-            column = column.cast(pa.string())
-        per_id = column.take(picked)
-        same = pc.fill_null(pc.equal(column, per_id.take(pa.array(owner))), False).to_numpy(zero_copy_only=False)
-        if same.all():
-            attributes[name] = per_id
-        elif _plain(name) == _plain(entity_column):
-            wrong = ids[owner[int(np.argmin(same))]]
-            raise DataError(
-                f"{where}: column {name!r} is empty or changes within the id {wrong!r} (1 of"
-                f" {len(np.unique(owner[~same]))} such); name the one entity that is to be protected in every row"
-            )
-        else:
-            logger.info("%s: column %r changes within an id and is left out", where, name)
-    entity = next((name for name in attributes if _plain(name) == "entity"), None)
-    entities = labels(pa.chunked_array([attributes.pop(entity)]), where, entity) if entity else ids
-    extra = pa.table(attributes) if attributes else None
-    return _series_set(where, ids, entities, begin.astype("datetime64[s]"), values, step, extra)
-
-
-def _read_by_time(table: pa.Table, where: Location, step_seconds: int) -> SeriesSet:
-    name, *ids = table.column_names
-    seconds = stamps(table[name], where, name).astype(np.int64)
-    order = np.argsort(seconds, kind="stable")
-    gaps = np.diff(seconds[order])
-    if (gaps == 0).any():
-        stamp = seconds[order][int(np.argmax(gaps == 0))].astype("M8[s]")
-        raise DataError(f"{where}: duplicate time stamp {stamp} in {name!r}; keep one row for each stamp")
-    step = step_seconds or _frequent(gaps)
-    offset = seconds - seconds.min()
-    if not step or (offset % step).any():
-        raise DataError(
-            f"{where}: the stamps in {name!r} are not on a regular grid ({step} s); correct them or fill gaps"
-        )
-    values = np.full((len(ids), 1, int(offset.max() // step) + 1), np.nan, dtype=np.float32)
-    for row, column in enumerate(ids):
-        values[row, 0, offset // step] = _numbers(table[column], where, column)
-    names = np.array(ids, dtype=object)
-    starts = np.full(len(ids), seconds.min()).astype("datetime64[s]")
-    return _series_set(where, names, names, starts, values, step)
-
-
-def _read_by_row(table: pa.Table, where: Location, id_column: str | None) -> SeriesSet | None:
-    """Return the set, or None when the columns do not look like steps in order."""
-    names = table.column_names
-    if id_column is None and _is_text(table.schema.field(0).type):
-        id_column = names[0]
-    numbered: dict[str, list[str]] = {}
-    for name in names:
-        if (match := _STEP_NAME.fullmatch(name)) and name != id_column:
-            numbered.setdefault(match[1], []).append(name)
-    steps = max(numbered.values(), key=len, default=[])
-    starts, step = np.full(table.num_rows, "NaT", dtype="datetime64[s]"), 0
-    if len(steps) < 2 or np.any(np.diff([int(_STEP_NAME.fullmatch(name)[2]) for name in steps]) != 1):
-        steps = [name for name in names if re.match(r"\d{4}-\d\d-\d\d", name)]
-        if len(steps) < 2:
-            return None
-        moments = stamps(pa.chunked_array([steps]), where, "header").astype(np.int64)
-        step = int(moments[1] - moments[0])
-        if step <= 0 or np.any(np.diff(moments) != step):
-            raise DataError(f"{where}: the time stamps in the header are not on a regular grid; correct the header")
-        starts = np.full(table.num_rows, moments[0]).astype("datetime64[s]")
-    if id_column is None:
-        raise DataError(f"{where} has no id column; name one of its columns 'id', or save the numbers as .npy")
-    ids = labels(table[id_column], where, id_column)
-    values = np.stack([_numbers(table[name], where, name) for name in steps], axis=1)[:, None, :]
-    others = [name for name in names if name not in (*steps, id_column)]
-    entity = next((name for name in others if _plain(name) == "entity"), None)
-    entities = labels(table[entity], where, entity) if entity else ids
-    if not step and "start" in others:
-        starts = stamps(table["start"], where, "start")
-    kept = [name for name in others if name not in (entity, "start")]
-    return _series_set(where, ids, entities, starts, values, step, table.select(kept) if kept else None)
-
-
-def _codes(column: pa.ChunkedArray, where: Location, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct labels (m,) of a column in order, and for each row (n,) which of them it holds."""
-    if column.null_count:
-        labels(column, where, name)
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    encoded = encoded.unify_dictionaries().combine_chunks()
-    names = labels(pa.chunked_array([encoded.dictionary]), where, name)
-    ids, rank = np.unique(names.astype(str), return_inverse=True)
-    return ids.astype(object), rank[encoded.indices.to_numpy()]
-
-
-def _frequent(gaps: np.ndarray) -> int:
-    """Return the most frequent spacing in seconds, 0 when there is none."""
-    sizes, counts = np.unique(gaps, return_counts=True)
-    return int(sizes[np.argmax(counts)]) if len(sizes) else 0
-
-
-def _numbers(column: pa.ChunkedArray, where: Location, name: str) -> np.ndarray:
-    """Return a column of numbers (n,) as float32, nulls as NaN; `DataError` names the first text."""
-    if _is_text(column.type):
-        column = column.cast(pa.string())
-        try:
-            column = column.cast(pa.float64())
-        except pa.ArrowInvalid:
-            row = first_failure(column, pa.float64())
-            raise DataError(
-                f"{where}: column {name!r} holds the text {column[row].as_py()!r} in row {row + 1}; allowed: numbers,"
-                " empty where missing"
-            ) from None
-    if not _is_number(column.type):
-        raise DataError(f"{where}: column {name!r} is {column.type}; allowed: numbers, empty where missing")
-    with np.errstate(over="ignore"):
-        return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float32)
-
-
-def stamps(column: pa.ChunkedArray, where: object, name: str) -> np.ndarray:
-    """Return a column of time stamps (n,) as datetime64[s], zones turned to UTC; `DataError` on a null or no time."""
-    if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0]) + 1
-        raise DataError(f"{where}: column {name!r} has no time stamp in row {row}; every row needs one")
-    row = 0
-    if _is_text(column.type):
-        column = column.cast(pa.string())
-        for kind in (pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
-            try:
-                column = column.cast(kind)
-                break
-            except pa.ArrowInvalid:
-                row = max(row, first_failure(column, kind))
-    if not _is_time(column.type):
-        raise DataError(
-            f"{where}: column {name!r} holds {column[row].as_py()!r} in row {row + 1}; allowed: ISO 8601 time stamps"
-            " such as 2013-01-01 00:30:00"
-        )
-    if pa.types.is_timestamp(column.type) and column.type.tz:
-        column = column.cast(pa.timestamp(column.type.unit))
-    return column.to_numpy().astype("datetime64[s]")
-
-
-def first_failure(column: pa.ChunkedArray, kind: pa.DataType) -> int:
-    """Return the position of the first value that cannot be cast to ``kind``, of a column that cannot."""
-    good, bad = 0, len(column)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        try:
-            column.slice(good, middle - good).cast(kind)
-            good = middle
-        except pa.ArrowInvalid:
-            bad = middle
-    return good
