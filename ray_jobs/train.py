@@ -185,7 +185,8 @@ def fit_run_scaler(folder: RunFolder) -> None:
         lowest = np.concatenate([np.nanmin(block.values, axis=2) for block in half.blocks()])
         rows = api.scaler_rows(lowest, config.seed)
     series = half.read(rows)
-    scaler = SeriesScaler(config.household, series.step_seconds).fit(series.values, series.starts, config.seed)
+    scaler = SeriesScaler(config.household, series.step_seconds)
+    scaler.fit(series.values, series.starts, config.seed, series.entities.astype(str))
     (folder.where / "checkpoints" / SCALER_FILE).write_bytes(scaler.to_bytes())
 
 

@@ -117,12 +117,19 @@ class Model:
         return cls(networks.to(device), scaler, config)
 
 
-def fit_scaler(values: NDArray[np.float32], starts: NDArray, step_seconds: int, config: RunConfig) -> SeriesScaler:
-    """Fit the scaler on training series (B, C, L); of many, on those of `scaler_rows`."""
+def fit_scaler(
+    values: NDArray[np.float32],
+    starts: NDArray,
+    step_seconds: int,
+    config: RunConfig,
+    entities: NDArray | None = None,
+) -> SeriesScaler:
+    """Fit the scaler on training series (B, C, L), of many on those of `scaler_rows`; by default each is an entity."""
+    entities = np.arange(len(values)) if entities is None else entities
     if len(values) > MAX_SCALER_ROWS:
         rows = scaler_rows(np.nanmin(values, axis=2), config.seed)
-        values, starts = values[rows], starts[rows]
-    return SeriesScaler(config.household, step_seconds).fit(values, starts, config.seed)
+        values, starts, entities = values[rows], starts[rows], entities[rows]
+    return SeriesScaler(config.household, step_seconds).fit(values, starts, config.seed, entities)
 
 
 def scaler_rows(lowest: NDArray[np.float32], seed: int) -> NDArray[np.int64]:
@@ -272,7 +279,7 @@ class TTSGAN:
         entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)
         check_enough(entities, self.config.cluster.min_group_size)
         device = device_of(self.config.runtime)
-        scaler = fit_scaler(values, starts, step_seconds, self.config)
+        scaler = fit_scaler(values, starts, step_seconds, self.config, entities)
         data = scale_training(values, starts, entities, scaler, self.config)
         whole = Judged(values=values, entities=entities, starts=starts, step_seconds=step_seconds, unit="")
         score = closeness(*map(whole.take, closeness_rows(entities, self.config.seed)), self.config.seed)

@@ -42,7 +42,7 @@ class Ready:
 
 def make_ready(train: Judged, config: RunConfig) -> Ready:
     """Scale training series as `TTSGAN.fit` does."""
-    scaler = fit_scaler(train.values, train.starts, train.step_seconds, config)
+    scaler = fit_scaler(train.values, train.starts, train.step_seconds, config, train.entities)
     data = scale_training(train.values, train.starts, train.entities, scaler, config)
     score = closeness(*map(train.take, closeness_rows(train.entities, config.seed)), config.seed)
     return Ready(train, scaler, data, score)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ttsgan.config import HouseholdConfig
-from ttsgan.data.common_course import guess_course
+from ttsgan.data.common_course import guess_course, mean_by_owner
 from ttsgan.data.scaling import SeriesScaler
 
 LENGTH = 2190
@@ -82,3 +82,35 @@ def test_nobody_without_the_series_can_draw_the_noise_again():
     np.testing.assert_array_equal(first, again)
     # The courses are the same to a thousandth: what differs is the noise.
     assert np.abs(first - touched).mean() > 0.1 * first.std()
+
+
+def test_an_entity_of_many_meters_is_one_voice():
+    """Forty meters of one building were two thirds of the mean, and of what all new series of its dates share."""
+    rng = np.random.default_rng(0)
+    building = np.cumsum(rng.normal(size=600)) * 0.1 + rng.normal(size=600)
+    meters = building + rng.normal(size=(40, 1, 600)) * 0.5
+    homes = rng.normal(size=(20, 1, 600)) * 1.5
+    values = np.exp(0.3 * np.concatenate([meters, homes])).astype(np.float32)
+    starts = np.full(60, np.datetime64("2013-01-01", "s"))
+    entities = np.array(["building"] * 40 + [f"home {i}" for i in range(20)])
+    alike = [
+        np.corrcoef(
+            SeriesScaler(HouseholdConfig(), 14_400).fit(values, starts, 0, of).state["common_course"][0, 0], building
+        )
+        for of in (None, entities)
+    ]
+    assert alike[0][0, 1] > 0.8
+    assert abs(alike[1][0, 1]) < 0.35
+    few = np.array(["building"] * 40 + [f"home {i % 8}" for i in range(20)])
+    fitted = SeriesScaler(HouseholdConfig(), 14_400).fit(values, starts, 0, few)
+    assert len(fitted.state["common_course"]) == 0, "nine entities are too few to share anything"
+
+
+def test_mean_by_owner():
+    rest = np.array([[[1.0, 2.0, 3.0]], [[10.0, 0.0, 7.0]], [[3.0, 4.0, 9.0]]])
+    observed = np.array([[[True, True, True]], [[True, False, False]], [[True, False, True]]])
+    members, seen = mean_by_owner(rest, observed, np.array(["b", "a", "b"]))
+    np.testing.assert_array_equal(members, [[[2.0, 2.0, 6.0]], [[10.0, 0.0, 0.0]]])
+    np.testing.assert_array_equal(seen, [[[True, True, True]], [[True, False, False]]])
+    alone, _ = mean_by_owner(rest, observed, np.array(["z", "y", "x"]))
+    np.testing.assert_array_equal(alone, rest * observed)

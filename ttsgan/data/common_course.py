@@ -1,7 +1,8 @@
 """What households share on the same dates (weather, holidays), so that it can be given to others without its members.
 
 A mean over training series is a statistic in which they can be traced: the series of a member is, on average, closer to
-it than that of anybody else. `guess_course` keeps of it what a noisy version of the mean says.
+it than that of anybody else. `guess_course` keeps of it what a noisy version of the mean says. A member is an entity:
+with each of its meters as one, a building of many would be the mean, and the noise would hide a meter, not a building.
 
 Axis letters: M members, C channels, T time steps, W frequencies.
 """
@@ -11,6 +12,21 @@ from numpy.typing import NDArray
 
 COURSE_NOISE = 10.0
 """Power of the noise that hides the members, over that of the mean's own error."""
+
+
+def mean_by_owner(
+    rest_BCT: NDArray, observed_BCT: NDArray[np.bool_], owners_B: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the mean (M, C, T) of each owner's series where one is observed, 0 elsewhere, and where that is.
+
+    Owners are in the order of their first series.
+    """
+    _, first, code = np.unique(owners_B, return_index=True, return_inverse=True)
+    rank = first.argsort().argsort()[code]
+    order = rank.argsort(kind="stable")
+    begin = np.flatnonzero(np.diff(rank[order], prepend=-1))
+    total, count = (np.add.reduceat(of[order], begin, axis=0) for of in (rest_BCT * observed_BCT, observed_BCT * 1))
+    return total / np.maximum(count, 1), count > 0
 
 
 def guess_course(mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:

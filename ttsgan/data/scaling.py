@@ -24,7 +24,7 @@ from sklearn.decomposition import PCA
 
 from ttsgan.config import HouseholdConfig
 from ttsgan.data import calendar, laws, quantiles, spectrum
-from ttsgan.data.common_course import guess_course
+from ttsgan.data.common_course import guess_course, mean_by_owner
 from ttsgan.data.habits import Habits
 from ttsgan.errors import DataError, NotFittedError
 from ttsgan.seeds import digest_of, seed_of
@@ -33,7 +33,7 @@ SPREAD_COMPONENTS = 4
 MAX_REGULAR = 0.95
 """Largest share of the variance of a new series' scores that habit and common course take, if its spread agrees."""
 MIN_SHARED = 10
-"""A common course is estimated only for dates that so many training series share."""
+"""A common course is estimated only for dates that series of so many training entities share."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class SeriesScaler:
 
     # ---- fitting ---------------------------------------------------------------------------------------------------
 
-    def fit(self, values: NDArray[np.float32], starts: NDArray, seed: int = 0) -> "SeriesScaler":
+    def fit(
+        self, values: NDArray[np.float32], starts: NDArray, seed: int = 0, entities: NDArray | None = None
+    ) -> "SeriesScaler":
         """Fit on training series.
 
         Parameters
@@ -89,6 +91,9 @@ class SeriesScaler:
         starts : ndarray (B,), datetime64
         seed : int
             Orders tied values; with the series themselves, of the noise on the common course.
+        entities : ndarray (B,), str, optional
+            Whom each series belongs to: however many they are, one voice in the common course; by default each is its
+            own.
 
         Raises
         ------
@@ -122,9 +127,9 @@ class SeriesScaler:
         self._fit_components("habit", habit_BF, self.config.habit_components)
         rest = scores - self._habit(self._project("habit", habit_BF), starts)
         # Nobody without the series can draw this noise again, and take it off.
-        self._fit_common(
-            rest, observed, starts, seed_of(seed, "common course", digest_of(np.ascontiguousarray(values)))
-        )
+        owners = np.arange(len(values)) if entities is None else entities
+        hidden = seed_of(seed, "common course", digest_of(np.ascontiguousarray(values)))
+        self._fit_common(rest, observed, starts, owners, hidden)
         rest -= self._loading(rest, observed, starts)[..., None] * self._common(starts)
         self._fit_components("spread", self._log_spread(rest, observed, starts), SPREAD_COMPONENTS)
         return self
@@ -136,16 +141,16 @@ class SeriesScaler:
         # In the order of a loaded state: products of another order differ in the last digit, which may part ties.
         self.state[f"{name}_axes"] = np.ascontiguousarray(pca.components_)
 
-    def _fit_common(self, rest: NDArray, observed: NDArray, starts: NDArray, seed: int) -> None:
-        """Average what series of the same dates share beyond their habits, shrunk towards nothing."""
+    def _fit_common(self, rest: NDArray, observed: NDArray, starts: NDArray, owners: NDArray, seed: int) -> None:
+        """Average what entities share on the same dates beyond their habits, shrunk towards nothing."""
         dates, courses, guesses = [], [], []
         rng = np.random.default_rng(seed)
         for start in np.unique(starts):
             rows = starts == start
-            if rows.sum() >= MIN_SHARED:
-                count_CT = observed[rows].sum(axis=0)
-                courses.append((rest[rows] * observed[rows]).sum(axis=0) / (count_CT + MIN_SHARED))
-                guesses.append(guess_course(courses[-1], rest[rows] * observed[rows], rng))
+            if len(np.unique(owners[rows])) >= MIN_SHARED:
+                members, seen = mean_by_owner(rest[rows], observed[rows], owners[rows])
+                courses.append(members.sum(axis=0) / (seen.sum(axis=0) + MIN_SHARED))
+                guesses.append(guess_course(courses[-1], members, rng))
                 dates.append(start.astype("datetime64[s]").astype(np.int64))
         channels, length = self.state["shape"]
         self.state["common_start"] = np.array(dates, dtype=np.int64)
