@@ -76,22 +76,24 @@ class RunFolder:
         """
         where.check_writable()
         exists = is_run(where)
-        if exists and not fresh:
-            folder = cls.load(where)
-            folder._refuse_other(config)
-            folder.config = config
-            (where / "config.json").write_json(recipes.to_dict(config))
-            return folder
+        old = cls.load(where) if exists else None
+        if old and not fresh:
+            old.change(config)
+            old.refuse_other_data()
+            return old
         if where.is_dir() and where.list() and not exists:
             raise DataError(f"{where} holds files that are not a run; choose another folder for --out")
+        fingerprint = input_fingerprint(config)
+        same = old is not None and old.manifest["input_fingerprint"] == fingerprint
         manifest = {
             "schema_version": 1,
             "created": _now(),
-            "input_fingerprint": input_fingerprint(config),
+            "input_fingerprint": fingerprint,
             "versions": versions(),
             "seed": config.seed,
             "stages": {},
-            "audit_attempts": [],
+            # Audits of the same households count, however often a run is begun anew.
+            "audit_attempts": old.manifest["audit_attempts"] if same else [],
         }
         folder = cls(where, config, manifest, replaces=exists)
         if not exists:
@@ -108,7 +110,8 @@ class RunFolder:
         (self.where / "config.json").write_json(recipes.to_dict(self.config))
         self.save()
 
-    def _refuse_other(self, config: RunConfig) -> None:
+    def change(self, config: RunConfig) -> None:
+        """Go on with a configuration that differs in `FREE_SECTIONS` alone; `DataError` for any other."""
         old, new = recipes.flat(self.config), recipes.flat(config)
         different = [name for name in new if old.get(name) != new[name] and name.split(".")[0] not in FREE_SECTIONS]
         if different:
@@ -117,9 +120,16 @@ class RunFolder:
                 f"{self.where} was made with another configuration ({shown}); use --fresh to start over, "
                 "or another folder for --out"
             )
-        if input_fingerprint(config) != self.manifest["input_fingerprint"]:
+        if config != self.config:
+            self.config = config
+            (self.where / "config.json").write_json(recipes.to_dict(config))
+
+    def refuse_other_data(self) -> None:
+        """Refuse to go on when the source is no longer what the run was made from."""
+        if input_fingerprint(self.config) != self.manifest["input_fingerprint"]:
+            source = ", ".join(self.config.data.source)
             raise DataError(
-                f"{self.where} was made from other data: the content of {', '.join(config.data.source)} has changed; "
+                f"{self.where} was made from other data: the content of {source} has changed; "
                 "use --fresh to start over, or another folder for --out"
             )
 

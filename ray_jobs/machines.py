@@ -118,4 +118,10 @@ def check_resources(runtime: RuntimeConfig) -> None:
 def _missing(each: dict[str, int], workers: int) -> str:
     have = ray.cluster_resources()
     short = [name for name, count in each.items() if workers * count > have.get(name, 0)]
-    return ", ".join(f"{workers * each[name]} {name}s, the Ray cluster has {have.get(name, 0):g}" for name in short)
+    if short:
+        return ", ".join(f"{workers * each[name]} {name}s, the Ray cluster has {have.get(name, 0):g}" for name in short)
+    # A worker lives on one machine: two halves of it on two are none.
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(int(machine.get(name, 0) // count) for name, count in each.items()) for machine in machines)
+    asked = " and ".join(f"{count} {name}s" for name, count in each.items())
+    return "" if room >= workers else f"{asked} on one machine each, and the machines have room for {room}"

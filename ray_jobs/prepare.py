@@ -10,8 +10,8 @@ from ttsgan.data.canaries import PREFIX, is_canary, make_canaries
 from ttsgan.data.prepare import prepare
 from ttsgan.data.simulate import simulate
 from ttsgan.data.split import check_disjoint, check_enough, split_entities, write_splits
-from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, concatenate, write_store
+from ttsgan.data.storage import Location, one_line
+from ttsgan.data.store import SeriesSet, concatenate, refuse_duplicates, write_store
 from ttsgan.errors import DataError
 from ttsgan.evaluation.privacy import MIN_ENTITIES
 
@@ -47,7 +47,9 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         extra, extra_report = prepare(config.data, [place], config.patch)
         check_disjoint(series.entities, extra.entities)
         holdout = np.arange(len(series) + len(extra)) >= len(series)
-        series = concatenate([series, extra], [", ".join(config.data.source), str(place)])
+        both = [", ".join(config.data.source), str(place)]
+        series = concatenate([series, extra], both)
+        refuse_duplicates(series.ids, one_line(" and ".join(both), 160))
         summary["set_aside_of_holdout"] = extra_report.to_dict()["set_aside_by_reason"]
     else:
         holdout = split_entities(series.entities, fraction, config.seed, secret=series.fingerprint())

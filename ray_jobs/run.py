@@ -1,5 +1,6 @@
 """The stages in order: which are done, which is next, what a finished run says."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from ray_jobs.export import run_export
 from ray_jobs.folder import STAGES, RunFolder
 from ray_jobs.generate import run_generate
 from ray_jobs.groups import run_cluster
-from ray_jobs.machines import start_ray
+from ray_jobs.machines import check_resources, start_ray
 from ray_jobs.prepare import run_prepare
 from ray_jobs.train import PROFILE_FOLDER, run_train
 from ttsgan.errors import ReleaseRefused, TtsganError
@@ -28,6 +29,8 @@ STAGE_FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "export": run_export,
 }
 ON_RAY = ("train", "encode", "cluster", "generate", "evaluate", "audit")
+ON_ACTORS = ("encode", "generate")
+"""Stages that go on with as many workers as there is room for, and wait for ever without any."""
 DONE, NOT_PASSED = 0, 3
 """Exit statuses."""
 
@@ -49,6 +52,8 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
     with console.working(f"[{position + 1}/{len(STAGES)}] {stage}"):
         if stage in ON_RAY:
             start_ray(folder.config.runtime, address)
+        if stage in ON_ACTORS:
+            check_resources(dataclasses.replace(folder.config.runtime, num_workers=1, min_workers=0))
         started = time.monotonic()
         try:
             summary = STAGE_FUNCTIONS[stage](folder, console, **options)

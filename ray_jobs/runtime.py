@@ -13,7 +13,18 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 from ray.train import CheckpointUploadMode
 from ray.train.v2._internal.execution.callback import WorkerCallback
 
-from ttsgan.training.runtime import SEAL_FILE, ProcessGroupRuntime, patiently, seal_of
+from ttsgan.data.storage import Location
+from ttsgan.training.runtime import (
+    CHECKPOINT_PREFIX,
+    KEPT_CHECKPOINTS,
+    SEAL_FILE,
+    ProcessGroupRuntime,
+    patiently,
+    seal_of,
+)
+
+REGISTRY = "checkpoint_manager_snapshot.json"
+"""Ray Train's list of the checkpoints of a run, beside them."""
 
 TERMINATED = threading.Event()
 """Set in a worker process that was sent SIGTERM."""
@@ -55,24 +66,24 @@ class RayRuntime(ProcessGroupRuntime):
         return first
 
     def _candidates(self) -> list[tuple[str, AbstractContextManager[Path]]]:
-        """Return the newest checkpoint that Ray Train registered, and those that lie before it in the storage."""
-        newest = ray.train.get_checkpoint()
-        if newest is None:
-            return []
-        parent, _, last = newest.path.rstrip("/").rpartition("/")
-        entries = patiently(lambda: newest.filesystem.get_file_info(FileSelector(parent)), f"list {parent}")
+        """Return the checkpoints in the run's storage, whoever wrote them, the newest first; their seals judge them."""
+        storage = ray.train.get_context().get_storage()
+        filesystem, parent = storage.storage_filesystem, storage.experiment_fs_path
+        selector = FileSelector(parent, allow_not_found=True)
+        entries = patiently(lambda: filesystem.get_file_info(selector), f"list {parent}")
         folders = [entry.base_name for entry in entries if entry.type == FileType.Directory]
-        names = sorted(n for n in folders if n.startswith("checkpoint_") and n <= last)
-        return [
-            (name, _opened(ray.train.Checkpoint(f"{parent}/{name}", newest.filesystem))) for name in reversed(names)
-        ]
+        names = sorted(name for name in folders if name.startswith(CHECKPOINT_PREFIX))
+        return [(name, _opened(ray.train.Checkpoint(f"{parent}/{name}", filesystem))) for name in reversed(names)]
 
     def save(self, name: str, files: dict[str, bytes], metrics: dict[str, float]) -> None:
         """Let rank 0 write into the run's storage, then report it; every rank reports, which is a barrier."""
         # Ray Train would delete one of two checkpoints of one name, and with it the other.
-        again = f"_{uuid.uuid4().hex[:8]}" if f"checkpoint_{name}" in self.damaged else ""
+        again = f"_{uuid.uuid4().hex[:8]}" if f"{CHECKPOINT_PREFIX}{name}" in self.damaged else ""
         storage = ray.train.get_context().get_storage()
-        filesystem, folder = storage.storage_filesystem, f"{storage.experiment_fs_path}/checkpoint_{name}{again}"
+        filesystem, folder = (
+            storage.storage_filesystem,
+            f"{storage.experiment_fs_path}/{CHECKPOINT_PREFIX}{name}{again}",
+        )
         # Ray Train's own copying would restart all workers when the storage fails for a moment, or is full.
         self._keep(f"checkpoint {folder}", lambda: write_checkpoint(filesystem, folder, files))
         ray.train.report(
@@ -80,6 +91,18 @@ class RayRuntime(ProcessGroupRuntime):
             checkpoint=ray.train.Checkpoint(folder, filesystem) if self.rank == 0 else None,
             checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
         )
+
+
+def forget_registry(checkpoints: Location) -> None:
+    """Leave of earlier training the newest checkpoints alone, for `RayRuntime` to find.
+
+    Ray Train's own list of them may be cut short by a kill, or name one that training without Ray has removed since; it
+    would not start then. What is no longer in a list nobody else would remove.
+    """
+    (checkpoints / REGISTRY).remove()
+    folders = [item for item in checkpoints.list() if item.name.startswith(CHECKPOINT_PREFIX)]
+    for old in folders[: -2 * KEPT_CHECKPOINTS]:
+        old.remove()
 
 
 def write_checkpoint(filesystem: FileSystem, folder: str, files: dict[str, bytes]) -> None:

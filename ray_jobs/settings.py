@@ -65,9 +65,11 @@ def open_run(general: "RunOptions", data: "DataOptions", console: Console) -> Ru
     where = Location.parse(general.out)
     folder = RunFolder.load(where) if is_run(where) and not general.fresh else None
     config = settings(general, data, folder and folder.config)
-    # The store of a run that goes on as it is suffices: the files that it was made from may be gone.
-    if folder is None or general.data or config != folder.config:
+    # The store of a run that goes on suffices: the files that it was made from may be gone.
+    if folder is None or general.data:
         folder = RunFolder.create(where, config, general.fresh)
+    else:
+        folder.change(config)
     usual = recipes.flat(recipes.by_name(folder.config.recipe))
     changed = [f"{k} = {v}" for k, v in recipes.flat(folder.config).items() if v != usual[k]]
     console.say(f"run {where}: recipe {folder.config.recipe}" + "".join(f"\n    {line}" for line in changed))

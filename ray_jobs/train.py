@@ -22,7 +22,7 @@ from ray_jobs.evaluate import judged
 from ray_jobs.folder import RunFolder
 from ray_jobs.halves import open_half
 from ray_jobs.machines import check_resources
-from ray_jobs.runtime import HeedTermination, RayRuntime
+from ray_jobs.runtime import HeedTermination, RayRuntime, forget_registry
 from ttsgan import api, recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
@@ -193,6 +193,7 @@ def fit_run_scaler(folder: RunFolder) -> None:
 def _fit(where: Location, config: RunConfig, profile: bool) -> dict[str, Any]:
     runtime = config.runtime
     storage = where / "checkpoints"
+    forget_registry(storage / "train")
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"where": where.uri, "config": recipes.to_dict(config), "profile": profile},

@@ -28,6 +28,7 @@ from ttsgan.data.calendar import slots_per_day
 from ttsgan.data.storage import Location
 from ttsgan.data.tables import write_table
 from ttsgan.errors import ConfigError
+from ttsgan.training.loop import UNKNOWN_LOSS
 from ttsgan.training.state import stage_series
 
 METRIC = "validation"
@@ -115,7 +116,7 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
                                       verbose=0),
         ).fit()  # fmt: skip
     rows = [_row(result, space) for result in results]
-    finished = [row for row in rows if np.isfinite(row[METRIC])]
+    finished = [row for row in rows if row[METRIC] < UNKNOWN_LOSS]
     if not finished:
         raise ConfigError(f"none of {trials} trials came to a validation; raise training.max_series")
     write_table(where / "trials.parquet", {name: np.array([row[name] for row in rows]) for name in rows[0]})

@@ -1,18 +1,23 @@
 """The command line: frozen commands and options, exit statuses, one clear line for each kind of bad input."""
 
+import dataclasses
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ray_jobs.cli import COMMANDS, _spread_overrides, main
+from ray_jobs.cli import COMMANDS, DataOptions, RunOptions, _spread_overrides, main
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.run import run_stage
+from ray_jobs.settings import open_run
 from ttsgan import recipes
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, write_store
+from ttsgan.data.store import SeriesSet, read_store, write_store
+from ttsgan.errors import DataError
 
 READING = "step entity unit step-seconds start aggregate"
 RUNNING = f"out data holdout recipe config set series seed fresh address {READING}"
@@ -163,6 +168,43 @@ def test_fresh_keeps_the_old_run_until_the_new_series_have_been_read(tmp_path, c
     assert "err" in line
     assert (out / "checkpoints").is_dir()
     assert RunFolder.load(Location.parse(str(out))).config == recipes.quick()
+
+
+def test_audits_of_the_same_households_count_over_fresh_runs(tmp_path):
+    """Auditing until it passes is a leak, whether or not the run is begun anew in between."""
+    where, config = Location.parse(str(tmp_path / "r")), recipes.quick()
+    folder = RunFolder.create(where, config, fresh=False)
+    folder.manifest["audit_attempts"].append({"verdict": "FAIL"})
+    folder.save()
+    other = recipes.override(config, ["seed=1"])
+    assert RunFolder.create(where, other, fresh=True).manifest["audit_attempts"] == [{"verdict": "FAIL"}]
+    other = recipes.override(config, ["sample.seed=1"])
+    assert RunFolder.create(where, other, fresh=True).manifest["audit_attempts"] == []
+
+
+def test_a_run_goes_on_with_other_machines_once_its_source_is_gone(tmp_path):
+    store = Path(small_store(tmp_path))
+    config = recipes.override(recipes.quick(), [f"data.source={store}"])
+    where = Location.parse(str(tmp_path / "r"))
+    RunFolder.create(where, config, fresh=False)
+    shutil.rmtree(store)
+    general = RunOptions(out=str(where), set=("runtime.num_workers=1",))
+    folder = open_run(general, DataOptions(), Console())
+    assert RunFolder.load(where).config.runtime.num_workers == folder.config.runtime.num_workers == 1
+    with pytest.raises(DataError, match="another configuration"):
+        open_run(dataclasses.replace(general, set=("seed=5",)), DataOptions(), Console())
+
+
+def test_ids_of_a_holdout_may_not_be_those_of_the_source(tmp_path):
+    """Halves are told apart by id: a series of the holdout would be trained on."""
+    store = read_store(Location.parse(small_store(tmp_path)))
+    others = dataclasses.replace(store, entities=np.array([f"other {name}" for name in store.ids], dtype=object))
+    write_store(others, Location.parse(str(tmp_path / "holdout")))
+    sets = [f"data.source={small_store(tmp_path)}", f"data.holdout={tmp_path / 'holdout'}"]
+    where = Location.parse(str(tmp_path / "run"))
+    folder = RunFolder.create(where, recipes.override(recipes.quick(), sets), fresh=False)
+    with pytest.raises(DataError, match=r"duplicate.*holdout|holdout.*duplicate"):
+        run_stage(folder, "prepare", Console(), "local")
 
 
 def test_fresh_leaves_the_folder_of_another_program_alone(tmp_path, capsys):

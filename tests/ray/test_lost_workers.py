@@ -76,6 +76,21 @@ def test_worker_sent_sigterm_keeps_a_checkpoint_and_others_go_on(tmp_path):
     assert (out / MODEL).read_bytes() == (whole / MODEL).read_bytes()
 
 
+def test_training_goes_on_with_ray_what_began_without(tmp_path):
+    """By what lies in the storage: Ray Train's own list of checkpoints may be old, or cut short by a kill."""
+    out = tmp_path / "run"
+    process = subprocess.Popen(train(out, "runtime.num_workers=0"), stderr=subprocess.PIPE, text=True)
+    wait_for(process, out, "checkpoint_000000128*")
+    process.kill()
+    process.communicate()
+    (out / "checkpoints" / "train" / "checkpoint_manager_snapshot.json").write_text('{"checkpoint_results": [{"ch')
+    before = told(out)
+    done = subprocess.run(train(out, "runtime.num_workers=1"), timeout=400, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert min(told(out)[len(before) :]) > 128
+    assert len(list((out / "checkpoints" / "train").glob("checkpoint_0*"))) <= 4
+
+
 def test_want_of_memory_ends_in_one_line(tmp_path):
     """An encoder of terabytes: no machine has them, the worker is refused them, and after a retry the run says so."""
     words = train(tmp_path / "run", "encoder.width=4000000", "runtime.max_failures=1")

@@ -28,14 +28,15 @@ class DataConfig:
     min_observed: float = 0.5
     """Share of observed values (0 to 1) below which a series is set aside."""
     canaries: int = 0
-    """Implausible series to plant, half of them in training, for the audit to measure memory; such a run releases none.
-    """
+    """Implausible series made for the audit to measure memory, 20 or more; a fair coin plants each; such a run releases
+    none."""
 
     def __post_init__(self) -> None:
         require(len(self.source) > 0 and all(self.source), "data.source", self.source, "at least one path")
         require(self.aggregate in ("auto", "sum", "mean"), "data.aggregate", self.aggregate, "auto, sum, mean")
         require(self.step_seconds >= 0, "data.step_seconds", self.step_seconds, "0 or a number of seconds")
-        require(self.canaries >= 0, "data.canaries", self.canaries, "0 (none) or more")
+        ok = self.canaries == 0 or self.canaries >= 20
+        require(ok, "data.canaries", self.canaries, "0 (none) or at least 20, of which a coin plants half")
         require(0 < self.min_observed <= 1, "data.min_observed", self.min_observed, "above 0, up to 1")
         fraction = self.holdout_fraction()
         require(

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 KEPT_CHECKPOINTS = 2
+CHECKPOINT_PREFIX = "checkpoint_"
 FOLDER_PREFIX = "ttsgan-"
 """Of the names of temporary folders."""
 MAX_NAME_BYTES = 1024
@@ -242,7 +243,7 @@ class LocalRuntime:
     def _kept(self) -> list[Path]:
         if self.checkpoints is None or not self.checkpoints.is_dir():
             return []
-        return sorted(p for p in self.checkpoints.iterdir() if p.is_dir() and p.name.startswith("checkpoint_"))
+        return sorted(p for p in self.checkpoints.iterdir() if p.is_dir() and p.name.startswith(CHECKPOINT_PREFIX))
 
     def _candidates(self) -> list[tuple[str, AbstractContextManager[Path]]]:
         """Return the name of each checkpoint and what opens its folder, the newest first."""
@@ -311,7 +312,7 @@ class LocalRuntime:
             # A full disk stays full of it otherwise.
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        final = self.checkpoints / f"checkpoint_{name}"
+        final = self.checkpoints / f"{CHECKPOINT_PREFIX}{name}"
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         for damaged in self.damaged:
