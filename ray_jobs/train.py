@@ -94,15 +94,21 @@ def _training_data(
 
 @contextmanager
 def _written_to(place: Location, keep: bool) -> Iterator[Path]:
-    """Give a local folder; what is in it at the end is at ``place``, or nowhere unless ``keep``."""
+    """Give a local folder; what is in it at the end, of whatever kind, is at ``place``, or nowhere unless ``keep``.
+
+    What `PROGRESS_FILE` says at ``place`` is there from the start, to be gone on with.
+    """
     if keep and place.is_local:
         place.local_path.mkdir(parents=True, exist_ok=True)
         yield place.local_path
         return
     with tempfile.TemporaryDirectory() as scratch:
-        yield Path(scratch)
-        if keep:
-            for file in Path(scratch).iterdir():
+        if keep and (place / PROGRESS_FILE).is_file():
+            (Path(scratch) / PROGRESS_FILE).write_bytes((place / PROGRESS_FILE).read_bytes())
+        try:
+            yield Path(scratch)
+        finally:
+            for file in Path(scratch).iterdir() if keep else ():
                 (place / file.name).write_bytes(file.read_bytes())
 
 
