@@ -10,6 +10,7 @@ from sklearn.cluster import KMeans
 
 from ttsgan.clustering import (
     LocalShards,
+    allocate,
     assign,
     entity_latents,
     form_groups,
@@ -263,7 +264,7 @@ def test_outliers_move_neither_groups_nor_conditions():
     inside = near.members.in_condition
     np.testing.assert_array_equal(near.members.group_id[inside], far.members.group_id[inside])
     # They are members of the nearest group all the same, so that each counts in the shares of the population.
-    assert len(near.allocate(300)) == 300
+    assert len(allocate(near.members.group_id, 300)) == 300
     assert np.isfinite(near.condition_of(names(300)[outliers])).all()
 
 
@@ -339,7 +340,7 @@ def test_allocate_by_largest_remainder():
     found = form_groups(names(50), two_groups([20, 30]), np.ones(50), CONFIG, 0)
     small = found.members.group_id[0]
     for total, expected in ((0, 0), (1, 0), (5, 2), (7, 3), (50, 20), (1000, 400), (1001, 400)):
-        allocated = found.allocate(total)
+        allocated = allocate(found.members.group_id, total)
         assert len(allocated) == total
         assert np.count_nonzero(allocated == small) == expected
         assert (np.diff(allocated) >= 0).all()

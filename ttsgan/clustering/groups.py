@@ -65,10 +65,6 @@ class Groups:
     members: Members
     conditions: Conditions
 
-    def allocate(self, total: int) -> NDArray:
-        """Return the group of each of ``total`` series to generate (total,), as `allocate` does."""
-        return allocate(self.members.group_id, total)
-
     def condition_of(self, entities: ArrayLike) -> NDArray:
         """Return the condition (m, d), float32, of the group of each entity (m,); DataError for an unknown entity."""
         wanted = np.asarray(entities, dtype=object)
