@@ -13,7 +13,7 @@ from ttsgan.data.split import check_disjoint, check_enough, split_entities, writ
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, concatenate, refuse_duplicates, write_store
 from ttsgan.errors import DataError
-from ttsgan.evaluation.privacy import MIN_ENTITIES
+from ttsgan.evaluation.privacy import MIN_ENTITIES, other_dates
 
 
 def sample_series(config: RunConfig) -> SeriesSet:
@@ -76,6 +76,10 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         "train_entities": len(np.unique(series.entities[~holdout].astype(str))),
         "holdout_entities": len(np.unique(series.entities[holdout].astype(str))),
     }
+    labels = series.starts, series.entities.astype(str)
+    dates = other_dates(*([of[half] for of in labels] for half in (~holdout, holdout)))
+    if dates:
+        console.say(f"    {dates}: the audit will say INVALID, so nothing of this run can be released")
     if summary["holdout_entities"] < MIN_ENTITIES:
         console.say(
             f"    holdout has {summary['holdout_entities']} entities; the audit needs {MIN_ENTITIES}, so nothing"

@@ -48,6 +48,8 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
         (folder.where / "checkpoints").remove()
         (folder.where / "tensorboard").remove()
         (folder.where / PROFILE_FOLDER).remove()
+    if stage != "report" and not folder.replaces and (folder.where / "release").is_dir():
+        console.say(f"    {folder.where / 'release'} is removed: it is of what is made anew now")
     folder.begin(stage)
     with console.working(f"[{position + 1}/{len(STAGES)}] {stage}"):
         if stage in ON_RAY:

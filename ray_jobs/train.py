@@ -219,7 +219,21 @@ def _fit(where: Location, config: RunConfig, profile: bool) -> dict[str, Any]:
             callbacks=[HeedTermination()],
         ),
     )
-    return trainer.fit().return_value
+    with _own_interrupt():
+        return trainer.fit().return_value
+
+
+@contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Take Ctrl-C back from Ray Train, which answers it by an exit without a word, in later stages too."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 def _watch(where: Location, console: Console, stop: threading.Event) -> None:

@@ -13,7 +13,7 @@ from ttsgan.evaluation.copying import CopyFlags, copy_checks
 from ttsgan.evaluation.gate import Thresholds, verdict
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.membership import OUTCOMES, Membership, membership_checks, splittings
-from ttsgan.evaluation.privacy import audit
+from ttsgan.evaluation.privacy import audit, other_dates
 
 STEPS = 6
 
@@ -115,6 +115,23 @@ def test_overlap_is_invalid(real):
     result = audit(train, replace(holdout, values=twin), homes(300, 3, "s"))
     assert result["verdict"] == "INVALID"
     assert "identical" in result["reasons"][0]
+
+
+def test_a_holdout_of_other_dates_is_no_control(real):
+    """Honest series of the dates of training are nearer to training: that is no leak, and nothing else is known."""
+    train, holdout = real
+    later = replace(holdout, starts=holdout.starts + np.timedelta64(28, "D"))
+    result = audit(train, later, homes(60, 2, "s"))
+    assert result["verdict"] == "INVALID"
+    assert "other dates" in result["reasons"][0]
+    mixed = np.datetime64("2013-01-01", "s") + np.random.default_rng(0).integers(9, size=(2, 60)) * np.timedelta64(
+        7, "D"
+    )
+    labels = np.arange(60).astype(str)
+    assert other_dates((mixed[0], labels), (mixed[1], labels)) is None
+    # Whose many series are of other dates counts once.
+    many = np.concatenate([mixed[0], np.full(500, mixed[0, 0] + np.timedelta64(999, "D"))])
+    assert other_dates((many, np.concatenate([labels, np.full(500, "0")])), (mixed[1], labels)) is None
 
 
 def test_empty_and_constant_series_are_set_aside_and_counted(real):

@@ -32,6 +32,7 @@ VALUE_NAMES = (
     *("kwh", "wh", "kw", "w", "kwh/h", "kwh/hh"),
 )
 _STEP_NAME = re.compile(r"(\D*)(\d+)")
+_DATE = re.compile(r"\d{1,4}([-./])\d{1,2}\1\d{1,4}\b")
 
 logger = logging.getLogger(__name__)
 
@@ -210,6 +211,12 @@ def _read_by_row(table: pa.Table, where: Location, id_column: str | None) -> Ser
         if (match := _STEP_NAME.fullmatch(name)) and name != id_column:
             numbered.setdefault(match[1], []).append(name)
     steps = max(numbered.values(), key=len, default=[])
+    families = [prefix for prefix, family in numbered.items() if len(family) == len(steps) > 1]
+    if len(families) > 1:
+        raise DataError(
+            f"{where} has {len(families)} columns for each step ({one_line(', '.join(families), 120)}); a table has one"
+            " channel: keep one of them, or save all as .npy of shape (series, channels, steps)"
+        )
     starts, step = np.full(table.num_rows, "NaT", dtype="datetime64[s]"), 0
     if len(steps) < 2 or np.any(np.diff([int(_STEP_NAME.fullmatch(name)[2]) for name in steps]) != 1):
         steps = [name for name in names if re.match(r"\d{4}-\d\d-\d\d", name)]
@@ -223,13 +230,19 @@ def _read_by_row(table: pa.Table, where: Location, id_column: str | None) -> Ser
     if id_column is None:
         raise DataError(f"{where} has no id column; name one of its columns 'id', or save the numbers as .npy")
     ids = labels(table[id_column], where, id_column)
+    if all(_DATE.match(name) for name in ids[:10]):
+        raise DataError(
+            f"{where}: {id_column!r} holds dates that are not ISO 8601, such as {ids[0]!r}, in the place of ids; write"
+            " them as 2013-01-01 00:30 for a column for each series, or name the column of ids 'id'"
+        )
     values = np.stack([_numbers(table[name], where, name) for name in steps], axis=1)[:, None, :]
     others = [name for name in names if name not in (*steps, id_column)]
     entity = next((name for name in others if plain_name(name) == "entity"), None)
     entities = labels(table[entity], where, entity) if entity else ids
-    if not step and "start" in others:
-        starts = stamps(table["start"], where, "start")
-    kept = [name for name in others if name not in (entity, "start")]
+    start = next((name for name in others if plain_name(name) == "start"), None)
+    if not step and start:
+        starts = stamps(table[start], where, start)
+    kept = [name for name in others if name not in (entity, start)]
     return series_set(where, ids, entities, starts, values, step, table.select(kept) if kept else None)
 
 

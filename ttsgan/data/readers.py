@@ -79,7 +79,7 @@ def _in_contract(where: Location) -> bool:
     """Return whether a Parquet file has one row for each series, its values in a list."""
     kinds = {field.name: field.type for field in open_parquet(where).schema_arrow}
     nested = any(pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType) for kind in kinds.values())
-    return nested or ("values" in kinds and not any(plain_name(name) in TIME_NAMES for name in kinds))
+    return nested or ("values" in map(str.lower, kinds) and not any(plain_name(name) in TIME_NAMES for name in kinds))
 
 
 def _joined(files: list[Location], where: Location) -> pa.Table:

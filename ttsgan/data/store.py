@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 from ttsgan.data.storage import Location, one_line
 from ttsgan.errors import DataError
 
+CONTRACT = ("id", "synthetic_id", "entity", "start", "values")
+"""Columns of the contract."""
 ID_COLUMNS = ("id", "synthetic_id")
 """Names of the column that identifies a series: of real series, and of synthetic ones."""
 
@@ -198,6 +200,12 @@ def read_store(where: Location) -> SeriesSet:
     parts = {str(file): part for file in files_of(where) if len(part := _read_file(file))}
     if not parts:
         raise DataError(f"{where} is empty: it has zero rows; one row for each series is needed")
+    without = [name for name, part in parts.items() if part.entities is part.ids]
+    if without and len(without) < len(parts):
+        raise DataError(
+            f"{without[0]} has no `entity` column, and other files of {where} have one: each of its series would be"
+            " protected by itself, and not whom they belong to; write the column into all files"
+        )
     series = concatenate(list(parts.values()), list(parts))
     refuse_duplicates(series.ids, where)
     return series
@@ -343,26 +351,29 @@ def _read_file(where: Location) -> SeriesSet:
     """Read one Parquet file in the contract, row group by row group; what it does not tell stays unknown."""
     file = open_parquet(where)
     names = file.schema_arrow.names
+    # Whatever their case; as they are written in the contract first.
+    own = {name.lower(): name for name in sorted(names, key=str.islower) if name.lower() in CONTRACT}
     metadata = {key.decode(): text.decode() for key, text in (file.schema_arrow.metadata or {}).items()}
-    id_column = next((name for name in ID_COLUMNS if name in names), None)
-    if "values" not in names or id_column is None:
-        missing = "values" if "values" not in names else "id"
+    id_column = next((own[name] for name in ID_COLUMNS if name in own), None)
+    if "values" not in own or id_column is None:
+        missing = "values" if "values" not in own else "id"
         raise DataError(
             f"{where} has no `{missing}` column; its columns: {one_line(', '.join(names), 160)}; needed: id (text) and"
             " values (one tensor or list of numbers in each row)"
         )
     try:
-        rest = file.read(columns=[name for name in names if name != "values"])
+        rest = file.read(columns=[name for name in names if name != own["values"]])
         ids = labels(rest[id_column], where, id_column)
-        entities = labels(rest["entity"], where, "entity") if "entity" in names else ids
+        entities = labels(rest[own["entity"]], where, own["entity"]) if "entity" in own else ids
         starts = np.full(len(ids), "NaT", dtype="datetime64[s]")
-        if "start" in names:
-            if pa.types.is_integer(rest["start"].type) or pa.types.is_floating(rest["start"].type):
-                raise DataError(f"{where}: column 'start' is {rest['start'].type}; allowed: time stamps, or no column")
-            starts = rest["start"].cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[s]")
+        if "start" in own:
+            column = rest[own["start"]]
+            if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+                raise DataError(f"{where}: column 'start' is {column.type}; allowed: time stamps, or no column")
+            starts = column.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[s]")
         blocks = []
         for group in range(file.num_row_groups):
-            for chunk in file.read_row_group(group, columns=["values"])["values"].chunks:
+            for chunk in file.read_row_group(group, columns=[own["values"]])[own["values"]].chunks:
                 at = sum(map(len, blocks))
                 if len(chunk):
                     blocks.append(_block(chunk, ids[at : at + len(chunk)], where))
@@ -374,7 +385,7 @@ def _read_file(where: Location) -> SeriesSet:
     channels = _count(metadata, "channels", where) or (1 if values.ndim == 2 else values.shape[1])
     if values.ndim > 3 or (values.ndim == 3 and values.shape[1] != channels) or values[:1].size % channels:
         raise DataError(f"{where}: `values` has shape {values.shape[1:]} but the metadata say {channels} channels")
-    known = {id_column, "entity", "start", "values"}
+    known = {id_column, *(own.get(name) for name in ("entity", "start", "values"))}
     others = [name for name in names if name not in known]
     return SeriesSet(
         ids=ids,

@@ -97,7 +97,8 @@ class Pool:
             if kind == "set":
                 self.metrics.append(metric)
                 continue
-            families = [name for name in names.split(" + ") if name in parts[0].columns]
+            # A set that starts within a day has one whole day less, and may be too short for weeks.
+            families = [name for name in names.split(" + ") if all(name in part.columns for part in parts)]
             if not families:
                 continue
             block = np.concatenate([np.concatenate([part.columns[f] for f in families], axis=1) for part in parts])

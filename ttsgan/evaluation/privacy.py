@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.stats import ks_2samp
 
 from ttsgan.evaluation import copying, fragments
 from ttsgan.evaluation.blocks import Blocks, Loader, Spread, do_part, gather, in_turn
@@ -44,6 +45,8 @@ DEFAULT_THRESHOLDS = Thresholds()
 MIN_ENTITIES = 12
 SELF_TEST_SERIES, SELF_TEST_SKETCH = 1000, 250
 SKETCH_SERIES = 5000
+OTHER_DATES = 1e-4
+"""Level of the Kolmogorov-Smirnov test at which training and held-out entities do not start alike."""
 Progress = Callable[[float, str], None]
 
 
@@ -299,10 +302,12 @@ def audit(
         "curves": {"roc": {"fpr": [], "tpr": [], "attacks": []}},
     }  # fmt: skip
     invalid = _overlap(train, holdout, kept)
-    few = [f"{n} has {s['audited_entities']} entities with usable series, fewer than {MIN_ENTITIES}"
+    unfit = [f"{n} has {s['audited_entities']} entities with usable series, fewer than {MIN_ENTITIES}"
            for n, s in sizes.items() if s["audited_entities"] < MIN_ENTITIES]  # fmt: skip
-    if few:
-        result["verdict"], result["reasons"] = "INVALID", invalid + few
+    dates = other_dates((train.starts, train.entities), (holdout.starts, holdout.entities))
+    unfit += [dates] if dates else []
+    if unfit:
+        result["verdict"], result["reasons"] = "INVALID", invalid + unfit
         return jsonable(result)
     first = kept["train"].starts[0]
     real = _Real.of(
@@ -336,6 +341,21 @@ def audit(
     result["verdict"], result["reasons"] = verdict(result["checks"], invalid)
     report(1.0, result["verdict"])
     return jsonable(result)
+
+
+def other_dates(train: tuple[np.ndarray, np.ndarray], holdout: tuple[np.ndarray, np.ndarray]) -> str | None:
+    """Return why a holdout is no control for its dates, given starts and entities of both sides; None where it is one.
+
+    An entity counts once, by its first series.
+    """
+    starts = [of[np.unique(entities, return_index=True)[1]].astype(np.int64) for of, entities in (train, holdout)]
+    if ks_2samp(*starts).pvalue >= OTHER_DATES:
+        return None
+    of_train, of_holdout = (np.datetime64(int(np.median(of)), "s") for of in starts)
+    return (
+        f"train and holdout are of other dates (half of them start by {of_train} and {of_holdout}): what tells dates"
+        " apart would be taken for what tells members apart; hold out entities of the same dates"
+    )
 
 
 def _overlap(train: Judged, holdout: Judged, kept: dict[str, Judged | None]) -> list[str]:
