@@ -232,6 +232,17 @@ def test_every_metric_says_what_it_sees():
     assert all(metric.sees and metric.blind_to and metric.unit for metric in METRICS)
 
 
+def test_a_set_that_starts_within_the_day_may_be_too_short_for_weeks():
+    """Fourteen whole days and thirteen: what only one side has is not compared."""
+    sets = (
+        homes(40, 1, "t", days=14),
+        homes(40, 2, "h", days=14),
+        homes(40, 3, "s", days=14, start="2013-01-01T08:00"),
+    )
+    assert "mean week" not in by_name(quick(*sets))
+    assert "mean week" in by_name(quick(*sets[:2], homes(40, 3, "s", days=14)))
+
+
 def test_sets_in_which_nothing_varies_are_refused():
     flat = Judged(
         values=np.ones((12, 1, 96), np.float32),
