@@ -115,6 +115,12 @@ class RunFolder:
         old, new = recipes.flat(self.config), recipes.flat(config)
         different = [name for name in new if old.get(name) != new[name] and name.split(".")[0] not in FREE_SECTIONS]
         if different:
+            if different == ["generate.series"]:
+                raise DataError(
+                    f"{self.where} writes {self.config.generate.series or 'as many series as entities'}; for another"
+                    f" number: ttsgan generate --out {self.where} --series {config.generate.series}, then ttsgan run"
+                    f" --out {self.where}"
+                )
             shown = ", ".join(f"{name} was {old.get(name)!r} and is now {new[name]!r}" for name in different[:4])
             raise DataError(
                 f"{self.where} was made with another configuration ({shown}); use --fresh to start over, "

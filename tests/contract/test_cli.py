@@ -182,6 +182,14 @@ def test_audits_of_the_same_households_count_over_fresh_runs(tmp_path):
     assert RunFolder.create(where, other, fresh=True).manifest["audit_attempts"] == []
 
 
+def test_another_number_of_series_needs_no_new_training(tmp_path, capsys):
+    out = tmp_path / "r"
+    RunFolder.create(Location.parse(str(out)), recipes.quick(), fresh=False)
+    status, line = complaint(capsys, ["run", "--out", str(out), "--series", "7"])
+    assert status == 1
+    assert f"ttsgan generate --out {out} --series 7" in line
+
+
 def test_a_run_goes_on_with_other_machines_once_its_source_is_gone(tmp_path):
     store = Path(small_store(tmp_path))
     config = recipes.override(recipes.quick(), [f"data.source={store}"])

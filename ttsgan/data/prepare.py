@@ -363,7 +363,7 @@ def _set_aside(series: SeriesSet, min_observed: float) -> tuple[SeriesSet, tuple
         high = np.where(missing, -np.inf, block).max(axis=2)
         constant[at : at + 256] = (low >= high).any(axis=1)
     reasons = np.full(len(series), "", dtype=object)
-    reasons[constant] = "constant"
+    reasons[constant] = "constant" if series.channels == 1 else "constant or missing in a channel"
     reasons[seen < min_observed] = f"observed below {min_observed:g} (data.min_observed)"
     reasons[seen == 0] = "all values missing"
     order = np.argsort(series.ids.astype(str), kind="stable")
