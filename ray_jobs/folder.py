@@ -76,15 +76,17 @@ class RunFolder:
         """
         where.check_writable()
         exists = is_run(where)
-        old = cls.load(where) if exists else None
-        if old and not fresh:
-            old.change(config)
-            old.refuse_other_data()
-            return old
+        if exists and not fresh:
+            folder = cls.load(where)
+            folder.change(config)
+            folder.refuse_other_data()
+            return folder
         if where.is_dir() and where.list() and not exists:
             raise DataError(f"{where} holds files that are not a run; choose another folder for --out")
         fingerprint = input_fingerprint(config)
-        same = old is not None and old.manifest["input_fingerprint"] == fingerprint
+        # Its manifest alone: a run of an older version may have a configuration that cannot be read.
+        old = (where / "manifest.json").read_json() if exists else {}
+        same = old.get("input_fingerprint") == fingerprint
         manifest = {
             "schema_version": 1,
             "created": _now(),
@@ -93,7 +95,7 @@ class RunFolder:
             "seed": config.seed,
             "stages": {},
             # Audits of the same households count, however often a run is begun anew.
-            "audit_attempts": old.manifest["audit_attempts"] if same else [],
+            "audit_attempts": old.get("audit_attempts", []) if same else [],
         }
         folder = cls(where, config, manifest, replaces=exists)
         if not exists:

@@ -80,10 +80,8 @@ class RayRuntime(ProcessGroupRuntime):
         # Ray Train would delete one of two checkpoints of one name, and with it the other.
         again = f"_{uuid.uuid4().hex[:8]}" if f"{CHECKPOINT_PREFIX}{name}" in self.damaged else ""
         storage = ray.train.get_context().get_storage()
-        filesystem, folder = (
-            storage.storage_filesystem,
-            f"{storage.experiment_fs_path}/{CHECKPOINT_PREFIX}{name}{again}",
-        )
+        filesystem = storage.storage_filesystem
+        folder = f"{storage.experiment_fs_path}/{CHECKPOINT_PREFIX}{name}{again}"
         # Ray Train's own copying would restart all workers when the storage fails for a moment, or is full.
         self._keep(f"checkpoint {folder}", lambda: write_checkpoint(filesystem, folder, files))
         ray.train.report(

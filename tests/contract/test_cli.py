@@ -178,6 +178,8 @@ def test_audits_of_the_same_households_count_over_fresh_runs(tmp_path):
     folder.save()
     other = recipes.override(config, ["seed=1"])
     assert RunFolder.create(where, other, fresh=True).manifest["audit_attempts"] == [{"verdict": "FAIL"}]
+    (tmp_path / "r" / "config.json").write_text('{"of": "an older version"}')
+    assert RunFolder.create(where, other, fresh=True).manifest["audit_attempts"] == [{"verdict": "FAIL"}]
     other = recipes.override(config, ["sample.seed=1"])
     assert RunFolder.create(where, other, fresh=True).manifest["audit_attempts"] == []
 
