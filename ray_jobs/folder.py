@@ -78,8 +78,7 @@ class RunFolder:
         exists = is_run(where)
         if exists and not fresh:
             folder = cls.load(where)
-            folder.change(config)
-            folder.refuse_other_data()
+            folder.go_on(config, reads_again=True)
             return folder
         if where.is_dir() and where.list() and not exists:
             raise DataError(f"{where} holds files that are not a run; choose another folder for --out")
@@ -112,34 +111,31 @@ class RunFolder:
         (self.where / "config.json").write_json(recipes.to_dict(self.config))
         self.save()
 
-    def change(self, config: RunConfig) -> None:
-        """Go on with a configuration that differs in `FREE_SECTIONS` alone; `DataError` for any other."""
+    def go_on(self, config: RunConfig, reads_again: bool) -> None:
+        """Go on with a configuration that differs in `FREE_SECTIONS` alone.
+
+        Raises
+        ------
+        DataError
+            For any other, and, where the source is named again, when it is no longer what the run was made from.
+        """
         old, new = recipes.flat(self.config), recipes.flat(config)
         different = [name for name in new if old.get(name) != new[name] and name.split(".")[0] not in FREE_SECTIONS]
         if different:
-            if different == ["generate.series"]:
-                raise DataError(
-                    f"{self.where} writes {self.config.generate.series or 'as many series as entities'}; for another"
-                    f" number: ttsgan generate --out {self.where} --series {config.generate.series}, then ttsgan run"
-                    f" --out {self.where}"
-                )
             shown = ", ".join(f"{name} was {old.get(name)!r} and is now {new[name]!r}" for name in different[:4])
-            raise DataError(
-                f"{self.where} was made with another configuration ({shown}); use --fresh to start over, "
-                "or another folder for --out"
-            )
-        if config != self.config:
-            self.config = config
-            (self.where / "config.json").write_json(recipes.to_dict(config))
-
-    def refuse_other_data(self) -> None:
-        """Refuse to go on when the source is no longer what the run was made from."""
-        if input_fingerprint(self.config) != self.manifest["input_fingerprint"]:
-            source = ", ".join(self.config.data.source)
+            advice = "use --fresh to start over, or another folder for --out"
+            if different == ["generate.series"]:
+                advice = f"ttsgan generate --out {self.where} --series N draws N without training again"
+            raise DataError(f"{self.where} was made with another configuration ({shown}); {advice}")
+        if reads_again and input_fingerprint(config) != self.manifest["input_fingerprint"]:
+            source = ", ".join(config.data.source)
             raise DataError(
                 f"{self.where} was made from other data: the content of {source} has changed; "
                 "use --fresh to start over, or another folder for --out"
             )
+        if config != self.config:
+            self.config = config
+            (self.where / "config.json").write_json(recipes.to_dict(config))
 
     # ---- stages ----------------------------------------------------------------------------------------------------
 

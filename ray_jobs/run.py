@@ -44,18 +44,22 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
     for earlier in STAGES[:position]:
         if stage != "report" or earlier not in ("evaluate", "audit"):
             folder.require(earlier, stage)
-    if stage == "train" and folder.done("train"):
-        (folder.where / "checkpoints").remove()
-        (folder.where / "tensorboard").remove()
-        (folder.where / PROFILE_FOLDER).remove()
-    if stage != "report" and not folder.replaces and (folder.where / "release").is_dir():
-        console.say(f"    {folder.where / 'release'} is removed: it is of what is made anew now")
-    folder.begin(stage)
     with console.working(f"[{position + 1}/{len(STAGES)}] {stage}"):
+        runtime = folder.config.runtime
         if stage in ON_RAY:
-            start_ray(folder.config.runtime, address)
+            start_ray(runtime, address)
+        # Before anything is removed.
+        if stage == "train" and runtime.num_workers:
+            check_resources(runtime)
         if stage in ON_ACTORS:
-            check_resources(dataclasses.replace(folder.config.runtime, num_workers=1, min_workers=0))
+            check_resources(dataclasses.replace(runtime, num_workers=1, min_workers=0))
+        if stage == "train" and folder.done("train"):
+            (folder.where / "checkpoints").remove()
+            (folder.where / "tensorboard").remove()
+            (folder.where / PROFILE_FOLDER).remove()
+        if stage != "report" and not folder.replaces and (folder.where / "release").is_dir():
+            console.say(f"    {folder.where / 'release'} is removed: it is of what is made anew now")
+        folder.begin(stage)
         started = time.monotonic()
         try:
             summary = STAGE_FUNCTIONS[stage](folder, console, **options)

@@ -69,7 +69,7 @@ def open_run(general: "RunOptions", data: "DataOptions", console: Console) -> Ru
     if folder is None or general.data:
         folder = RunFolder.create(where, config, general.fresh)
     else:
-        folder.change(config)
+        folder.go_on(config, reads_again=False)
     usual = recipes.flat(recipes.by_name(folder.config.recipe))
     changed = [f"{k} = {v}" for k, v in recipes.flat(folder.config).items() if v != usual[k]]
     console.say(f"run {where}: recipe {folder.config.recipe}" + "".join(f"\n    {line}" for line in changed))

@@ -21,7 +21,6 @@ from ray_jobs.console import Console
 from ray_jobs.evaluate import judged
 from ray_jobs.folder import RunFolder
 from ray_jobs.halves import open_half
-from ray_jobs.machines import check_resources
 from ray_jobs.runtime import HeedTermination, RayRuntime, forget_registry
 from ttsgan import api, recipes
 from ttsgan.config import RunConfig
@@ -94,9 +93,9 @@ def _training_data(
 
 @contextmanager
 def _written_to(place: Location, keep: bool) -> Iterator[Path]:
-    """Give a local folder; what is in it at the end, of whatever kind, is at ``place``, or nowhere unless ``keep``.
+    """Give a local folder; what is in it when it is left, by an error too, is at ``place``, or nowhere unless ``keep``.
 
-    What `PROGRESS_FILE` says at ``place`` is there from the start, to be gone on with.
+    The `PROGRESS_FILE` of ``place`` is in it from the start, to be gone on with.
     """
     if keep and place.is_local:
         place.local_path.mkdir(parents=True, exist_ok=True)
@@ -152,7 +151,6 @@ def run_train(folder: RunFolder, console: Console, profile: bool = False) -> dic
             runtime = LocalRuntime((where / "checkpoints" / "train").local_path, device_of(config.runtime))
             with _on_sigterm(lambda: setattr(runtime, "leaving", True)):
                 return train_worker(where, config, runtime, profile=profile)
-        check_resources(config.runtime)
         stop_file = where / "checkpoints" / STOP_FILE
         stop_file.remove()
         with _on_sigterm(lambda: stop_file.write_bytes(b"")):

@@ -31,18 +31,6 @@ def refused(*words):
     assert [word for word in words if word not in message] == [], message
 
 
-def contract_table(count):
-    values = np.random.default_rng(0).gamma(1.0, 1.0, (count, 48))
-    return pa.table(
-        {
-            "id": [f"m{row}" for row in range(count)],
-            "entity": ["p", "p", "q", "q"][:count],
-            "start": np.full(count, np.datetime64("2015-03-01", "us")),
-            "values": pa.array(values.tolist()),
-        }
-    )
-
-
 def ready(path, config=None, patch=None):
     return prepare(config or DataConfig(step_seconds=3600), [Location.parse(str(path))], patch or PatchConfig())
 
@@ -79,8 +67,10 @@ def test_dates_in_the_place_of_ids(tmp_path):
     """Hours would have become the households that are protected."""
     rows = [f"01.01.2013 {hour:02d}:00;1;2;{hour}" for hour in range(24)]
     (tmp_path / "a.csv").write_text("\n".join(["Zeitstempel;Haus 1;Haus 2;Haus 3", *rows]))
-    with refused("a.csv", "Zeitstempel", "01.01.2013 00:00", "ISO 8601"):
+    with refused("a.csv", "Zeitstempel", "01.01.2013 00:00", "ISO 8601", "name the column of ids 'id'"):
         ready(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("\n".join(["id;h1;h2;h3", *rows]))
+    assert len(ready(tmp_path / "a.csv")[0]) == 24, "ids that look like dates"
 
 
 def test_two_columns_for_each_step(tmp_path):
@@ -88,25 +78,6 @@ def test_two_columns_for_each_step(tmp_path):
     (tmp_path / "a.csv").write_text(",".join(["id", *names]) + "\na," + ",".join(map(str, range(48))) + "\n")
     with refused("a.csv", "2 columns for each step", "elec_, gas_"):
         ready(tmp_path / "a.csv")
-
-
-@pytest.mark.parametrize("renamed", [{"entity": "Entity", "start": "Start"}, {"id": "ID", "values": "Values"}])
-def test_names_of_the_contract_in_other_case(tmp_path, renamed):
-    """A column `Entity` that is not seen is a household that is not protected."""
-    table = contract_table(4)
-    table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
-    pq.write_table(table, tmp_path / "a.parquet")
-    found = ready(tmp_path / "a.parquet")[0]
-    assert list(found.entities) == ["p", "p", "q", "q"]
-    assert (found.starts == np.datetime64("2015-03-01")).all()
-
-
-def test_a_part_without_entities_among_others(tmp_path):
-    pq.write_table(contract_table(4), tmp_path / "1.parquet")
-    other = contract_table(4).set_column(0, "id", pa.array(["w", "x", "y", "z"])).drop_columns("entity")
-    pq.write_table(other, tmp_path / "2.parquet")
-    with refused("2.parquet", "no `entity` column"):
-        ready(tmp_path)
 
 
 def test_files_of_a_folder_that_do_not_fit(tmp_path):

@@ -189,7 +189,8 @@ def test_another_number_of_series_needs_no_new_training(tmp_path, capsys):
     RunFolder.create(Location.parse(str(out)), recipes.quick(), fresh=False)
     status, line = complaint(capsys, ["run", "--out", str(out), "--series", "7"])
     assert status == 1
-    assert f"ttsgan generate --out {out} --series 7" in line
+    assert "generate.series was 0 and is now 7" in line
+    assert f"ttsgan generate --out {out} --series N" in line
 
 
 def test_a_run_goes_on_with_other_machines_once_its_source_is_gone(tmp_path):

@@ -76,6 +76,17 @@ def test_worker_sent_sigterm_keeps_a_checkpoint_and_others_go_on(tmp_path):
     assert (out / MODEL).read_bytes() == (whole / MODEL).read_bytes()
 
 
+def test_ctrl_c_ends_with_a_line_and_its_own_status(tmp_path):
+    """Ray Train would leave without a word, and a script would go on after status 0."""
+    out = tmp_path / "run"
+    process = subprocess.Popen(train(out), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(process, out, "checkpoint_000000064*")
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, said
+    assert "interrupted; the same command goes on" in said
+
+
 def test_training_goes_on_with_ray_what_began_without(tmp_path):
     """By what lies in the storage: Ray Train's own list of checkpoints may be old, or cut short by a kill."""
     out = tmp_path / "run"

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_jobs.cli import main
-from ray_jobs.folder import STAGES
+from ray_jobs.folder import STAGES, RunFolder
 from ttsgan.data.storage import Location
 from ttsgan.data.store import read_store
 
@@ -124,6 +124,19 @@ def test_other_settings_and_other_data_are_refused(finished, capsys):
     assert "days.depth was 1 and is now 2" in line
     assert "--fresh" in line
     assert main(["run", "--data", "sample", "--out", str(out), "--set", *SMALL, "sample.seed=1"]) == 1
+
+
+def test_machines_that_are_not_there_cost_nothing_that_is(finished, capsys):
+    """Neither the model nor what was made of it: the refusal comes before anything is removed."""
+    out, _ = finished
+    folder = RunFolder.load(Location.parse(str(out)))
+    before = sorted(path for path in out.rglob("*") if path.is_file())
+    more = ["runtime.num_workers=2", "runtime.use_gpu=true"]
+    assert main(["train", "--out", str(out), "--set", *more]) == 2
+    assert "runtime.num_workers = 2 workers need 2 GPUs" in capsys.readouterr().err
+    assert sorted(path for path in out.rglob("*") if path.is_file()) == before
+    RunFolder.load(folder.where).go_on(folder.config, reads_again=False)
+    assert RunFolder.load(folder.where).manifest == folder.manifest
 
 
 def test_one_stage_makes_later_ones_out_of_date(finished):

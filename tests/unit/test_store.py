@@ -136,6 +136,25 @@ def test_parts_that_disagree_are_refused(tmp_path):
         read_store(where)
 
 
+@pytest.mark.parametrize("renamed", [{"entity": "Entity", "start": "Start"}, {"id": "ID", "values": "Values"}])
+def test_names_of_the_contract_in_other_case(tmp_path, renamed):
+    """A column `Entity` that is not seen is a household that is not protected."""
+    expected = make_set(np.arange(16).reshape(4, 1, 4))
+    write_store(expected, Location.parse(str(tmp_path / "store")))
+    table = pq.read_table(tmp_path / "store" / "part-00000.parquet")
+    other = table.rename_columns([renamed.get(name, name) for name in table.column_names])
+    pq.write_table(other.replace_schema_metadata(table.schema.metadata), tmp_path / "a.parquet")
+    assert_same(read_store(Location.parse(str(tmp_path / "a.parquet"))), expected)
+
+
+def test_a_part_without_entities_among_others_is_refused(tmp_path):
+    write_store(make_set(np.arange(32).reshape(8, 1, 4)), Location.parse(str(tmp_path)), rows_per_part=4)
+    last = tmp_path / "part-00001.parquet"
+    pq.write_table(pq.read_table(last).drop_columns("entity"), last)
+    with pytest.raises(DataError, match=r"part-00001\.parquet has no `entity` column"):
+        read_store(Location.parse(str(tmp_path)))
+
+
 def test_writing_replaces_the_whole_store(tmp_path):
     where = Location.parse(str(tmp_path / "store"))
     write_store(make_set(np.ones((5, 1, 4))), where, rows_per_part=1)

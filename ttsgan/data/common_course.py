@@ -4,14 +4,57 @@ A mean over training series is a statistic in which they can be traced: the seri
 it than that of anybody else. `guess_course` keeps of it what a noisy version of the mean says. A member is an entity:
 with each of its meters as one, a building of many would be the mean, and the noise would hide a meter, not a building.
 
-Axis letters: M members, C channels, T time steps, W frequencies.
+Axis letters: B series, M members, D dates, C channels, T time steps, W frequencies.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+MIN_SHARED = 10
+"""A course is estimated only for dates that series of so many entities share."""
 COURSE_NOISE = 10.0
 """Power of the noise that hides the members, over that of the mean's own error."""
+
+
+def common_courses(
+    rest_BCT: NDArray, observed_BCT: NDArray[np.bool_], starts_B: NDArray, owners_B: NDArray, seed: int
+) -> dict[str, NDArray]:
+    """Average what entities share on the same dates, shrunk towards nothing.
+
+    Parameters
+    ----------
+    rest_BCT : ndarray
+        Normal scores without habits.
+    observed_BCT : ndarray
+        Where a value is there.
+    starts_B : ndarray, datetime64
+        Of those that enough entities share, a course is estimated for each.
+    owners_B : ndarray
+        Entity of each series.
+    seed : int
+        Of the noise that hides the members.
+
+    Returns
+    -------
+    dict
+        ``start`` (D,), int64, seconds since 1970; for each, ``course`` (D, C, T), of its members, and ``guess``
+        (D, C, T), for new series.
+    """
+    dates, courses, guesses = [], [], []
+    rng = np.random.default_rng(seed)
+    for start in np.unique(starts_B):
+        rows = starts_B == start
+        if len(np.unique(owners_B[rows])) >= MIN_SHARED:
+            members, seen = mean_by_owner(rest_BCT[rows], observed_BCT[rows], owners_B[rows])
+            courses.append(members.sum(axis=0) / (seen.sum(axis=0) + MIN_SHARED))
+            guesses.append(guess_course(courses[-1], members, rng))
+            dates.append(start.astype("datetime64[s]").astype(np.int64))
+    shape = (-1, *rest_BCT.shape[1:])
+    return {
+        "start": np.array(dates, dtype=np.int64),
+        "course": np.array(courses, dtype=np.float64).reshape(shape),
+        "guess": np.array(guesses, dtype=np.float64).reshape(shape),
+    }
 
 
 def mean_by_owner(

@@ -204,19 +204,14 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int) -> Series
 def _read_by_row(table: pa.Table, where: Location, id_column: str | None) -> SeriesSet | None:
     """Return the set, or None when the columns do not look like steps in order."""
     names = table.column_names
-    if id_column is None and _is_text(table.schema.field(0).type):
-        id_column = names[0]
+    guessed = id_column is None and _is_text(table.schema.field(0).type)
+    id_column = names[0] if guessed else id_column
     numbered: dict[str, list[str]] = {}
     for name in names:
         if (match := _STEP_NAME.fullmatch(name)) and name != id_column:
             numbered.setdefault(match[1], []).append(name)
     steps = max(numbered.values(), key=len, default=[])
-    families = [prefix for prefix, family in numbered.items() if len(family) == len(steps) > 1]
-    if len(families) > 1:
-        raise DataError(
-            f"{where} has {len(families)} columns for each step ({one_line(', '.join(families), 120)}); a table has one"
-            " channel: keep one of them, or save all as .npy of shape (series, channels, steps)"
-        )
+    families = [prefix for prefix, family in numbered.items() if len(family) == len(steps)]
     starts, step = np.full(table.num_rows, "NaT", dtype="datetime64[s]"), 0
     if len(steps) < 2 or np.any(np.diff([int(_STEP_NAME.fullmatch(name)[2]) for name in steps]) != 1):
         steps = [name for name in names if re.match(r"\d{4}-\d\d-\d\d", name)]
@@ -227,10 +222,15 @@ def _read_by_row(table: pa.Table, where: Location, id_column: str | None) -> Ser
         if step <= 0 or np.any(np.diff(moments) != step):
             raise DataError(f"{where}: the time stamps in the header are not on a regular grid; correct the header")
         starts = np.full(table.num_rows, moments[0]).astype("datetime64[s]")
+    elif len(families) > 1:
+        raise DataError(
+            f"{where} has {len(families)} columns for each step ({one_line(', '.join(families), 120)}); a table has one"
+            " channel: keep one of them, or save all as .npy of shape (series, channels, steps)"
+        )
     if id_column is None:
         raise DataError(f"{where} has no id column; name one of its columns 'id', or save the numbers as .npy")
     ids = labels(table[id_column], where, id_column)
-    if all(_DATE.match(name) for name in ids[:10]):
+    if guessed and all(_DATE.match(name) for name in ids[:10]):
         raise DataError(
             f"{where}: {id_column!r} holds dates that are not ISO 8601, such as {ids[0]!r}, in the place of ids; write"
             " them as 2013-01-01 00:30 for a column for each series, or name the column of ids 'id'"

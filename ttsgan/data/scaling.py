@@ -24,7 +24,7 @@ from sklearn.decomposition import PCA
 
 from ttsgan.config import HouseholdConfig
 from ttsgan.data import calendar, laws, quantiles, spectrum
-from ttsgan.data.common_course import guess_course, mean_by_owner
+from ttsgan.data.common_course import common_courses
 from ttsgan.data.habits import Habits
 from ttsgan.errors import DataError, NotFittedError
 from ttsgan.seeds import digest_of, seed_of
@@ -32,8 +32,6 @@ from ttsgan.seeds import digest_of, seed_of
 SPREAD_COMPONENTS = 4
 MAX_REGULAR = 0.95
 """Largest share of the variance of a new series' scores that habit and common course take, if its spread agrees."""
-MIN_SHARED = 10
-"""A common course is estimated only for dates that series of so many training entities share."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,8 @@ class SeriesScaler:
         # Nobody without the series can draw this noise again, and take it off.
         owners = np.arange(len(values)) if entities is None else entities
         hidden = seed_of(seed, "common course", digest_of(np.ascontiguousarray(values)))
-        self._fit_common(rest, observed, starts, owners, hidden)
+        for name, of_dates in common_courses(rest, observed, starts, owners, hidden).items():
+            self.state[f"common_{name}"] = of_dates
         rest -= self._loading(rest, observed, starts)[..., None] * self._common(starts)
         self._fit_components("spread", self._log_spread(rest, observed, starts), SPREAD_COMPONENTS)
         return self
@@ -140,22 +139,6 @@ class SeriesScaler:
         self.state[f"{name}_mean"] = pca.mean_
         # In the order of a loaded state: products of another order differ in the last digit, which may part ties.
         self.state[f"{name}_axes"] = np.ascontiguousarray(pca.components_)
-
-    def _fit_common(self, rest: NDArray, observed: NDArray, starts: NDArray, owners: NDArray, seed: int) -> None:
-        """Average what entities share on the same dates beyond their habits, shrunk towards nothing."""
-        dates, courses, guesses = [], [], []
-        rng = np.random.default_rng(seed)
-        for start in np.unique(starts):
-            rows = starts == start
-            if len(np.unique(owners[rows])) >= MIN_SHARED:
-                members, seen = mean_by_owner(rest[rows], observed[rows], owners[rows])
-                courses.append(members.sum(axis=0) / (seen.sum(axis=0) + MIN_SHARED))
-                guesses.append(guess_course(courses[-1], members, rng))
-                dates.append(start.astype("datetime64[s]").astype(np.int64))
-        channels, length = self.state["shape"]
-        self.state["common_start"] = np.array(dates, dtype=np.int64)
-        self.state["common_course"] = np.array(courses, dtype=np.float64).reshape(-1, channels, length)
-        self.state["common_guess"] = np.array(guesses, dtype=np.float64).reshape(-1, channels, length)
 
     # ---- there and back --------------------------------------------------------------------------------------------
 
