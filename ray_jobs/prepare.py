@@ -7,6 +7,7 @@ from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ttsgan.config import RunConfig
 from ttsgan.data.canaries import PREFIX, is_canary, make_canaries
+from ttsgan.data.marginals import few_below
 from ttsgan.data.prepare import prepare
 from ttsgan.data.simulate import simulate
 from ttsgan.data.split import check_disjoint, check_enough, split_entities, write_splits
@@ -76,6 +77,12 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         "train_entities": len(np.unique(series.entities[~holdout].astype(str))),
         "holdout_entities": len(np.unique(series.entities[holdout].astype(str))),
     }
+    few = few_below(series.values[~holdout], series.entities[~holdout])
+    for channel in np.flatnonzero(few):
+        console.say(
+            f"    values below 0 in channel {channel} are taken for zeros: {few[channel]} entities of the training half"
+            " have any, and new series that have some would point at them"
+        )
     labels = series.starts, series.entities.astype(str)
     dates = other_dates(*([of[half] for of in labels] for half in (~holdout, holdout)))
     if dates:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from ttsgan.data.simulate import simulate
 from ttsgan.evaluation.judged import Judged
 
 DAYS = 365
@@ -19,6 +20,8 @@ LATITUDE = 0.9
 HOT_WATER_HOURS = (7, 8, 19, 20)
 CHARGERS = (3.7, 7.4, 11.0)
 """Power of a charger, kW."""
+ROOFS = 0.25
+"""Share of homes that have a roof, where some have."""
 
 
 def _memory(shape: tuple[int, ...], share: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -80,7 +83,14 @@ def charging(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return np.round(out, 2)
 
 
-QUANTITIES = {"solar": solar, "heat": heat, "charging": charging}
+def net(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return what the meters of homes (M, T) count; a quarter of them have a roof, and what it feeds in is below 0."""
+    use = simulate(count, HOURS, int(rng.integers(2**31))).values[:, 0].astype(np.float64)
+    made = solar(count, rng)
+    return use - np.where(rng.random((count, 1)) < ROOFS, made, 0)
+
+
+QUANTITIES = {"solar": solar, "heat": heat, "charging": charging, "net": net}
 
 
 def four_hours(name: str, count: int, seed: int) -> Judged:

@@ -19,7 +19,7 @@ def made(request):
 def test_a_seed_makes_the_same_households(made):
     name, values = made
     assert values.shape == (40, HOURS)
-    assert values.min() == 0
+    assert (np.nanmin(values) == 0) == (name != "net")
     np.testing.assert_array_equal(values, QUANTITIES[name](40, np.random.default_rng(3)))
     assert not np.array_equal(values, QUANTITIES[name](40, np.random.default_rng(4)))
 
@@ -41,3 +41,10 @@ def test_cars_charge_with_the_power_of_a_charger():
     values = QUANTITIES["charging"](40, np.random.default_rng(3))
     assert (values == 0).mean() > 0.85
     assert set(values.max(1)) <= set(CHARGERS)
+
+
+def test_some_homes_feed_in_by_day():
+    values = QUANTITIES["net"](40, np.random.default_rng(3))
+    below = (values < 0).reshape(40, -1, 24)
+    assert 4 <= below.any(axis=(1, 2)).sum() <= 16
+    assert not below[..., [0, 1, 2, 22, 23]].any()

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ttsgan.config import HouseholdConfig
-from ttsgan.data import laws
+from ttsgan.data import laws, marginals
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.errors import DataError, NotFittedError
 
@@ -120,7 +120,7 @@ def test_channels_do_not_mix():
     warm, _ = population("temperature", seed=2)
     values = np.concatenate([load, warm], axis=1)
     scaler, scaled, back = check_there_and_back(values, starts)
-    assert scaler.state["nonnegative"].tolist() == [True, False]
+    assert scaler.state["signs"].tolist() == [marginals.ABOVE, marginals.WHOLE]
     np.testing.assert_allclose(np.abs(back).mean(2), np.abs(values).mean(2), rtol=1e-4)
     assert (back[:, 0] >= 0).all()
     alone = fitted(load, starts).transform(load, starts)

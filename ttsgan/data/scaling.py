@@ -19,11 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 from sklearn.decomposition import PCA
 
 from ttsgan.config import HouseholdConfig
-from ttsgan.data import calendar, laws, quantiles, spectrum
+from ttsgan.data import calendar, laws, marginals, quantiles, spectrum
 from ttsgan.data.common_course import common_courses
 from ttsgan.data.habits import Habits
 from ttsgan.errors import DataError, NotFittedError
@@ -105,27 +104,22 @@ class SeriesScaler:
             row = int(np.flatnonzero(~varied)[0])
             raise DataError(f"training series {row} is constant or wholly missing in a channel; set it aside first")
         channels, length = values.shape[1:]
-        nonnegative = np.array([np.nanmin(values[:, c]) >= 0 for c in range(channels)])
+        owners = np.arange(len(values)) if entities is None else entities
         self.state = {
             "grid": quantiles.score_grid(length),
-            "nonnegative": nonnegative,
+            "signs": marginals.find_signs(values, owners),
             "shape": np.array([channels, length]),
         }
         self.state["resolution"] = np.array([laws.find_resolution(values[:, c]) for c in range(channels)])
-        level_BC, zero_BC, logq_BF = self._laws(values)
-        above_BC = self._log_peak(values) - level_BC
-        self.state["peak_low"], self.state["peak_high"] = above_BC.min(axis=0), above_BC.max(axis=0)
         self.state["most_repeats"] = laws.repeat_share(values).max(axis=0)
-        self.state["most_zeros"] = expit(zero_BC).max(axis=0)
-        self.state["logq_low"], self.state["logq_high"] = logq_BF.min(axis=0), logq_BF.max(axis=0)
-        self._fit_components("quantile", logq_BF, self.config.quantile_components)
+        self.state |= marginals.limits(marginals.measure(values, self.state["signs"], self.state["grid"]))
+        self._fit_components("quantile", self._marginals(values, seed).log_quantiles, self.config.quantile_components)
         observed = ~np.isnan(values)
         scores = np.where(observed, self._scores(values, seed), 0.0)
         habit_BF = self._habits.coefficients(scores, observed, starts)
         self._fit_components("habit", habit_BF, self.config.habit_components)
         rest = scores - self._habit(self._project("habit", habit_BF), starts)
         # Nobody without the series can draw this noise again, and take it off.
-        owners = np.arange(len(values)) if entities is None else entities
         hidden = seed_of(seed, "common course", digest_of(np.ascontiguousarray(values)))
         for name, of_dates in common_courses(rest, observed, starts, owners, hidden).items():
             self.state[f"common_{name}"] = of_dates
@@ -148,7 +142,8 @@ class SeriesScaler:
         if not self.state:
             raise NotFittedError("the scaler has not been fitted; call fit first")
         channels = int(self.state["shape"][0])
-        sizes = dict.fromkeys(("level", "zero_share", "peak", "repeats"), channels)
+        sizes = dict.fromkeys(("level", "zero_share", "peak"), len(marginals.whole(self.state["signs"])))
+        sizes |= {"repeats": channels}
         sizes |= {name: len(self.state[f"{name}_axes"]) for name in ("quantile", "habit", "spread")}
         sizes |= {"loading": channels, "contrast": channels, "jump": channels}
         sizes |= {"density": channels * self._bands.shape[1]}
@@ -173,13 +168,13 @@ class SeriesScaler:
             wanted = tuple(int(n) for n in self.state["shape"])
             raise DataError(f"series have {values.shape[1:]} (channels, points); the scaler was fitted on {wanted}")
         observed = ~np.isnan(values)
-        level_BC, zero_BC, logq_BF = self._laws(values)
+        found = self._marginals(values, seed)
         scores = np.where(observed, self._scores(values, seed), 0.0)
         numbers = np.zeros((len(values), self.num_numbers))
-        numbers[:, layout["level"]], numbers[:, layout["zero_share"]] = level_BC, zero_BC
-        numbers[:, layout["peak"]] = self._log_peak(values)
+        numbers[:, layout["level"]], numbers[:, layout["zero_share"]] = found.level, found.zero_share
+        numbers[:, layout["peak"]] = found.peak
         numbers[:, layout["repeats"]] = np.log(laws.repeat_share(values))
-        numbers[:, layout["quantile"]] = self._project("quantile", logq_BF)
+        numbers[:, layout["quantile"]] = self._project("quantile", found.log_quantiles)
         numbers[:, layout["habit"]] = self._project("habit", self._habits.coefficients(scores, observed, starts))
         rest = scores - self._habit(numbers[:, layout["habit"]], starts)
         numbers[:, layout["loading"]] = self._loading(rest, observed, starts)
@@ -253,31 +248,14 @@ class SeriesScaler:
     def _sorted_values(self, numbers: NDArray) -> NDArray[np.float64]:
         """Return the values (B, C, T) that ``numbers`` say, in physical units and rising order."""
         layout, state = self.layout, self.state
-        channels, length = (int(n) for n in state["shape"])
         logq_BF = numbers[:, layout["quantile"]] @ state["quantile_axes"] + state["quantile_mean"]
-        logq_BF = np.clip(logq_BF, state["logq_low"], state["logq_high"])
-        values, zeros_BC = np.empty((len(numbers), channels, length)), self._num_zeros(numbers)
-        for c, logq_BQ in enumerate(np.split(logq_BF, channels, axis=1)):
-            law_BQ = np.sort(np.expm1(logq_BQ) if state["nonnegative"][c] else np.sinh(logq_BQ), axis=1)
-            shape_BT = quantiles.sorted_values(state["grid"], law_BQ, length, zeros_BC[:, c])
-            in_use_B1 = 1 - zeros_BC[:, [c]] / length
-            shape_BT *= in_use_B1 / np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
-            if state["nonnegative"][c]:
-                above_B = numbers[:, layout["peak"]][:, c] - numbers[:, layout["level"]][:, c]
-                shape_BT = laws.with_peak(shape_BT, np.clip(above_B, state["peak_low"][c], state["peak_high"][c]))
-            values[:, c] = shape_BT * np.exp(numbers[:, layout["level"]][:, c, None])
-        return values
-
-    def _num_zeros(self, numbers: NDArray) -> NDArray[np.int64]:
-        """Return how many zeros (B, C) household numbers say; none in a channel with negative values."""
-        share_BC = np.minimum(expit(numbers[:, self.layout["zero_share"]].astype(np.float64)), self.state["most_zeros"])
-        count_BC = np.rint(share_BC * (self.state["shape"][1] + 1) - 0.5)
-        return count_BC.astype(np.int64) * self.state["nonnegative"]
+        level_BP, zero_BP, peak_BP = (numbers[:, layout[name]] for name in ("level", "zero_share", "peak"))
+        return marginals.rising(marginals.Marginals(level_BP, zero_BP, peak_BP, logq_BF), state)
 
     def level(self, numbers: NDArray) -> NDArray:
         """Return the mean absolute value (B,), averaged over channels, that household numbers say."""
-        in_use_BC = 1 - self._num_zeros(numbers) / self.state["shape"][1]
-        return (np.exp(numbers[:, self.layout["level"]].astype(np.float64)) * in_use_BC).mean(axis=1)
+        level_BP, zero_BP = numbers[:, self.layout["level"]], numbers[:, self.layout["zero_share"]]
+        return marginals.mean_size(level_BP, zero_BP, self.state).mean(axis=1)
 
     def to_bytes(self) -> bytes:
         """Return the fitted state as a safetensors file."""
@@ -292,40 +270,16 @@ class SeriesScaler:
 
     # ---- the parts -------------------------------------------------------------------------------------------------
 
-    def _laws(self, values: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-        """Return log level (B, C), logit of the zero share (B, C) and the transformed quantile functions (B, C*Q).
-
-        Level and quantile function are those of what is not zero in a channel without negative values: a home that is
-        seldom in use draws as much as others when it is.
-        """
-        grid, rows = self.state["grid"], []
-        # A channel that training knew as non-negative has no law for negative values.
-        values = np.where(self.state["nonnegative"][:, None], np.maximum(values, 0), values)
-        zero_BCT, length = self._zero(values), values.shape[2]
-        empty_BC = zero_BCT.sum(axis=2) / (~np.isnan(values)).sum(axis=2)
-        share_BC = (empty_BC * length + 0.5) / (length + 1)
-        rest = np.where(zero_BCT & (empty_BC < 1)[..., None], np.nan, values)
-        level_BC = np.log(np.maximum(np.nanmean(np.abs(rest), axis=2, dtype=np.float64), 1e-12))
-        for c in range(values.shape[1]):
-            law_BQ = quantiles.quantile_function(rest[:, c], grid) / np.exp(level_BC[:, c, None])
-            rows.append(np.log1p(law_BQ) if self.state["nonnegative"][c] else np.arcsinh(law_BQ))
-        return level_BC, logit(share_BC), np.concatenate(rows, axis=1)
-
-    def _log_peak(self, values: NDArray) -> NDArray:
-        """Return the log of the largest value (B, C), physical units; 0 in channels with negative values.
-
-        Not over the mean: for a moment, an almost empty home draws as much as others do.
-        """
-        largest_BC = np.maximum(np.nanmax(values, axis=2), 1e-12)
-        return np.where(self.state["nonnegative"], np.log(largest_BC), 0.0)
+    def _marginals(self, values: NDArray, seed: int) -> marginals.Marginals:
+        found = marginals.measure(values, self.state["signs"], self.state["grid"])
+        return marginals.completed(found, values, self.state, seed)
 
     def _scores(self, values: NDArray, seed: int) -> NDArray[np.float64]:
         flat = quantiles.normal_scores(values.reshape(-1, values.shape[2]), seed)
         return quantiles.with_one_score(flat.reshape(values.shape).astype(np.float64), self._zero(values))
 
     def _zero(self, values: NDArray) -> NDArray[np.bool_]:
-        """Return where a channel without negative values in training is zero, or below (B, C, T)."""
-        return (values <= 0) & self.state["nonnegative"][:, None]
+        return marginals.is_zero(values, self.state["signs"])
 
     def _project(self, name: str, rows_BF: NDArray) -> NDArray:
         return (rows_BF - self.state[f"{name}_mean"]) @ self.state[f"{name}_axes"].T

@@ -1,0 +1,189 @@
+"""The law of a series' values: the share of zeros, and level, quantile function and peak of what is not zero.
+
+A channel with negative values (a meter that also counts what a roof feeds in) has two parts in homes that have such
+values and one in those that have none. So it is taken apart, into what is above zero and what is below it, each with a
+law of its own; a home without the one has a part that is all zeros. A channel that is below zero somewhere in every
+home (a temperature) stays one part.
+
+Axis letters: B series, C channels, P parts, T time steps, Q points of a quantile function.
+"""
+
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from ttsgan.data import laws, quantiles
+
+MIN_HOMES = 5
+"""Negative values of fewer entities are taken for zeros: the released series that have any would point at these."""
+NOTHING = np.log(1e-12)
+"""Log of the mean size, physical units, at or below which there are only zeros."""
+ABOVE, BOTH, WHOLE = 0, 1, 2
+"""A channel without negative values; one taken apart; one below zero in all homes, or all but a few."""
+
+
+class Marginals(NamedTuple):
+    """Laws of the values of series.
+
+    Attributes
+    ----------
+    level : ndarray (B, P)
+        Log of the mean size of what is not zero, physical units.
+    zero_share : ndarray (B, P)
+        Logit of the share of zeros, with half a value more of either kind.
+    peak : ndarray (B, P)
+        Log of the largest value, physical units; 0 for channels that are `WHOLE`. Not over the mean: for a moment, an
+        almost empty home draws as much as others do.
+    log_quantiles : ndarray (B, P*Q)
+        Quantile function over the mean size, as log(1 + x), or arsinh(x) for channels that are `WHOLE`.
+    """
+
+    level: NDArray[np.float64]
+    zero_share: NDArray[np.float64]
+    peak: NDArray[np.float64]
+    log_quantiles: NDArray[np.float64]
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """Whether there is nothing but zeros (B, P): then only their share says something."""
+        return self.level <= NOTHING
+
+
+def _homes(values_BCT: NDArray, owners_B: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return for each channel how many entities (C,) have series with negative values, and how many series without."""
+    below_BC = np.nanmin(values_BCT, axis=2) < 0
+    counts = [[len(np.unique(owners_B[rows])) for rows in (below_B, ~below_B)] for below_B in below_BC.T]
+    with_any_C, without_C = np.array(counts).T
+    return with_any_C, without_C
+
+
+def few_below(values_BCT: NDArray, owners_B: NDArray) -> NDArray[np.int64]:
+    """Return for each channel (C,) how many entities have negative values that are taken for zeros; mostly 0."""
+    with_any_C, without_C = _homes(values_BCT, owners_B)
+    return np.where(with_any_C < np.minimum(MIN_HOMES, without_C), with_any_C, 0)
+
+
+def find_signs(values_BCT: NDArray, owners_B: NDArray) -> NDArray[np.int64]:
+    """Return for each channel (C,) whether it is `ABOVE`, `BOTH` or `WHOLE`."""
+    with_any_C, without_C = _homes(values_BCT, owners_B)
+    few_C = with_any_C < np.minimum(MIN_HOMES, without_C)
+    return np.where(few_C, ABOVE, np.where(without_C < MIN_HOMES, WHOLE, BOTH))
+
+
+def is_zero(values_BCT: NDArray, signs_C: NDArray) -> NDArray[np.bool_]:
+    """Return where a value (B, C, T) is zero; below zero, too, in a channel that has no negative values."""
+    signs_C1 = signs_C[:, None]
+    return ((values_BCT == 0) & (signs_C1 != WHOLE)) | ((values_BCT < 0) & (signs_C1 == ABOVE))
+
+
+def whole(signs_C: NDArray) -> NDArray[np.bool_]:
+    """Return for each part (P,) whether it is a channel with all its values, of either sign."""
+    return np.concatenate([signs_C == WHOLE, np.zeros((signs_C == BOTH).sum(), dtype=bool)])
+
+
+def _apart(values_BCT: NDArray, signs_C: NDArray) -> NDArray:
+    """Return the parts (B, P, T): of each channel what is above zero, or all; then of some what is below."""
+    above = np.where(signs_C[:, None] == WHOLE, values_BCT, np.maximum(values_BCT, 0))
+    return np.concatenate([above, np.maximum(-values_BCT[:, signs_C == BOTH], 0)], axis=1)
+
+
+def _together(sorted_BPT: NDArray, signs_C: NDArray) -> NDArray:
+    """Return the channels (B, C, T) whose parts, each in rising order, these are, in rising order."""
+    sorted_BCT, below = sorted_BPT[:, : len(signs_C)], sorted_BPT[:, len(signs_C) :, ::-1]
+    sorted_BCT[:, signs_C == BOTH] -= below
+    return sorted_BCT
+
+
+def measure(values_BCT: NDArray, signs_C: NDArray, grid_Q: NDArray) -> Marginals:
+    """Measure the laws of series; NaN values are left out."""
+    parts_BPT, whole_P = _apart(values_BCT, signs_C), whole(signs_C)
+    zero_BPT, length = (parts_BPT == 0) & ~whole_P[:, None], values_BCT.shape[2]
+    empty_BP = zero_BPT.sum(axis=2) / (~np.isnan(parts_BPT)).sum(axis=2)
+    rest_BPT = np.where(zero_BPT & (empty_BP < 1)[..., None], np.nan, parts_BPT)
+    level_BP = np.log(np.maximum(np.nanmean(np.abs(rest_BPT), axis=2, dtype=np.float64), np.exp(NOTHING)))
+    log_quantiles = []
+    for p, is_whole in enumerate(whole_P):
+        law_BQ = quantiles.quantile_function(rest_BPT[:, p], grid_Q) / np.exp(level_BP[:, p, None])
+        log_quantiles.append(np.arcsinh(law_BQ) if is_whole else np.log1p(law_BQ))
+    return Marginals(
+        level=level_BP,
+        zero_share=logit((empty_BP * length + 0.5) / (length + 1)),
+        peak=np.where(whole_P, 0.0, np.log(np.maximum(np.nanmax(parts_BPT, axis=2), 1e-12))),
+        log_quantiles=np.concatenate(log_quantiles, axis=1),
+    )
+
+
+def limits(found: Marginals) -> dict[str, NDArray]:
+    """Return what new laws may not go beyond, and what takes the place of a law that is absent, from training laws."""
+    seen_BP = np.where(found.absent, np.nan, 1.0)
+    level_BP, above_BP = found.level * seen_BP, (found.peak - found.level) * seen_BP
+    seen_BF = np.repeat(seen_BP, found.log_quantiles.shape[1] // seen_BP.shape[1], axis=1)
+    logq_BF = found.log_quantiles * seen_BF
+    return {
+        "peak_low": np.nanmin(above_BP, axis=0),
+        "peak_high": np.nanmax(above_BP, axis=0),
+        "most_zeros": expit(found.zero_share).max(axis=0),
+        "logq_low": np.nanmin(logq_BF, axis=0),
+        "logq_high": np.nanmax(logq_BF, axis=0),
+        "usual_level": np.stack([np.nanmean(level_BP, axis=0), np.nanstd(level_BP, axis=0)]),
+        "usual_above": np.stack([np.nanmean(above_BP, axis=0), np.nanstd(above_BP, axis=0)]),
+        "usual_logq": np.nanmean(logq_BF, axis=0),
+    }
+
+
+def completed(found: Marginals, values_BCT: NDArray, state: dict[str, NDArray], seed: int) -> Marginals:
+    """Return laws with something in the place of those that are absent, such that nothing is learned from them.
+
+    A home that feeds nothing in has no level of what it feeds in. One drawn from those of others keeps the law of this
+    number what it is among homes that have it. The draw is a function of the seed and the series, not of its company.
+    """
+    level_BP, peak_BP, logq_BF = found.level.copy(), found.peak.copy(), found.log_quantiles.copy()
+    logq_BPQ, usual_PQ = (x.reshape(*x.shape[:-1], level_BP.shape[1], -1) for x in (logq_BF, state["usual_logq"]))
+    for row in np.flatnonzero(found.absent.any(axis=1)):
+        rng = np.random.default_rng([seed, zlib.crc32(values_BCT[row].tobytes())])
+        drawn_P, above_P = (
+            mean_P + spread_P * rng.standard_normal(len(mean_P))
+            for mean_P, spread_P in (state["usual_level"], state["usual_above"])
+        )
+        absent_P = found.absent[row]
+        level_BP[row, absent_P] = drawn_P[absent_P]
+        peak_BP[row, absent_P] = (drawn_P + np.clip(above_P, state["peak_low"], state["peak_high"]))[absent_P]
+        logq_BPQ[row, absent_P] = usual_PQ[absent_P]
+    return found._replace(level=level_BP, peak=peak_BP, log_quantiles=logq_BF)
+
+
+def num_zeros(zero_share_BP: NDArray, state: dict[str, NDArray]) -> NDArray[np.int64]:
+    """Return how many zeros (B, P) a logit of their share says; none in a channel with all its values."""
+    share_BP = np.minimum(expit(zero_share_BP.astype(np.float64)), state["most_zeros"])
+    count_BP = np.rint(share_BP * (state["shape"][1] + 1) - 0.5)
+    return count_BP.astype(np.int64) * ~whole(state["signs"])
+
+
+def rising(found: Marginals, state: dict[str, NDArray]) -> NDArray[np.float64]:
+    """Return the values (B, C, T) of series with these laws, in physical units and rising order."""
+    length, whole_P = int(state["shape"][1]), whole(state["signs"])
+    logq_BF = np.clip(found.log_quantiles, state["logq_low"], state["logq_high"])
+    zeros_BP = num_zeros(found.zero_share, state)
+    values = np.empty((*zeros_BP.shape, length))
+    for p, logq_BQ in enumerate(np.split(logq_BF, len(whole_P), axis=1)):
+        law_BQ = np.sort(np.sinh(logq_BQ) if whole_P[p] else np.expm1(logq_BQ), axis=1)
+        shape_BT = quantiles.sorted_values(state["grid"], law_BQ, length, zeros_BP[:, p])
+        in_use_B1 = 1 - zeros_BP[:, [p]] / length
+        shape_BT *= in_use_B1 / np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
+        if not whole_P[p]:
+            above_B = np.clip(found.peak[:, p] - found.level[:, p], state["peak_low"][p], state["peak_high"][p])
+            shape_BT = laws.with_peak(shape_BT, above_B)
+        values[:, p] = shape_BT * np.exp(found.level[:, p, None])
+    return _together(values, state["signs"])
+
+
+def mean_size(level_BP: NDArray, zero_share_BP: NDArray, state: dict[str, NDArray]) -> NDArray[np.float64]:
+    """Return the mean size (B, C) of all values, zeros among them; physical units."""
+    in_use_BP = 1 - num_zeros(zero_share_BP, state) / state["shape"][1]
+    mean_BP = np.exp(level_BP.astype(np.float64)) * in_use_BP
+    signs = state["signs"]
+    mean_BP[:, : len(signs)][:, signs == BOTH] += mean_BP[:, len(signs) :]
+    return mean_BP[:, : len(signs)]
