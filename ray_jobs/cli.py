@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Annotated
 
 import tyro
@@ -128,11 +129,16 @@ def _load(general: StageOptions):
     return RunFolder.load(Location.parse(general.out))
 
 
-def _stage(name: str, general: StageOptions) -> int:
+def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) -> int:
+    """Run a stage again, with other settings of its own where ``overrides`` are given."""
     from ray_jobs.console import Console
     from ray_jobs.run import run_stage
 
     console, folder = Console(), _load(general)
+    others = [text for text in overrides if not text.startswith(f"{name}.")]
+    if others:
+        raise ConfigError(f"--set {others[0]} is not of this stage; allowed: {name}.FIELD=VALUE")
+    folder.config = recipes.override(folder.config, overrides)
     run_stage(folder, name, console, general.address)
     if name == "audit":
         verdict = folder.summary("audit")
@@ -160,22 +166,31 @@ def generate(general: OmitArgPrefixes[StageOptions], series: int = 0) -> int:
     series : int
         Series to write; by default what the run folder's configuration says.
     """
-    if series:
-        folder = _load(general)
-        folder.require("cluster", "generate")
-        config = replace(folder.config, generate=replace(folder.config.generate, series=series))
-        (folder.where / "config.json").write_json(recipes.to_dict(config))
-    return _stage("generate", general)
+    return _stage("generate", general, (f"generate.series={series}",) if series else ())
 
 
-def evaluate(general: OmitArgPrefixes[StageOptions]) -> int:
-    """Measure fidelity against the holdout."""
-    return _stage("evaluate", general)
+def evaluate(general: OmitArgPrefixes[StageOptions], set: Annotated[tuple[str, ...], UseAppendAction] = ()) -> int:
+    """Measure fidelity against the holdout.
+
+    Parameters
+    ----------
+    general : StageOptions
+    set : tuple of str
+        Overrides such as evaluate.bootstrap=500.
+    """
+    return _stage("evaluate", general, set)
 
 
-def audit(general: OmitArgPrefixes[StageOptions]) -> int:
-    """Attack the synthetic series and give the verdict; exit status 3 unless it is PASS."""
-    return _stage("audit", general)
+def audit(general: OmitArgPrefixes[StageOptions], set: Annotated[tuple[str, ...], UseAppendAction] = ()) -> int:
+    """Attack the synthetic series and give the verdict; exit status 3 unless it is PASS.
+
+    Parameters
+    ----------
+    general : StageOptions
+    set : tuple of str
+        Overrides such as audit.auc=0.6.
+    """
+    return _stage("audit", general, set)
 
 
 def report(general: OmitArgPrefixes[StageOptions]) -> int:
@@ -361,6 +376,9 @@ def _spread_overrides(words: list[str]) -> list[str]:
 def main(words: list[str] | None = None) -> int:
     """Run the command that ``words`` (by default, those of the process) say; return the exit status."""
     words = sys.argv[1:] if words is None else words
+    if words == ["--version"]:
+        sys.stdout.write(f"ttsgan {version('ttsgan')}\n")
+        return 0
     own = words[: words.index("--")] if "--" in words else words
     if own != words and own[:1] != ["submit"]:
         return _complain("only submit takes a command after two dashes; leave '--' and what follows it out", BAD_USAGE)

@@ -62,7 +62,9 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
     audit = (where / "audit.json").read_json()
     verdict = folder.summary("audit")["verdict"]
     if (audit["verdict"], audit["attempts"]) != (verdict, folder.manifest["audit_attempts"]):
-        raise ReleaseRefused(f"{where / 'audit.json'} is not of this run's own audit; run: ttsgan audit --out {where}")
+        raise ReleaseRefused(
+            f"{where / 'audit.json'} is not of this run's own audit; run: ttsgan audit --out {where.quoted}"
+        )
     if verdict in ("FAIL", "INVALID"):
         raise ReleaseRefused(f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release")
     if verdict != "PASS" and not accept_unproven:
@@ -73,7 +75,9 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
     synthetic = read_store(where / "synthetic")
     fingerprint = synthetic.fingerprint()
     if fingerprint != audit["fingerprints"]["synthetic"]:
-        raise ReleaseRefused(f"{where / 'synthetic'} has changed since it was audited; run: ttsgan audit --out {where}")
+        raise ReleaseRefused(
+            f"{where / 'synthetic'} has changed since it was audited; run: ttsgan audit --out {where.quoted}"
+        )
     first_line = "" if verdict == "PASS" else UNPROVEN_LINE
     console.progress("writing the release")
     sheet = datasheet(folder, audit, fingerprint, first_line)

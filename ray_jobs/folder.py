@@ -108,7 +108,7 @@ class RunFolder:
         self.replaces = False
         self.where.make_dir()
         (self.where / "README.txt").write_bytes(CONFIDENTIAL.encode())
-        (self.where / "config.json").write_json(recipes.to_dict(self.config))
+        self._write_config()
         self.save()
 
     def go_on(self, config: RunConfig, reads_again: bool) -> None:
@@ -124,8 +124,12 @@ class RunFolder:
         if different:
             shown = ", ".join(f"{name} was {old.get(name)!r} and is now {new[name]!r}" for name in different[:4])
             advice = "use --fresh to start over, or another folder for --out"
+            sections = {name.split(".")[0] for name in different}
             if different == ["generate.series"]:
-                advice = f"ttsgan generate --out {self.where} --series N draws N without training again"
+                advice = f"ttsgan generate --out {self.where.quoted} --series N draws N without training again"
+            elif sections <= {"evaluate", "audit"}:
+                stage = min(sections, key=STAGES.index)
+                advice = f"ttsgan {stage} --out {self.where.quoted} --set {stage}.FIELD=VALUE needs no new training"
             raise DataError(f"{self.where} was made with another configuration ({shown}); {advice}")
         if reads_again and input_fingerprint(config) != self.manifest["input_fingerprint"]:
             source = ", ".join(config.data.source)
@@ -135,9 +139,12 @@ class RunFolder:
             )
         if config != self.config:
             self.config = config
-            (self.where / "config.json").write_json(recipes.to_dict(config))
+            self._write_config()
 
     # ---- stages ----------------------------------------------------------------------------------------------------
+
+    def _write_config(self) -> None:
+        (self.where / "config.json").write_json(recipes.to_dict(self.config))
 
     def save(self) -> None:
         """Write the manifest."""
@@ -156,12 +163,13 @@ class RunFolder:
         if not self.done(stage):
             raise NotFittedError(
                 f"{wanted_by} needs the stage {stage}, which {self.where} has not finished; "
-                f"run: ttsgan {'run' if stage == 'prepare' else stage} --out {self.where}"
+                f"run: ttsgan {'run' if stage == 'prepare' else stage} --out {self.where.quoted}"
             )
 
     def begin(self, stage: str) -> None:
         """Forget that ``stage`` and those after it were done: what they wrote is about to be out of date.
 
+        From here on the configuration on disk is the one in hand, which may have other settings of this stage.
         A report is a picture of what the others wrote; a release has its own.
         """
         if self.replaces:
@@ -170,6 +178,7 @@ class RunFolder:
             self.manifest["stages"].pop(later, None)
         if stage != "report":
             (self.where / "release").remove()
+        self._write_config()
         self.save()
 
     def finish(self, stage: str, seconds: float, summary: dict[str, Any]) -> None:

@@ -193,6 +193,32 @@ def test_another_number_of_series_needs_no_new_training(tmp_path, capsys):
     assert f"ttsgan generate --out {out} --series N" in line
 
 
+def test_other_limits_need_no_new_training(tmp_path, capsys):
+    """Told by a run; what a stage is given is its own, and is kept once the stage begins."""
+    out = tmp_path / "my run"
+    where = Location.parse(str(out))
+    folder = RunFolder.create(where, recipes.quick(), fresh=False)
+    status, line = complaint(capsys, ["run", "--out", str(out), "--set", "audit.auc=0.6", "evaluate.bootstrap=50"])
+    assert status == 1
+    assert f"ttsgan evaluate --out '{out}' --set evaluate.FIELD=VALUE" in line
+    status, line = complaint(capsys, ["audit", "--out", str(out), "--set", "training.batch_size=16"])
+    assert status == 2
+    assert "training.batch_size=16" in line
+    assert "audit.FIELD=VALUE" in line
+    status, line = complaint(capsys, ["audit", "--out", str(out), "--set", "audit.auc=0.6"])
+    assert status == 1
+    assert f"ttsgan run --out '{out}'" in line
+    assert RunFolder.load(where).config == folder.config
+    folder.config = recipes.override(folder.config, ["audit.auc=0.6"])
+    folder.begin("audit")
+    assert RunFolder.load(where).config.audit.auc == 0.6
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("ttsgan 0.")
+
+
 def test_a_run_goes_on_with_other_machines_once_its_source_is_gone(tmp_path):
     store = Path(small_store(tmp_path))
     config = recipes.override(recipes.quick(), [f"data.source={store}"])

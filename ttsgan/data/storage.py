@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import json
 import os
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -123,6 +124,11 @@ class Location:
         query = f"?{self.query}" if self.query else ""
         path = f"{self.host}{quote(self.path.removeprefix(self.root))}"
         return f"{self.scheme or self.filesystem.type_name}://{path}{query}"
+
+    @property
+    def quoted(self) -> str:
+        """The same as a word of a command line."""
+        return shlex.quote(str(self))
 
     @property
     def uri(self) -> str:
