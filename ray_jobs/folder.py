@@ -121,6 +121,8 @@ class RunFolder:
         """
         old, new = recipes.flat(self.config), recipes.flat(config)
         different = [name for name in new if old.get(name) != new[name] and name.split(".")[0] not in FREE_SECTIONS]
+        if "data.source" in different and _same_places(self.config.data.source, config.data.source):
+            different.remove("data.source")
         if different:
             shown = ", ".join(f"{name} was {old.get(name)!r} and is now {new[name]!r}" for name in different[:4])
             advice = "use --fresh to start over, or another folder for --out"
@@ -195,6 +197,11 @@ def is_run(where: Location) -> bool:
         return False
     said = manifest.read_json()
     return isinstance(said, dict) and "input_fingerprint" in said and "stages" in said
+
+
+def _same_places(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Return whether two lists of sources name the same ones: ``a.csv`` and ``./a.csv`` do."""
+    return [*map(Location.parse, one)] == [*map(Location.parse, other)]
 
 
 def versions() -> dict[str, str]:

@@ -224,6 +224,8 @@ def test_a_run_goes_on_with_other_machines_once_its_source_is_gone(tmp_path):
     config = recipes.override(recipes.quick(), [f"data.source={store}"])
     where = Location.parse(str(tmp_path / "r"))
     RunFolder.create(where, config, fresh=False)
+    elsewhere = RunOptions(out=str(where), data=(f"{tmp_path}/./store",))
+    assert open_run(elsewhere, DataOptions(), Console()).manifest["stages"] == {}
     shutil.rmtree(store)
     general = RunOptions(out=str(where), set=("runtime.num_workers=1",))
     folder = open_run(general, DataOptions(), Console())

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ttsgan.config import DataConfig, PatchConfig
-from ttsgan.data.prepare import aggregate, aggregation_of, day_points, infer_step_seconds, parse_step, prepare
+from ttsgan.data.prepare import aggregate, day_points, infer_step_seconds, parse_step, prepare
 from ttsgan.data.readers import read_series
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, write_store
@@ -182,21 +182,6 @@ def test_aggregation_of_two(how, expected):
 def test_half_observed_is_enough():
     values = np.array([[[1, NAN, NAN, 4, NAN, 6]], [[NAN, 2, 3, NAN, NAN, NAN]]], np.float32)
     np.testing.assert_array_equal(aggregate(values, 3, "sum")[:, 0], [[NAN, 15], [7.5, NAN]])
-
-
-@pytest.mark.parametrize(
-    ("unit", "how"), [("kWh", "sum"), ("m3", "sum"), ("kWh/h", "mean"), ("kW", "mean"), ("°C", "mean"), ("%", "mean")]
-)
-def test_units_decide(unit, how):
-    assert aggregation_of(unit) == how
-    assert aggregation_of(unit, "sum") == "sum"
-
-
-@pytest.mark.parametrize("unit", ["", "furlong", "kWh/hh"])
-def test_unknown_units_ask(unit):
-    with pytest.raises(DataError, match=r"set data\.aggregate"):
-        aggregation_of(unit)
-    assert aggregation_of(unit, "mean") == "mean"
 
 
 def test_prepare_sorts_aggregates_and_reports(series, tmp_path):

@@ -8,7 +8,9 @@ Wide by time one row per time stamp, which stands in the first column; each furt
 Wide by row  one row per series: an id and one column per value, named by numbers in order (``0``, ``h17``) or by time
              stamps; ``entity``, ``start`` and other columns are read too.
 
-Column names are recognised whatever their case, and up to a bracket: `ID_NAMES`, `TIME_NAMES`, `VALUE_NAMES`.
+Column names are recognised whatever their case, with spaces for ``_``, and up to a bracket: `ID_NAMES`, `TIME_NAMES`,
+`VALUE_NAMES`. Of several that may be the id the one that is first in `ID_NAMES` is. The name of a value column may tell
+the unit: ``kWh``, ``energy_kwh``, ``Flow (m3/h)``.
 """
 
 import logging
@@ -20,12 +22,12 @@ import pyarrow.compute as pc
 
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, labels, refuse_duplicates, refuse_infinite
+from ttsgan.data.units import named_unit
 from ttsgan.errors import DataError
 
-ID_NAMES = (
-    *("id", "series_id", "meter", "meter_id", "meterid", "household", "household_id", "house_id", "lclid"),
-    *("customer_id", "building_id", "site_id"),
-)
+METER_NAMES = ("id", "series_id", "meter", "meter_id", "meterid", "lclid")
+HOME_NAMES = ("household", "household_id", "house_id", "customer_id", "building_id", "site_id")
+ID_NAMES = (*METER_NAMES, *HOME_NAMES)
 TIME_NAMES = ("timestamp", "time", "datetime", "date_time", "date", "tstp", "utc", "time_utc", "utc_timestamp", "stamp")
 VALUE_NAMES = (
     *("value", "values", "reading", "consumption", "usage", "load", "energy", "power", "demand"),
@@ -38,8 +40,8 @@ logger = logging.getLogger(__name__)
 
 
 def plain_name(name: str) -> str:
-    """Return a column name in lower case, without what follows a bracket."""
-    return re.split(r"[(\[]", name.lower())[0].strip()
+    """Return a column name in lower case, its words joined by ``_``, without what follows a bracket."""
+    return re.sub(r"[\s-]+", "_", re.split(r"[(\[]", name.lower())[0].strip())
 
 
 def series_set(
@@ -50,11 +52,12 @@ def series_set(
     values: np.ndarray,
     step_seconds: int = 0,
     attributes: pa.Table | None = None,
+    unit: str = "",
 ) -> SeriesSet:
-    """Check ids and values, and join them to a set of unknown unit."""
+    """Check ids and values, and join them to a set."""
     refuse_duplicates(ids, where)
     refuse_infinite(values, ids, where)
-    return SeriesSet(ids, entities, starts.astype("datetime64[s]"), values, "", step_seconds, attributes)
+    return SeriesSet(ids, entities, starts.astype("datetime64[s]"), values, unit, step_seconds, attributes)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -89,7 +92,14 @@ def series_of(table: pa.Table, where: Location, step_seconds: int, entity: str) 
     """
     names = table.column_names
     plain = {name: plain_name(name) for name in names}
-    id_column = next((name for name in names if plain[name] in ID_NAMES), None)
+    known = sorted((name for name in names if plain[name] in ID_NAMES), key=lambda name: ID_NAMES.index(plain[name]))
+    id_column = known[0] if known else None
+    homes = [name for name in known[1:] if plain[name] in HOME_NAMES]
+    if homes and entity == "entity" and "entity" not in plain.values():
+        raise DataError(
+            f"{where} has the columns {id_column!r} and {homes[0]!r}: name the one that is to be protected: --entity"
+            f" {homes[0]!r}, or --entity id for each {id_column!r} by itself"
+        )
     id_column = id_column or next((name for name in names if plain[name] == "entity"), None)
     time_column = next((name for name in names if plain[name] in TIME_NAMES and name != id_column), None)
     if id_column and time_column:
@@ -176,7 +186,8 @@ def _read_long(
     entity = next((name for name in attributes if plain_name(name) == "entity"), None)
     entities = labels(pa.chunked_array([attributes.pop(entity)]), where, entity) if entity else ids
     extra = pa.table(attributes) if attributes else None
-    return series_set(where, ids, entities, begin.astype("datetime64[s]"), values, step, extra)
+    unit = named_unit(found[0])
+    return series_set(where, ids, entities, begin.astype("datetime64[s]"), values, step, extra, unit)
 
 
 def _read_by_time(table: pa.Table, where: Location, step_seconds: int) -> SeriesSet:
@@ -186,7 +197,10 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int) -> Series
     gaps = np.diff(seconds[order])
     if (gaps == 0).any():
         stamp = seconds[order][int(np.argmax(gaps == 0))].astype("M8[s]")
-        raise DataError(f"{where}: duplicate time stamp {stamp} in {name!r}; keep one row for each stamp")
+        raise DataError(
+            f"{where}: duplicate time stamp {stamp} in {name!r}; keep one row for each stamp (local clock time repeats"
+            " an hour in autumn: use UTC)"
+        )
     step = step_seconds or _frequent(gaps)
     offset = seconds - seconds.min()
     if not step or (offset % step).any():

@@ -18,26 +18,12 @@ from ttsgan.config import DataConfig, PatchConfig
 from ttsgan.data.readers import read_series
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates
+from ttsgan.data.units import aggregation_of
 from ttsgan.errors import ConfigError, DataError
 
 DAY_SECONDS = 86_400
 YEAR_SECONDS = 365 * DAY_SECONDS
 DEFAULT_START = "2013-01-01"
-SUMMED_UNITS = frozenset(
-    (
-        *("wh", "kwh", "mwh", "gwh", "varh", "kvarh", "vah", "kvah", "j", "kj", "mj", "gj", "m3", "m³", "l"),
-        *("liter", "litre", "liters", "litres", "gal", "therm", "therms"),
-    )
-)
-"""Amounts per step, in lower case: an aggregated step holds their sum."""
-AVERAGED_UNITS = frozenset(
-    (
-        *("w", "kw", "mw", "gw", "va", "kva", "mva", "var", "kvar", "wh/h", "kwh/h", "mwh/h", "gwh/h", "m3/h", "m³/h"),
-        *("l/h", "l/min", "m3/s", "m³/s", "°c", "degc", "celsius", "k", "kelvin", "°f", "degf", "%", "pu", "p.u."),
-        *("v", "kv", "a", "ma", "hz", "m/s", "w/m2", "w/m²", "kw/m2", "kw/m²", "pa", "hpa", "bar", "mbar", "ppm"),
-    )
-)
-"""Rates and levels, in lower case: an aggregated step holds their mean."""
 _STEP_TEXT = re.compile(r"(\d+)\s*(s|min|h|d)")
 _STEP_UNITS = {"s": 1, "min": 60, "h": 3600, "d": DAY_SECONDS}
 
@@ -237,7 +223,7 @@ def fill_unknown(series: SeriesSet, where: object, unit: str = "", step_seconds:
         ("unit", series.unit, unit),
         ("step_seconds", series.step_seconds, step_seconds),
     ):
-        if told and set_to and told != set_to:
+        if told and set_to and str(told).lower() != str(set_to).lower():
             raise DataError(
                 f"{where}: {name} is {told} in the file and {set_to} in the setting data.{name}; leave the setting out,"
                 " or correct the file"
@@ -261,21 +247,6 @@ def parse_step(text: str) -> int:
     if not seconds:
         raise ConfigError(f"data.step is {text!r}; allowed: a whole number and s, min, h or d, such as 4h or 30min")
     return seconds
-
-
-def aggregation_of(unit: str, setting: str = "auto") -> str:
-    """Return ``sum`` for amounts per step, ``mean`` for rates and levels; `DataError` for a unit that is not known."""
-    if setting != "auto":
-        return setting
-    plain = unit.strip().lower()
-    if plain in SUMMED_UNITS:
-        return "sum"
-    if plain in AVERAGED_UNITS:
-        return "mean"
-    raise DataError(
-        f"unit {unit or 'unknown'!r}: cannot tell whether its steps are summed or averaged; set data.aggregate"
-        " (--aggregate) to sum or mean, or data.unit to a known unit such as kWh or kW"
-    )
 
 
 def aggregate(values: np.ndarray, k: int, how: str) -> np.ndarray:

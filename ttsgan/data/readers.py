@@ -38,7 +38,7 @@ def read_series(where: Location, step_seconds: int = 0, entity: str = "entity") 
     Returns
     -------
     SeriesSet
-        What the source does not tell stays unknown: unit "", step 0, start NaT.
+        What the source does not tell stays unknown: unit "" (a value column may tell it), step 0, start NaT.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def read_series(where: Location, step_seconds: int = 0, entity: str = "entity") 
         return _read_npy(where)
     if _ends(files[0], PARQUET) and _in_contract(files[0]):
         return read_store(where)
-    return series_of(_joined(files, where), where, step_seconds, entity)
+    return series_of(_joined(files, where, entity), where, step_seconds, entity)
 
 
 def _ends(where: Location, suffixes: tuple[str, ...]) -> bool:
@@ -82,9 +82,9 @@ def _in_contract(where: Location) -> bool:
     return nested or ("values" in map(str.lower, kinds) and not any(plain_name(name) in TIME_NAMES for name in kinds))
 
 
-def _joined(files: list[Location], where: Location) -> pa.Table:
+def _joined(files: list[Location], where: Location, entity: str) -> pa.Table:
     """Return the tables of files with the same columns, one below the other."""
-    tables = [_read_parquet(file) if _ends(file, PARQUET) else _read_csv(file) for file in files]
+    tables = [_read_parquet(file) if _ends(file, PARQUET) else _read_csv(file, entity) for file in files]
     names = tables[0].column_names
     for file, table in zip(files, tables, strict=True):
         if other := set(names).symmetric_difference(table.column_names):
@@ -125,7 +125,7 @@ def _read_npy(where: Location) -> SeriesSet:
     return series_set(where, ids, ids, np.full(len(ids), "NaT", dtype="datetime64[s]"), values)
 
 
-def _read_csv(where: Location) -> pa.Table:
+def _read_csv(where: Location, entity: str) -> pa.Table:
     """Return a CSV file (comma, semicolon or tab; perhaps gzipped) with ids as text and other types inferred."""
     try:
         with where.filesystem.open_input_stream(where.path, compression="detect") as stream:
@@ -138,7 +138,8 @@ def _read_csv(where: Location) -> pa.Table:
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
             raise DataError(f"{where}: the header has duplicate ids or columns: {twice[0]!r}; each needs its own name")
-        text = {name: pa.string() for name in names if plain_name(name) in (*ID_NAMES, "entity")}
+        as_text = (*ID_NAMES, "entity", plain_name(entity))
+        text = {name: pa.string() for name in names if plain_name(name) in as_text}
         with where.filesystem.open_input_stream(where.path, compression="detect") as stream:
             return pacsv.read_csv(
                 stream,
