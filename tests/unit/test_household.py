@@ -11,9 +11,10 @@ from ttsgan.models import household
 from ttsgan.models.household import HouseholdModel
 
 
-def model(numbers, cond, mixtures=8, households=None) -> HouseholdModel:
+def model(numbers, cond, mixtures=8, households=None, kinds=None) -> HouseholdModel:
     empty = HouseholdModel(HouseholdConfig(mixtures=mixtures), numbers.shape[1], cond.shape[1])
-    return empty.fit(numbers, cond[None], households or len(numbers), seed=0)
+    owners = torch.arange(len(numbers)) % (households or len(numbers))
+    return empty.fit(numbers, cond[None], owners, 0, kinds)
 
 
 def draw(fitted, cond, seed=0):
@@ -92,6 +93,30 @@ def test_series_of_few_households_get_few_gaussians():
     assert model(numbers, cond, households=320).components == 2
 
 
+@pytest.mark.parametrize(("count", "of_second", "used"), [(300, 15, 2), (300, 14, 1), (1000, 400, 5)])
+def test_each_kind_has_gaussians_of_its_own(count, of_second, used):
+    """Too few of a kind share those of the others: a Gaussian of their own would show them."""
+    numbers, cond, *_ = gaussian(count)
+    kinds = (torch.arange(count) < of_second).long()
+    assert model(numbers, cond, kinds=kinds).components == used
+    for most in (1, 2):
+        assert model(numbers, cond, kinds=kinds, mixtures=most).components == min(used, most)
+
+
+def test_what_only_one_kind_has_stays_with_it():
+    """A twentieth feeds in, and only in these homes go the first two numbers together; without kinds all go along."""
+    kinds = (torch.arange(600) % 20 == 0).long()
+    numbers = normal(600, 2)
+    numbers[kinds == 1, 1] = 3 * numbers[kinds == 1, 0]
+    numbers = torch.cat([numbers, (kinds * normal(600, seed=2).exp())[:, None]], dim=1)
+    cond = normal(600, 2, seed=1)
+    drawn = draw(model(numbers, cond, kinds=kinds), cond)
+    of_second = drawn[:, 2] > 0
+    assert 27 <= of_second.sum() <= 33
+    assert torch.corrcoef(drawn[of_second, :2].T)[0, 1] > 0.8
+    assert torch.corrcoef(drawn[~of_second, :2].T)[0, 1].abs() < 0.2
+
+
 def test_households_drawn_together_stand_for_the_population():
     """Each number's hundredths hold one draw each of a hundred, and the draws of many do not correlate by luck."""
     numbers = normal(2000, 3)
@@ -158,7 +183,9 @@ def test_several_kinds_of_household_get_several_gaussians():
 def test_more_groupings_weigh_no_more_than_one():
     numbers, cond, *_ = gaussian(300)
     once = model(numbers, cond, mixtures=1)
-    thrice = HouseholdModel(HouseholdConfig(mixtures=1), 3, 2).fit(numbers, cond.repeat(3, 1, 1), len(numbers), seed=0)
+    thrice = HouseholdModel(HouseholdConfig(mixtures=1), 3, 2).fit(
+        numbers, cond.repeat(3, 1, 1), torch.arange(len(numbers)), 0
+    )
     torch.testing.assert_close(once.covariance, thrice.covariance)
 
 

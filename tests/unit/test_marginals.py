@@ -79,6 +79,9 @@ def test_a_roof_is_of_a_home(roofs):
     back = scaler.inverse(one.scores, one.numbers)
     assert (back.min(axis=(1, 2)) < 0).sum() == (roofs if roofs >= marginals.MIN_HOMES else 0)
     assert np.isfinite(one.numbers).all()
+    assert scaler.kinds(one.numbers).tolist() == [
+        3 * (row < roofs and roofs > 4) + (row >= roofs and roofs > 4) for row in range(HOMES)
+    ]
 
 
 def test_what_a_home_has_not_says_nothing():

@@ -187,3 +187,11 @@ def mean_size(level_BP: NDArray, zero_share_BP: NDArray, state: dict[str, NDArra
     signs = state["signs"]
     mean_BP[:, : len(signs)][:, signs == BOTH] += mean_BP[:, len(signs) :]
     return mean_BP[:, : len(signs)]
+
+
+def kinds(zero_share_BP: NDArray, state: dict[str, NDArray]) -> NDArray[np.int64]:
+    """Return a number (B,) for each combination of parts that a series has, of the channels that are `BOTH`."""
+    signs, length = state["signs"], state["shape"][1]
+    both = signs == BOTH
+    of_two_BP = num_zeros(zero_share_BP, state)[:, np.concatenate([both, np.ones(both.sum(), dtype=bool)])] < length
+    return of_two_BP @ (1 << np.arange(of_two_BP.shape[1]))

@@ -257,6 +257,13 @@ class SeriesScaler:
         level_BP, zero_BP = numbers[:, self.layout["level"]], numbers[:, self.layout["zero_share"]]
         return marginals.mean_size(level_BP, zero_BP, self.state).mean(axis=1)
 
+    def kinds(self, numbers: NDArray) -> NDArray[np.int64]:
+        """Return a number (B,) for the kind of household that these numbers are of: with values below zero, or without.
+
+        0 for all where no channel has both.
+        """
+        return marginals.kinds(numbers[:, self.layout["zero_share"]], self.state)
+
     def to_bytes(self) -> bytes:
         """Return the fitted state as a safetensors file."""
         return safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in self.state.items()})

@@ -38,6 +38,8 @@ SHRINKAGE = 0.01
 .05 costs load factors where level and peak are nearly one, as under weather."""
 MEMBERS = 160
 """Households for each component of the mixture, on average: with half as many, those of training can be told by it."""
+MIN_KIND = 15
+"""Households that a kind of them must have for components of its own."""
 PRIOR = 0.5
 """Weight of the pooled covariance in each component: households for each dimension."""
 CONDITION_NOISE = 0.05
@@ -76,7 +78,9 @@ class HouseholdModel(nn.Module):
         self.register_buffer("mean", torch.zeros(k, d, dtype=torch.float64))
         self.register_buffer("covariance", torch.eye(d, dtype=torch.float64).repeat(k, 1, 1))
 
-    def fit(self, numbers_MH: Tensor, cond_GMZ: Tensor, households: int, seed: int) -> "HouseholdModel":
+    def fit(
+        self, numbers_MH: Tensor, cond_GMZ: Tensor, owners_M: Tensor, seed: int, kinds_M: Tensor | None = None
+    ) -> "HouseholdModel":
         """Fit the law of household numbers given conditions.
 
         Parameters
@@ -84,10 +88,12 @@ class HouseholdModel(nn.Module):
         numbers_MH : Tensor (M, H)
         cond_GMZ : Tensor (G, M, Z)
             Condition of each series under G groupings, standardised.
-        households : int
-            How many these are series of: a building of many meters is one.
+        owners_M : Tensor (M,), int
+            Household of each series: a building of many meters is one.
         seed : int
             Of the first guess of the components.
+        kinds_M : Tensor (M,), int, optional
+            Kind of each series: no component starts with two kinds, where each has `MIN_KIND` households.
         """
         numbers = numbers_MH.double().cpu()
         law = np.quantile(numbers.numpy(), np.linspace(0, 1, MAX_KEPT), axis=0)
@@ -95,9 +101,12 @@ class HouseholdModel(nn.Module):
         scores = _normal_scores(numbers)
         few = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:MAX_FITTED].sort()[0]
         rows = torch.cat([torch.cat([scores[few], cond[few].double().cpu()], dim=1) for cond in cond_GMZ])
-        k = min(self.config.mixtures, max(1, min(households, len(few)) // MEMBERS))
+        kinds_M = torch.zeros_like(owners_M) if kinds_M is None else kinds_M
+        owners, kinds = (of_series[few].cpu().repeat(len(cond_GMZ)) for of_series in (owners_M, kinds_M))
+        first = _first_guess(rows, owners, kinds, self.config.mixtures, seed)
+        k = first.shape[1]
         self.log_weight.fill_(UNUSED)
-        self.log_weight[:k], self.mean[:k], self.covariance[:k] = _mixture(rows, k, len(cond_GMZ), seed)
+        self.log_weight[:k], self.mean[:k], self.covariance[:k] = _mixture(rows, first, len(cond_GMZ))
         self.covariance[:k].diagonal(dim1=1, dim2=2)[:, self.num_numbers :] += CONDITION_NOISE
         self.log_prior.fill_(UNUSED)
         cond = rows[:, self.num_numbers :].to(self.mean.device)
@@ -211,22 +220,36 @@ Mixture = tuple[Tensor, Tensor, Tensor]
 """Log weights (K,), means (K, D) and covariances (K, D, D)."""
 
 
-def _mixture(rows_MD: Tensor, k: int, repeats: int, seed: int) -> Mixture:
+def _first_guess(rows_MD: Tensor, owners_M: Tensor, kinds_M: Tensor, most: int, seed: int) -> Tensor:
+    """Return the share (M, K), 0 or 1, that components have of rows at first: k-means within each kind."""
+    households = [len(owners_M[kinds_M == kind].unique()) for kind in kinds_M.unique()]
+    if min(households) < MIN_KIND or len(households) > most:
+        kinds_M = torch.zeros_like(kinds_M)
+    labels_M, k = torch.zeros(len(rows_MD), dtype=torch.long), 0
+    kinds = kinds_M.unique()
+    for later, kind in zip(range(len(kinds) - 1, -1, -1), kinds, strict=True):
+        at = torch.nonzero(kinds_M == kind)[:, 0]
+        count = min(most - k - later, max(1, len(owners_M[at].unique()) // MEMBERS))
+        if count > 1:
+            found = KMeans(count, n_init=3, random_state=seed % 2**32).fit_predict(rows_MD[at].numpy())
+            labels_M[at] = torch.from_numpy(found).long()
+        labels_M[at] += k
+        k += count
+    return torch.nn.functional.one_hot(labels_M, k).to(rows_MD.dtype)
+
+
+def _mixture(rows_MD: Tensor, resp_MK: Tensor, repeats: int) -> Mixture:
     """Fit a mixture by expectation and maximisation, each covariance drawn towards the pooled one.
 
-    ``repeats`` rows stand for one household, so that they weigh as one; the pooled covariance counts as `PRIOR` D
-    households more in every component, and its correlations are `SHRINKAGE` smaller than those found.
+    ``resp_MK`` says what share rows have in components at first. ``repeats`` rows stand for one household, so that they
+    weigh as one; the pooled covariance counts as `PRIOR` D households more in every component, and its correlations are
+    `SHRINKAGE` smaller than those found.
     """
-    if k == 1:
-        resp = torch.ones(len(rows_MD), 1, dtype=rows_MD.dtype)
-    else:
-        labels = KMeans(k, n_init=3, random_state=seed % 2**32).fit_predict(rows_MD.numpy())
-        resp = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), k).to(rows_MD.dtype)
-    mixture = _maximise(rows_MD, resp, repeats)
-    for _ in range(ITERATIONS - 1 if k > 1 else 0):
+    mixture = _maximise(rows_MD, resp_MK, repeats)
+    for _ in range(ITERATIONS - 1 if resp_MK.shape[1] > 1 else 0):
         log_weight, mean, covariance = mixture
-        resp = (log_weight + _log_density(rows_MD, mean, covariance)).softmax(1)
-        mixture = _maximise(rows_MD, resp, repeats)
+        resp_MK = (log_weight + _log_density(rows_MD, mean, covariance)).softmax(1)
+        mixture = _maximise(rows_MD, resp_MK, repeats)
     return mixture
 
 

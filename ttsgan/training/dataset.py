@@ -57,6 +57,8 @@ class TrainSet:
     entities : ndarray (M,), str
     level : ndarray (M,), float64
         Mean absolute value, physical units.
+    kinds : ndarray (M,), int64
+        `SeriesScaler.kinds` of each series.
     validation : Tensor (M,), bool
         Series of the entities kept apart for choices.
     ahead : callable
@@ -75,6 +77,7 @@ class TrainSet:
     starts: NDArray
     entities: NDArray
     level: NDArray
+    kinds: NDArray
     validation: Tensor
     ahead: Callable[[Tensor, tuple[str, ...]], None] = lambda rows, names: None
 
@@ -153,6 +156,7 @@ def train_set_of(
         starts=starts,
         entities=entities,
         level=scaler.level(held["numbers"].numpy()),
+        kinds=scaler.kinds(held["numbers"].numpy()),
         validation=torch.from_numpy(np.isin(entities, names[apart])),
     )
 
