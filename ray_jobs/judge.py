@@ -22,6 +22,8 @@ from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.privacy import audit
 from ttsgan.evaluation.report import Pictures, render
 
+OTHER_SIZE = 5.0
+"""Sets of one unit and population do not differ by so much in their median size."""
 RAY_SERIES = 4_000
 """Synthetic series from which on the work is spread over Ray; fewer are judged before Ray has started."""
 
@@ -41,11 +43,11 @@ def judge_files(
     Raises
     ------
     DataError
-        If ``out`` is a run folder, which has a judgement of its own.
+        If ``out`` is a run folder, which has a judgement of its own, or holds another program's ``audit.json``.
     """
     if out is not None and is_run(out):
         raise DataError(f"--out {out} is a run folder, whose own judgement would be lost; choose another folder")
-    earlier = (out / "audit.json").read_json() if out is not None and (out / "audit.json").is_file() else {}
+    earlier = _earlier_attempts(out)
     sets = []
     for name, path in (("train", train), ("holdout", holdout), ("synthetic", synthetic)):
         console.progress(f"reading {name}")
@@ -53,6 +55,9 @@ def judge_files(
         sets.append(prepare(options, [Location.parse(path)], config.patch, keep_all=True)[0])
     fingerprints = {"train": sets[0].fingerprint(), "synthetic": sets[2].fingerprint()}
     sets = [judged(series) for series in sets]
+    for name, other in (("holdout", sets[1]), ("synthetic", sets[2])):
+        if told := other_size(sets[0], other, name):
+            console.say(f"    {told}")
     # whoever made it: a synthetic series belongs to nobody
     sets[2] = dataclasses.replace(sets[2], entities=np.arange(len(sets[2])).astype(str))
     large, spread = len(sets[2]) > RAY_SERIES, in_turn
@@ -73,7 +78,7 @@ def judge_files(
         spread=spread,
         progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
     )
-    attempts = [*earlier.get("attempts", []), {"verdict": verdict["verdict"], **fingerprints}]
+    attempts = [*earlier, {"verdict": verdict["verdict"], **fingerprints}]
     verdict |= {"fingerprints": fingerprints, "attempts": attempts}
     if out is not None:
         facts = [("Training", train), ("Holdout", holdout), ("Synthetic", synthetic), ("Seed", str(config.seed))]
@@ -84,6 +89,35 @@ def judge_files(
         (out / "audit.json").write_json(verdict)
         (out / "report.html").write_bytes(page.encode())
     return evaluation, verdict
+
+
+def _earlier_attempts(out: Location | None) -> list[dict[str, Any]]:
+    """Return the judgements that were made into a folder before."""
+    if out is None or not (out / "audit.json").is_file():
+        return []
+    said = (out / "audit.json").read_json()
+    if not isinstance(said, dict) or "verdict" not in said:
+        raise DataError(
+            f"{out / 'audit.json'} is not of a judgement and would be lost; choose another folder for --out"
+        )
+    return said.get("attempts", [])
+
+
+def other_size(train: Judged, other: Judged, name: str) -> str:
+    """Return a sentence where the values of a set are `OTHER_SIZE` times those of training or more, or as much less."""
+    for channel, (size, size_of_other) in enumerate(zip(_sizes(train), _sizes(other), strict=False)):
+        if size_of_other > OTHER_SIZE * size or size > OTHER_SIZE * size_of_other:
+            return (
+                f"the mean size of {name} series is {size_of_other:.3g} in channel {channel}, that of training series"
+                f" {size:.3g} (medians): is one of them in another unit?"
+            )
+    return ""
+
+
+def _sizes(of: Judged) -> np.ndarray:
+    """Return the median over series of their mean size in each channel (C,), physical units."""
+    seen = np.maximum((~np.isnan(of.values)).sum(axis=2), 1)
+    return np.median(np.nansum(np.abs(of.values), axis=2) / seen, axis=0)
 
 
 def _shared(series: Judged) -> Blocks:

@@ -12,12 +12,14 @@ import pytest
 from ray_jobs.cli import COMMANDS, DataOptions, RunOptions, _spread_overrides, main
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
+from ray_jobs.judge import other_size
 from ray_jobs.run import run_stage
 from ray_jobs.settings import open_run
 from ttsgan import recipes
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, read_store, write_store
 from ttsgan.errors import DataError
+from ttsgan.evaluation.judged import Judged
 
 READING = "step entity unit step-seconds start aggregate"
 RUNNING = f"out data holdout recipe config set series seed fresh address {READING}"
@@ -262,6 +264,28 @@ def test_judge_does_not_write_into_a_run(tmp_path, capsys):
     status, line = complaint(capsys, words)
     assert status == 1
     assert "is a run folder" in line
+
+
+def test_judge_leaves_the_audit_of_another_program_alone(tmp_path, capsys):
+    (tmp_path / "audit.json").write_text("[]")
+    store = small_store(tmp_path)
+    words = ["judge", "--train", store, "--holdout", store, "--synthetic", store, "--out", str(tmp_path)]
+    status, line = complaint(capsys, words)
+    assert status == 1
+    assert "audit.json is not of a judgement" in line
+
+
+def test_judge_asks_about_other_units():
+    def homes(scale):
+        values = np.random.default_rng(0).gamma(1.0, scale, (20, 1, 48)).astype(np.float32)
+        starts = np.full(20, np.datetime64("2013-01-01", "s"))
+        return Judged(values=values, entities=np.arange(20).astype(str), starts=starts, step_seconds=3600, unit="")
+
+    assert other_size(homes(1.0), homes(4.0), "synthetic") == ""
+    for scale in (1000.0, 0.001):
+        told = other_size(homes(1.0), homes(scale), "synthetic")
+        assert "synthetic series" in told
+        assert "another unit" in told
 
 
 def test_batch_that_some_number_of_workers_cannot_share(tmp_path, capsys):
