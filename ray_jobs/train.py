@@ -187,7 +187,7 @@ def fit_run_scaler(folder: RunFolder) -> None:
     half, rows, config = open_half(folder.where, holdout=False), None, folder.config
     if len(half) > api.MAX_SCALER_ROWS:
         lowest = np.concatenate([np.nanmin(block.values, axis=2) for block in half.blocks()])
-        rows = api.scaler_rows(lowest, config.seed)
+        rows = api.scaler_rows(lowest, half.entities, config.seed)
     series = half.read(rows)
     scaler = SeriesScaler(config.household, series.step_seconds)
     scaler.fit(series.values, series.starts, config.seed, series.entities.astype(str))

@@ -17,10 +17,12 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from ttsgan import recipes
 from ttsgan.clustering import allocate, form_groups
 from ttsgan.config import RunConfig
+from ttsgan.data.marginals import MIN_HOMES
 from ttsgan.data.prepare import day_points
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.split import check_enough
@@ -28,7 +30,7 @@ from ttsgan.errors import ConfigError, DataError, NotFittedError
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
 from ttsgan.models.networks import Networks, SeriesShape
-from ttsgan.synthesis import Synthesizer, make_plan, shared_starts
+from ttsgan.synthesis import Plan, Synthesizer, make_plan, shared_starts
 from ttsgan.training.between import encode_all
 from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
@@ -127,16 +129,21 @@ def fit_scaler(
     """Fit the scaler on training series (B, C, L), of many on those of `scaler_rows`; by default each is an entity."""
     entities = np.arange(len(values)) if entities is None else entities
     if len(values) > MAX_SCALER_ROWS:
-        rows = scaler_rows(np.nanmin(values, axis=2), config.seed)
+        rows = scaler_rows(np.nanmin(values, axis=2), entities, config.seed)
         values, starts, entities = values[rows], starts[rows], entities[rows]
     return SeriesScaler(config.household, step_seconds).fit(values, starts, config.seed, entities)
 
 
-def scaler_rows(lowest: NDArray[np.float32], seed: int) -> NDArray[np.int64]:
+def scaler_rows(lowest: NDArray[np.float32], entities: NDArray, seed: int) -> NDArray[np.int64]:
     """Return which of many training series the scaler is fitted on, by the lowest value (B, C) of each."""
     few = np.random.default_rng(seed).choice(np.arange(len(lowest)), MAX_SCALER_ROWS, replace=False)
-    # The lowest values take part, or a channel could pass for non-negative that is not.
-    return np.union1d(few, lowest.argmin(axis=0))
+    rows = [few]
+    for below in (lowest < 0).T:
+        # Of each kind as many homes as it needs to be one, or a channel could pass for one without.
+        for kind in (below, ~below) if below.any() and not below.all() else ():
+            at = np.flatnonzero(kind)
+            rows.append(at[np.unique(entities[at], return_index=True)[1][:MIN_HOMES]])
+    return np.unique(np.concatenate(rows))
 
 
 def scale_training(
@@ -291,12 +298,19 @@ class TTSGAN:
         self.starts_ = shared_starts(starts, entities, self.config.cluster.min_group_size)
         return self
 
+    def _plan(self, count: int) -> Plan:
+        self._require_fitted()
+        if not isinstance(count, (int, np.integer)) or count < 0:
+            raise ConfigError(f"count is {count!r}; allowed: a whole number, 0 or more")
+        return make_plan(self.cond_, allocate(self.member_groups_, count), self.starts_, self.config.seed)
+
+    def sample_starts(self, count: int) -> NDArray:
+        """Return the first moment (count,), datetime64[s], of each of the series that ``sample(count)`` returns."""
+        return self._plan(count).start.astype("datetime64[s]")
+
     def sample(self, count: int) -> NDArray[np.float32]:
         """Return ``count`` new series (count, C, L) in physical units; the same ones at every call."""
-        self._require_fitted()
-        if count < 0:
-            raise ConfigError(f"count is {count}; allowed: 0 or more")
-        plan = make_plan(self.cond_, allocate(self.member_groups_, count), self.starts_, self.config.seed)
+        plan = self._plan(count)
         chunk, synthesizer = self.config.generate.chunk, self.model_.synthesizer()
         shape = self.model_.networks.shape
         parts = [np.empty((0, shape.channels, shape.length), dtype=np.float32)]
@@ -320,9 +334,20 @@ class TTSGAN:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> "TTSGAN":
-        """Return the estimator that `save` wrote, to compute on ``device``."""
-        model = Model.load(lambda name: (Path(folder) / name).read_bytes(), device)
-        groups = safetensors.numpy.load((Path(folder) / "groups.safetensors").read_bytes())
+        """Return the estimator that `save` wrote, to compute on ``device``.
+
+        Raises
+        ------
+        DataError
+            If it is not there, damaged, or of another version of ttsgan.
+        """
+        try:
+            model = Model.load(lambda name: (Path(folder) / name).read_bytes(), device)
+            groups = safetensors.numpy.load((Path(folder) / "groups.safetensors").read_bytes())
+        except OSError as error:
+            raise DataError(f"{folder} is not an estimator that save wrote: {error}") from error
+        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
+            raise DataError(f"{folder} holds a damaged estimator ({error}); save it again") from error
         estimator = cls(model.config)
         estimator.model_, estimator.cond_ = model, groups["cond"]
         estimator.member_groups_ = groups["member_groups"]

@@ -89,6 +89,30 @@ def test_save_and_load(fitted, tmp_path):
     assert again.config == fitted.config
 
 
+def test_starts_of_new_series(fitted):
+    starts = fitted.sample_starts(7)
+    assert starts.dtype == "datetime64[s]"
+    assert (starts == np.datetime64("2013-01-01")).all()
+    assert len(starts) == 7
+
+
+@pytest.mark.parametrize("count", [2.5, "3", -1])
+def test_count_is_a_whole_number(fitted, count):
+    with pytest.raises(ConfigError, match=r"count is .*allowed: a whole number"):
+        fitted.sample(count)
+
+
+def test_estimators_that_cannot_be_read_are_named(fitted, tmp_path):
+    with pytest.raises(DataError, match="absent is not an estimator"):
+        TTSGAN.load(tmp_path / "absent")
+    for name in ("model.json", "networks.safetensors", "groups.safetensors"):
+        fitted.save(tmp_path / name)
+        whole = (tmp_path / name / name).read_bytes()
+        (tmp_path / name / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match="damaged"):
+            TTSGAN.load(tmp_path / name)
+
+
 def test_files_of_a_model(fitted, sample):
     files = fitted.model_.files()
     assert json.loads(files["model.json"])["step_seconds"] == sample.step_seconds
@@ -161,6 +185,18 @@ def test_scaler_is_fitted_on_a_part_of_many(sample, small_config, monkeypatch):
     monkeypatch.undo()
     wanted = api.fit_scaler(sample.values[rows], sample.starts[rows], sample.step_seconds, small_config)
     assert part.to_bytes() == wanted.to_bytes()
+
+
+def test_homes_of_either_kind_take_part(monkeypatch):
+    """Of five thousand homes five feed in: among those that the scaler is fitted on they are not missed."""
+    monkeypatch.setattr(api, "MAX_SCALER_ROWS", 100)
+    lowest, entities = np.zeros((5000, 1)), np.arange(5000).astype(str)
+    before = api.scaler_rows(lowest, entities, 0)
+    lowest[2000:2005] = -1
+    rows = api.scaler_rows(lowest, entities, 0)
+    assert set(range(2000, 2005)) <= set(rows)
+    assert set(before) <= set(rows)
+    assert len(rows) <= 110
 
 
 def test_closeness_prefers_real_series(sample, small_config):
