@@ -332,6 +332,13 @@ def test_starts_of_several_kinds():
     np.testing.assert_array_equal(nano.residual, scaled.residual)
 
 
+def test_state_of_another_version_is_named():
+    scaler = fitted(*population())
+    del scaler.state["signs"]
+    with pytest.raises(DataError, match=r"another version of ttsgan \(signs\); train again"):
+        SeriesScaler.from_bytes(scaler.to_bytes(), scaler.config, STEP)
+
+
 def test_state_survives_bytes():
     values, starts = population("zeros", channels=2)
     scaler = fitted(values, starts)

@@ -28,6 +28,15 @@ from ttsgan.data.habits import Habits
 from ttsgan.errors import DataError, NotFittedError
 from ttsgan.seeds import digest_of, seed_of
 
+STATE = frozenset(
+    (
+        *("shape", "signs", "grid", "resolution", "most_repeats", "most_zeros", "peak_low", "peak_high"),
+        *("logq_low", "logq_high", "usual_level", "usual_above", "usual_logq"),
+        *(f"{name}_{part}" for name in ("quantile", "habit", "spread") for part in ("mean", "axes")),
+        *("common_start", "common_course", "common_guess"),
+    )
+)
+"""Names of what is fitted."""
 SPREAD_COMPONENTS = 4
 MAX_REGULAR = 0.95
 """Largest share of the variance of a new series' scores that habit and common course take, if its spread agrees."""
@@ -270,9 +279,11 @@ class SeriesScaler:
 
     @classmethod
     def from_bytes(cls, data: bytes, config: HouseholdConfig, step_seconds: int) -> "SeriesScaler":
-        """Return the scaler that `to_bytes` wrote."""
+        """Return the scaler that `to_bytes` wrote; `DataError` if it is of another version of ttsgan."""
         scaler = cls(config, step_seconds)
         scaler.state = safetensors.numpy.load(data)
+        if other := STATE.symmetric_difference(scaler.state):
+            raise DataError(f"the scaler is of another version of ttsgan ({', '.join(sorted(other))}); train again")
         return scaler
 
     # ---- the parts -------------------------------------------------------------------------------------------------
