@@ -312,6 +312,8 @@ def tune(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions
     from ray_jobs.settings import open_run
     from ray_jobs.tune import run_tune
 
+    if trials < 1:
+        raise ConfigError(f"--trials is {trials}; allowed: 1 or more")
     console = Console()
     folder = open_run(general, data, console)
     if not folder.done("prepare"):

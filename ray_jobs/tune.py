@@ -60,8 +60,6 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     ConfigError
         If no trial finished, or the cluster is too small for one.
     """
-    if trials < 1:
-        raise ConfigError(f"--trials is {trials}; allowed: 1 or more")
     where, config = folder.where, folder.config
     step_seconds = folder.summary("prepare")["step_seconds"]
     space = search_space(config, step_seconds)

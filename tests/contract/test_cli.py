@@ -216,6 +216,13 @@ def test_other_limits_need_no_new_training(tmp_path, capsys):
     assert RunFolder.load(where).config.audit.auc == 0.6
 
 
+def test_trials_are_checked_before_a_folder_is_made(tmp_path, capsys):
+    words = ["tune", "--data", "sample", "--out", str(tmp_path / "r"), "--trials", "0"]
+    status, line = complaint(capsys, words)
+    assert (status, line) == (2, "ttsgan: --trials is 0; allowed: 1 or more")
+    assert not (tmp_path / "r").exists()
+
+
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("ttsgan 0.")
