@@ -32,6 +32,21 @@ def test_signs(below, expected):
     assert marginals.few_below(values, np.arange(60)).tolist() == [below if expected == ABOVE else 0]
 
 
+@pytest.mark.parametrize("middle", [0.0, 0.3, -0.3])
+def test_zero_is_nothing_special_for_a_temperature(middle):
+    """Half, a third or two thirds of the homes are below zero at some time: their lowest values pass it freely."""
+    rng = np.random.default_rng(0)
+    values = 10 + middle + rng.normal(size=(60, 1, 1)) - np.linspace(0, 10, LENGTH)
+    assert marginals.find_signs(values, np.arange(60)).tolist() == [WHOLE]
+
+
+def test_noise_about_zero_is_not_of_another_kind():
+    """Twenty meters that now and then show a trace below zero leave the others their bound."""
+    values = np.random.default_rng(0).lognormal(0, 1, (60, 1, LENGTH))
+    values[:20, 0, 3] = -0.003
+    assert marginals.find_signs(values, np.arange(60)).tolist() == [BOTH]
+
+
 def test_signs_count_homes_not_meters():
     values = np.ones((60, 1, 9))
     values[:20, 0, 3] = -1

@@ -2,8 +2,8 @@
 
 A channel with negative values (a meter that also counts what a roof feeds in) has two parts in homes that have such
 values and one in those that have none. So it is taken apart, into what is above zero and what is below it, each with a
-law of its own; a home without the one has a part that is all zeros. A channel that is below zero somewhere in every
-home (a temperature) stays one part.
+law of its own; a home without the one has a part that is all zeros. A channel that all homes have below zero, or for
+which zero is nothing special (a temperature), stays one part.
 
 Axis letters: B series, C channels, P parts, T time steps, Q points of a quantile function.
 """
@@ -21,8 +21,12 @@ MIN_HOMES = 5
 """Negative values of fewer entities are taken for zeros: the released series that have any would point at these."""
 NOTHING = np.log(1e-12)
 """Log of the mean size, physical units, at or below which there are only zeros."""
+NOISE = 0.01
+"""Lowest values less far below zero, over the mean size of a series, are a meter's noise about it."""
+MOST_NEAR = 0.25
+"""Where zero is a bound, at most so many series end a little below it for each that ends a little above."""
 ABOVE, BOTH, WHOLE = 0, 1, 2
-"""A channel without negative values; one taken apart; one below zero in all homes, or all but a few."""
+"""A channel without negative values; one taken apart; one with values of either sign, zero being nothing special."""
 
 
 class Marginals(NamedTuple):
@@ -70,7 +74,22 @@ def find_signs(values_BCT: NDArray, owners_B: NDArray) -> NDArray[np.int64]:
     """Return for each channel (C,) whether it is `ABOVE`, `BOTH` or `WHOLE`."""
     with_any_C, without_C = _homes(values_BCT, owners_B)
     few_C = with_any_C < np.minimum(MIN_HOMES, without_C)
-    return np.where(few_C, ABOVE, np.where(without_C < MIN_HOMES, WHOLE, BOTH))
+    taken_apart_C = (without_C >= MIN_HOMES) & _zero_is_a_bound(values_BCT)
+    return np.where(few_C, ABOVE, np.where(taken_apart_C, BOTH, WHOLE))
+
+
+def _zero_is_a_bound(values_BCT: NDArray) -> NDArray[np.bool_]:
+    """Return for each channel (C,) whether the lowest values of series end at zero, but for some that lie far below.
+
+    Those of a temperature lie as often a little below zero as a little above it.
+    """
+    out = []
+    for lowest_B in (np.nanmin(values_BCT, axis=2) / np.maximum(np.nanmean(np.abs(values_BCT), axis=2), 1e-12)).T:
+        above = lowest_B[lowest_B >= 0]
+        reach = np.median(above) if len(above) else 0.0
+        near_below = np.count_nonzero((lowest_B > -reach) & (lowest_B < -NOISE))
+        out.append(near_below <= MOST_NEAR * np.count_nonzero(above <= reach))
+    return np.array(out)
 
 
 def is_zero(values_BCT: NDArray, signs_C: NDArray) -> NDArray[np.bool_]:
