@@ -9,71 +9,17 @@ import signal
 import sys
 import threading
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Annotated
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
 
+from ray_jobs.options import DataOptions, RunOptions, StageOptions
 from ttsgan import recipes
 from ttsgan.errors import ConfigError, ReleaseRefused, TtsganError
 
 FAILED, BAD_USAGE, NOT_PASSED, INTERRUPTED = 1, 2, 3, 130
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """How real series are read."""
-
-    step: str = ""
-    """Step to aggregate to, such as 4h or 30min; by default the step of the data."""
-    entity: str = ""
-    """Column that names the household or meter to protect; by default 'entity', or else 'id'."""
-    unit: str = ""
-    """Unit of data that carry none, such as kWh."""
-    step_seconds: int = 0
-    """Step in seconds of data that carry none; by default the year divided by the length."""
-    start: str = ""
-    """First time stamp of data that carry none (ISO 8601)."""
-    aggregate: str = ""
-    """How steps are joined: sum or mean; by default the unit decides."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What is run, and where."""
-
-    out: str
-    """Run folder: a local path or a URI such as s3://bucket/run."""
-    data: tuple[str, ...] = ()
-    """Files of real series (Parquet, CSV, .npy), folders of Parquet or CSV, URIs, or 'sample': simulated households."""
-    holdout: str = ""
-    """Share of entities held out, or the path of a holdout; by default 0.25, of the sample 0.5."""
-    recipe: str = ""
-    """quick (two cores, ten minutes), base (two cores, longer) or large (GPUs); by default quick."""
-    config: str = ""
-    """Saved config.json or best.json to start from, instead of a recipe."""
-    set: Annotated[tuple[str, ...], UseAppendAction] = ()
-    """Overrides such as generator.depth=4, one or several."""
-    series: int = 0
-    """Series to write; by default as many as there are training entities."""
-    seed: int = -1
-    """Seed of the run; by default the recipe's, 0."""
-    fresh: bool = False
-    """Start over in a folder that holds another run, which is removed."""
-    address: str = "local"
-    """Ray cluster to join ('auto' inside a job), or 'local' to start one for this command."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageOptions:
-    """An existing run folder."""
-
-    out: str
-    """Run folder that 'ttsgan run' made."""
-    address: str = "local"
-    """Ray cluster to join ('auto' inside a job), or 'local' to start one for this command."""
 
 
 def run(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], accept_unproven: bool = False) -> int:
@@ -169,7 +115,7 @@ def generate(general: OmitArgPrefixes[StageOptions], series: int = 0) -> int:
     return _stage("generate", general, (f"generate.series={series}",) if series else ())
 
 
-def evaluate(general: OmitArgPrefixes[StageOptions], set: Annotated[tuple[str, ...], UseAppendAction] = ()) -> int:
+def evaluate(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) -> int:
     """Measure fidelity against the holdout.
 
     Parameters
@@ -181,7 +127,7 @@ def evaluate(general: OmitArgPrefixes[StageOptions], set: Annotated[tuple[str, .
     return _stage("evaluate", general, set)
 
 
-def audit(general: OmitArgPrefixes[StageOptions], set: Annotated[tuple[str, ...], UseAppendAction] = ()) -> int:
+def audit(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) -> int:
     """Attack the synthetic series and give the verdict; exit status 3 unless it is PASS.
 
     Parameters
@@ -252,7 +198,7 @@ def judge(
     synthetic: str,
     data: OmitArgPrefixes[DataOptions],
     out: str = "",
-    set: Annotated[tuple[str, ...], UseAppendAction] = (),
+    set: tuple[str, ...] = (),
     seed: int = 0,
     address: str = "local",
 ) -> int:
@@ -363,16 +309,22 @@ COMMANDS = {
 }  # fmt: skip
 
 
-def _spread_overrides(words: list[str]) -> list[str]:
-    """Turn ``--set a=1 b=2`` into ``--set a=1 --set b=2``."""
-    out, in_set = [], False
+def _joined_overrides(words: list[str]) -> list[str]:
+    """Turn ``--set a=1 --set b=2`` into ``--set a=1 b=2``, at the end."""
+    out, values, in_set = [], [], False
     for word in words:
-        if word.startswith("-"):
-            in_set = word == "--set"
-        elif in_set and out[-1] != "--set":
-            out.append("--set")
-        out.append(word)
-    return out
+        name, sign, value = word.partition("=")
+        if name == "--set":
+            in_set = True
+            values += [value] if sign else []
+        elif in_set and not word.startswith("-"):
+            values.append(word)
+        else:
+            in_set = False
+            out.append(word)
+    if "--set" in words and not values:
+        raise ConfigError("--set has no value; write --set section.field=value, such as --set generator.depth=4")
+    return [*out, "--set", *values] if values else out
 
 
 def main(words: list[str] | None = None) -> int:
@@ -395,7 +347,7 @@ def main(words: list[str] | None = None) -> int:
             COMMANDS,
             prog="ttsgan",
             description="Synthetic sets of long load profiles: trained, generated and privacy-audited on Ray.",
-            args=_spread_overrides(own),
+            args=_joined_overrides(own),
             config=(FlagCreatePairsOff,),
         )
     except KeyboardInterrupt:

@@ -1,10 +1,10 @@
 """The run folder and the configuration that the options of a command ask for."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder, is_run
+from ray_jobs.options import DataOptions, RunOptions
 from ttsgan import recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.prepare import parse_start, parse_step
@@ -12,11 +12,8 @@ from ttsgan.data.storage import Location
 from ttsgan.errors import ConfigError
 from ttsgan.training.loop import check_batch
 
-if TYPE_CHECKING:
-    from ray_jobs.cli import DataOptions, RunOptions
 
-
-def settings(general: "RunOptions", data: "DataOptions", known: RunConfig | None = None) -> RunConfig:
+def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = None) -> RunConfig:
     """Return the configuration that the options ask for, where they say nothing that of the ``known`` run.
 
     Raises
@@ -60,7 +57,7 @@ def settings(general: "RunOptions", data: "DataOptions", known: RunConfig | None
     return config
 
 
-def open_run(general: "RunOptions", data: "DataOptions", console: Console) -> RunFolder:
+def open_run(general: RunOptions, data: DataOptions, console: Console) -> RunFolder:
     """Open or make the run folder, and show its configuration."""
     where = Location.parse(general.out)
     folder = RunFolder.load(where) if is_run(where) and not general.fresh else None

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_jobs.cli import COMMANDS, DataOptions, RunOptions, _spread_overrides, main
+from ray_jobs.cli import COMMANDS, _joined_overrides, main
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.judge import other_size
+from ray_jobs.options import DataOptions, RunOptions
 from ray_jobs.run import run_stage
 from ray_jobs.settings import open_run
 from ttsgan import recipes
@@ -54,11 +55,17 @@ def test_every_command_is_known():
     assert set(COMMANDS) == set(OPTIONS)
 
 
-def test_overrides_after_one_option_or_several():
-    once = ["run", "--set", "a=1", "b=2", "--out", "x"]
-    assert _spread_overrides(once) == ["run", "--set", "a=1", "--set", "b=2", "--out", "x"]
-    twice = ["run", "--set", "a=1", "--set", "b=2"]
-    assert _spread_overrides(twice) == twice
+@pytest.mark.parametrize(
+    "words", ["--set a=1 b=2 --out x", "--set a=1 --out x --set b=2", "--set=a=1 --out x --set b=2"]
+)
+def test_overrides_after_one_option_or_several(words):
+    assert _joined_overrides(["run", *words.split()]) == ["run", "--out", "x", "--set", "a=1", "b=2"]
+
+
+def test_an_override_without_a_value(capsys):
+    status, line = complaint(capsys, ["run", "--data", "sample", "--out", "x", "--set"])
+    assert status == 2
+    assert "--set has no value" in line
 
 
 def complaint(capsys, words: list[str]) -> tuple[int, str]:
