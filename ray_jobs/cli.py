@@ -75,15 +75,20 @@ def _load(general: StageOptions):
     return RunFolder.load(Location.parse(general.out))
 
 
+def _check_section(name: str, overrides: tuple[str, ...]) -> None:
+    """Refuse overrides of another section of the configuration than a command reads."""
+    others = [text for text in overrides if not text.startswith(f"{name}.")]
+    if others:
+        raise ConfigError(f"--set {others[0]} is not of this command; allowed: {name}.FIELD=VALUE")
+
+
 def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) -> int:
     """Run a stage again, with other settings of its own where ``overrides`` are given."""
     from ray_jobs.console import Console
     from ray_jobs.run import run_stage
 
     console, folder = Console(), _load(general)
-    others = [text for text in overrides if not text.startswith(f"{name}.")]
-    if others:
-        raise ConfigError(f"--set {others[0]} is not of this stage; allowed: {name}.FIELD=VALUE")
+    _check_section(name, overrides)
     folder.config = recipes.override(folder.config, overrides)
     run_stage(folder, name, console, general.address)
     if name == "audit":
@@ -160,7 +165,7 @@ def export(general: OmitArgPrefixes[StageOptions], accept_unproven: bool = False
     return 0
 
 
-def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions]) -> int:
+def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions], set: tuple[str, ...] = ()) -> int:
     """Read CSV, Parquet or .npy files, wide or long, and write a store that every command reads.
 
     Parameters
@@ -170,9 +175,11 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
     out : str
         Store to write: a folder of Parquet parts.
     data : DataOptions
+    set : tuple of str
+        Overrides such as data.period=2013-01-01/2014-01-01: the same span of all series.
     """
     from ray_jobs.console import Console
-    from ttsgan.config import DataConfig, PatchConfig
+    from ttsgan.config import PatchConfig
     from ttsgan.data.prepare import check_replaceable
     from ttsgan.data.prepare import prepare as read
     from ttsgan.data.storage import Location
@@ -181,7 +188,10 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
     console, where = Console(), Location.parse(out)
     where.check_writable()
     check_replaceable(where, map(Location.parse, source))
-    config = DataConfig(source=source, **{name: value for name, value in vars(data).items() if value})
+    _check_section("data", set)
+    asked = {name: value for name, value in vars(data).items() if value}
+    usual = recipes.quick()
+    config = recipes.override(replace(usual, data=replace(usual.data, source=source, **asked)), set).data
     with console.working("preparing"):
         series, told = read(config, None, PatchConfig())
         write_store(series, where)

@@ -7,7 +7,7 @@ from ray_jobs.folder import RunFolder, is_run
 from ray_jobs.options import DataOptions, RunOptions
 from ttsgan import recipes
 from ttsgan.config import RunConfig
-from ttsgan.data.prepare import parse_start, parse_step
+from ttsgan.data.prepare import parse_period, parse_start, parse_step
 from ttsgan.data.storage import Location
 from ttsgan.errors import ConfigError
 from ttsgan.training.loop import check_batch
@@ -49,7 +49,11 @@ def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = N
     config = recipes.override(config, general.set)
     # What the configuration itself cannot check, before a folder is made.
     recipes.by_name(config.recipe)
-    for text, read in ((config.data.step, parse_step), (config.data.start, parse_start)):
+    for text, read in (
+        (config.data.step, parse_step),
+        (config.data.start, parse_start),
+        (config.data.period, parse_period),
+    ):
         if text:
             read(text)
     most = max(config.runtime.num_workers, 1)

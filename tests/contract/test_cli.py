@@ -148,6 +148,21 @@ def test_prepare_replaces_nothing_but_a_store(tmp_path, capsys, source, out):
     assert (tmp_path / "notes" / "diary.txt").is_file()
 
 
+def test_prepare_takes_the_same_span_of_all(tmp_path, capsys):
+    rows = [f"{name},2013-01-01 {hour:02d}:00,{hour}" for name, end in (("a", 5), ("b", 9)) for hour in range(end)]
+    (tmp_path / "a.csv").write_text("\n".join(["id,time,kwh", *rows]))
+    words = ["prepare", "--source", str(tmp_path / "a.csv"), "--out", str(tmp_path / "store")]
+    status, line = complaint(capsys, words)
+    assert status == 1
+    assert "between 2013-01-01T00:00:00 and 2013-01-01T08:00:00; cut all to one span" in line
+    status, line = complaint(capsys, [*words, "--set", "days.width=8"])
+    assert status == 2
+    assert "data.FIELD=VALUE" in line
+    assert main([*words, "--set", "data.period=2013-01-01/2013-01-01T06:00"]) == 0
+    store = read_store(Location.parse(str(tmp_path / "store")))
+    assert (store.length, store.unit, int(np.isnan(store.values).sum())) == (6, "kWh", 1)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -155,6 +170,7 @@ def test_prepare_replaces_nothing_but_a_store(tmp_path, capsys, source, out):
         (["--set", "recipe=foo"], "foo"),
         (["--step", "foo"], "foo"),
         (["--start", "soon"], "data.start is 'soon'"),
+        (["--set", "data.period=soon"], "data.period is 'soon'"),
         (["--start", "0001-01-01T00:00+05:00"], "data.start is"),
         (["--", "--set", "sample.households=20"], "only submit"),
     ],

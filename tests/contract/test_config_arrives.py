@@ -49,6 +49,7 @@ CHANGES = {
 PREPARED = {
     "data.source": None, "data.step": "2h", "data.entity": "street", "data.aggregate": "mean", "data.unit": "kW",
     "data.step_seconds": 900, "data.start": "2020-02-02", "data.min_observed": 0.9, "patch.pad": False,
+    "data.period": "2013-01-01/2013-01-02",
 }  # fmt: skip
 """Another value for each setting of preparation; the source is another file."""
 

@@ -1,5 +1,6 @@
 """Readers and preparation: every form of file gives the same series; aggregation by hand-computed values."""
 
+import dataclasses
 import gzip
 import os
 from pathlib import Path
@@ -276,3 +277,60 @@ class TestRealData:
         where = [Location.parse(str(DATA / "ucam_electricity.parquet"))]
         assert prepare(DataConfig(), where, PatchConfig())[1].entities == 83
         assert prepare(DataConfig(entity="meter_group"), where, PatchConfig())[1].entities == 66
+
+
+# ---- a span of all ---------------------------------------------------------------------------------------------------
+
+
+def spanned(path, period, **more):
+    config = DataConfig(period=period, unit="kW", min_observed=0.01, **more)
+    return prepare(config, [Location.parse(str(path))], PatchConfig(size=1))[0]
+
+
+def test_ids_that_begin_and_end_when_they_like(tmp_path):
+    """Of a and b the second to the fifth hour; c has none of these and is set aside; the street of a stays."""
+    hours = {"a": range(4), "b": range(2, 8), "c": range(7, 9)}
+    rows = [f"{name},2013-01-01 {hour:02d}:00,{hour + 1},{name}-street" for name, of in hours.items() for hour in of]
+    (tmp_path / "a.csv").write_text("\n".join(["id,time,kw,street", *rows]))
+    with pytest.raises(DataError, match=r"unequal lengths.*data\.period"):
+        spanned(tmp_path / "a.csv", "")
+    found = spanned(tmp_path / "a.csv", "2013-01-01T01:00/2013-01-01T05:00")
+    assert list(found.ids) == ["a", "b"]
+    np.testing.assert_array_equal(found.values[:, 0], [[2, 3, 4, NAN], [NAN, 3, 4, 5]])
+    assert (found.starts == np.datetime64("2013-01-01T01:00")).all()
+    assert found.attributes["street"].to_pylist() == ["a-street", "b-street"]
+
+
+def test_a_span_of_a_column_for_each_series(tmp_path):
+    rows = [f"2013-01-01 {hour:02d}:00,{hour},{hour * 2}" for hour in range(1, 6)]
+    (tmp_path / "a.csv").write_text("\n".join(["time,a,b", *rows]))
+    found = spanned(tmp_path / "a.csv", "2013-01-01/2013-01-01T04:00")
+    np.testing.assert_array_equal(found.values[:, 0], [[NAN, 1, 2, 3], [NAN, 2, 4, 6]])
+
+
+def test_a_span_of_a_store(tmp_path, series):
+    starts = np.array(["2013-01-01T00", "2013-01-01T06", "2012-12-31T00"], dtype="datetime64[s]")
+    where = Location.parse(str(tmp_path / "store"))
+    write_store(dataclasses.replace(series, starts=starts), where)
+    found = spanned(tmp_path / "store", "2013-01-01T04:00/2013-01-01T08:00")
+    np.testing.assert_array_equal(found.values[0], series.values[0, :, 4:8])
+    np.testing.assert_array_equal(found.values[1, 0], [NAN, NAN, *series.values[1, 0, :2]])
+    np.testing.assert_array_equal(found.values[2], series.values[2, :, 28:32])
+
+
+@pytest.mark.parametrize(
+    ("period", "error", "told"),
+    [
+        ("2013-01-01", ConfigError, "data.period is '2013-01-01'; allowed: two times in order"),
+        ("2014-01-01/2013-01-01", ConfigError, "two times in order"),
+        ("2013-01-01/tomorrow", ConfigError, "tomorrow"),
+        ("2015-01-01/2016-01-01", DataError, "no time stamp within data.period.*2013-01-01T01:00:00 to 2013"),
+        ("2013-01-01T00:00/2013-01-01T02:30", DataError, "no whole number of steps of 3600 s"),
+        ("2013-01-01T00:30/2013-01-01T02:30", DataError, "off the grid|not on a regular grid"),
+    ],
+)
+def test_spans_that_are_refused(tmp_path, period, error, told):
+    rows = [f"{name},2013-01-01 {hour:02d}:00,{hour}" for name in "ab" for hour in range(1, 6)]
+    (tmp_path / "a.csv").write_text("\n".join(["id,time,kw", *rows]))
+    with pytest.raises(error, match=told):
+        spanned(tmp_path / "a.csv", period)

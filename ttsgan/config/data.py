@@ -25,6 +25,11 @@ class DataConfig:
     """Step of sources that carry none, in seconds; 0: the year divided by the length."""
     start: str = ""
     """First time stamp of sources that carry none (ISO 8601); empty: 2013-01-01."""
+    period: str = ""
+    """Span to take of every series, such as ``2013-01-01/2014-01-01``, the end not in it; empty: all there is.
+
+    What lies outside is left out, what is not there is missing: ids of a long table may begin and end when they like.
+    """
     min_observed: float = 0.5
     """Share of observed values (0 to 1) below which a series is set aside."""
     canaries: int = 0

@@ -73,7 +73,13 @@ def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
 
 
-def series_of(table: pa.Table, where: Location, step_seconds: int, entity: str) -> SeriesSet:
+Period = tuple[np.datetime64, np.datetime64]
+"""First moment, and the first that is no longer in it."""
+
+
+def series_of(
+    table: pa.Table, where: Location, step_seconds: int, entity: str, period: Period | None = None
+) -> SeriesSet:
     """Return the series of a table, whose form its columns tell.
 
     Parameters
@@ -82,7 +88,7 @@ def series_of(table: pa.Table, where: Location, step_seconds: int, entity: str) 
         One row or more.
     where : Location
         What it was read from, for messages.
-    step_seconds, entity
+    step_seconds, entity, period
         As of `ttsgan.data.readers.read_series`.
 
     Raises
@@ -103,9 +109,9 @@ def series_of(table: pa.Table, where: Location, step_seconds: int, entity: str) 
     id_column = id_column or next((name for name in names if plain[name] == "entity"), None)
     time_column = next((name for name in names if plain[name] in TIME_NAMES and name != id_column), None)
     if id_column and time_column:
-        return _read_long(table, where, step_seconds, id_column, time_column, entity)
+        return _read_long(table, where, step_seconds, id_column, time_column, entity, period)
     if len(names) > 1 and (names[0] == time_column or _is_time(table.schema.field(0).type)):
-        return _read_by_time(table, where, step_seconds)
+        return _read_by_time(table, where, step_seconds, period)
     series = _read_by_row(table, where, id_column)
     if series is None:
         raise DataError(
@@ -116,8 +122,33 @@ def series_of(table: pa.Table, where: Location, step_seconds: int, entity: str) 
     return series
 
 
+def _inside(when: np.ndarray, period: Period | None, where: Location) -> np.ndarray:
+    """Return which rows (n,) have stamps in the period."""
+    inside = np.ones(len(when), dtype=bool) if period is None else (when >= period[0]) & (when < period[1])
+    if not inside.any():
+        raise DataError(
+            f"{where} has no time stamp within data.period ({period[0]} to {period[1]}): it holds {when.min()} to"
+            f" {when.max()}"
+        )
+    return np.flatnonzero(inside)
+
+
+def steps_of(period: Period, step: int) -> int:
+    """Return how many steps a period has."""
+    seconds = int((period[1] - period[0]).astype("m8[s]").astype(np.int64))
+    if seconds % step:
+        raise DataError(f"data.period, {period[0]} to {period[1]}, is no whole number of steps of {step} s")
+    return seconds // step
+
+
 def _read_long(
-    table: pa.Table, where: Location, step_seconds: int, id_column: str, time_column: str, entity_column: str
+    table: pa.Table,
+    where: Location,
+    step_seconds: int,
+    id_column: str,
+    time_column: str,
+    entity_column: str,
+    period: Period | None,
 ) -> SeriesSet:
     others = [name for name in table.column_names if name not in (id_column, time_column)]
     found = [name for name in others if plain_name(name) in VALUE_NAMES]
@@ -131,7 +162,8 @@ def _read_long(
     when = stamps(table[time_column], where, time_column)
     ids, owner = _codes(table[id_column], where, id_column)
     seconds = when.astype(np.int64)
-    order = np.lexsort((seconds, owner))
+    order = _inside(when, period, where)
+    order = order[np.lexsort((seconds[order], owner[order]))]
     owner_sorted, sorted_seconds = owner[order], seconds[order]
     first_row = np.flatnonzero(np.diff(owner_sorted, prepend=-1))
     last_row = np.append(first_row[1:], len(order)) - 1
@@ -148,7 +180,7 @@ def _read_long(
         raise DataError(
             f"{where}: every id has one row, so that the step is not known; several values per id are needed"
         )
-    begin = sorted_seconds[first_row]
+    begin = sorted_seconds[first_row] if period is None else np.full(len(ids), period[0].astype("M8[s]").astype(int))
     offset = sorted_seconds - begin[owner_sorted]
     if (offset % step).any():
         at = int(np.argmax(offset % step != 0))
@@ -156,16 +188,19 @@ def _read_long(
             f"{where}: {time_column!r} is {sorted_seconds[at].astype('M8[s]')} for {ids[owner_sorted[at]]!r}, which is"
             f" off the grid of {step} s; correct the stamps, or set data.step_seconds"
         )
-    lengths = (sorted_seconds[last_row] - begin) // step + 1
-    if (lengths != lengths[0]).any():
-        short, long = int(np.argmin(lengths)), int(np.argmax(lengths))
-        raise DataError(
-            f"{where}: unequal lengths: {lengths[short]} steps for {ids[short]!r}, {lengths[long]} for {ids[long]!r};"
-            " cut all ids to ranges of one length, or add rows with an empty value at the first and last stamp"
-        )
-    values = np.full((len(ids), 1, int(lengths[0])), np.nan, dtype=np.float32)
+    if period is None:
+        lengths = (sorted_seconds[last_row] - begin) // step + 1
+        if (lengths != lengths[0]).any():
+            short, long = int(np.argmin(lengths)), int(np.argmax(lengths))
+            raise DataError(
+                f"{where}: unequal lengths: {lengths[short]} steps for {ids[short]!r}, {lengths[long]} for"
+                f" {ids[long]!r}, between {when.min()} and {when.max()}; cut all to one span, such as --set"
+                " data.period=2013-01-01/2014-01-01"
+            )
+    length = int(lengths[0]) if period is None else steps_of(period, step)
+    values = np.full((len(ids), 1, length), np.nan, dtype=np.float32)
     values[owner_sorted, 0, offset // step] = numbers[order]
-    picked = pa.array(order[first_row])
+    picked = pa.array(np.unique(owner, return_index=True)[1])
     attributes = {}
     for name in (name for name in others if name not in found):
         column = table[name].combine_chunks()
@@ -190,9 +225,11 @@ def _read_long(
     return series_set(where, ids, entities, begin.astype("datetime64[s]"), values, step, extra, unit)
 
 
-def _read_by_time(table: pa.Table, where: Location, step_seconds: int) -> SeriesSet:
+def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: Period | None) -> SeriesSet:
     name, *ids = table.column_names
-    seconds = stamps(table[name], where, name).astype(np.int64)
+    when = stamps(table[name], where, name)
+    inside = _inside(when, period, where)
+    table, seconds = table.take(pa.array(inside)), when[inside].astype(np.int64)
     order = np.argsort(seconds, kind="stable")
     gaps = np.diff(seconds[order])
     if (gaps == 0).any():
@@ -202,16 +239,18 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int) -> Series
             " an hour in autumn: use UTC)"
         )
     step = step_seconds or _frequent(gaps)
-    offset = seconds - seconds.min()
+    begin = seconds.min() if period is None else period[0].astype("M8[s]").astype(np.int64)
+    offset = seconds - begin
     if not step or (offset % step).any():
         raise DataError(
             f"{where}: the stamps in {name!r} are not on a regular grid ({step} s); correct them or fill gaps"
         )
-    values = np.full((len(ids), 1, int(offset.max() // step) + 1), np.nan, dtype=np.float32)
+    length = int(offset.max() // step) + 1 if period is None else steps_of(period, step)
+    values = np.full((len(ids), 1, length), np.nan, dtype=np.float32)
     for row, column in enumerate(ids):
         values[row, 0, offset // step] = _numbers(table[column], where, column)
     names = np.array(ids, dtype=object)
-    starts = np.full(len(ids), seconds.min()).astype("datetime64[s]")
+    starts = np.full(len(ids), begin).astype("datetime64[s]")
     return series_set(where, names, names, starts, values, step)
 
 

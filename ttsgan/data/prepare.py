@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ttsgan.config import DataConfig, PatchConfig
+from ttsgan.data.forms import Period, steps_of
 from ttsgan.data.readers import read_series
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates
@@ -119,7 +120,7 @@ def prepare(
         A setting cannot be read.
     """
     if simulated is not None:
-        series = _with_entities(fill_unknown(simulated, "sample"), config.entity, "sample")
+        series = _with_entities(_cut(fill_unknown(simulated, "sample"), config, "sample"), config.entity, "sample")
     else:
         places = sources if sources is not None else [Location.parse(text) for text in config.source]
         series = concatenate([_read_one(place, config) for place in places], [str(place) for place in places])
@@ -146,10 +147,31 @@ def prepare(
 
 
 def _read_one(where: Location, config: DataConfig) -> SeriesSet:
-    series = fill_unknown(
-        read_series(where, config.step_seconds, config.entity), where, config.unit, config.step_seconds, config.start
-    )
-    return _with_entities(series, config.entity, where)
+    series = read_series(where, config.step_seconds, config.entity, parse_period(config.period))
+    series = fill_unknown(series, where, config.unit, config.step_seconds, config.start)
+    return _with_entities(_cut(series, config, where), config.entity, where)
+
+
+def _cut(series: SeriesSet, config: DataConfig, where: object) -> SeriesSet:
+    """Return the values of series within ``data.period``, missing where they have none."""
+    period = parse_period(config.period)
+    if period is None:
+        return series
+    length, step = steps_of(period, series.step_seconds), np.timedelta64(series.step_seconds, "s")
+    late = (series.starts - period[0]) % step != np.timedelta64(0)
+    if late.any():
+        row = int(np.argmax(late))
+        raise DataError(
+            f"{where}: {series.ids[row]!r} starts at {series.starts[row]}, no whole number of steps of"
+            f" {series.step_seconds} s from data.period, which begins at {period[0]}; move data.period"
+        )
+    first = ((series.starts - period[0]) // step).astype(np.int64)
+    values = np.full((len(series), series.channels, length), np.nan, dtype=np.float32)
+    for at in np.unique(first):
+        rows, low, high = first == at, max(at, 0), min(at + series.length, length)
+        if low < high:
+            values[rows, :, low:high] = series.values[rows, :, low - at : high - at]
+    return dataclasses.replace(series, values=values, starts=np.full(len(series), period[0]))
 
 
 def _with_entities(series: SeriesSet, column: str, where: object) -> SeriesSet:
@@ -238,6 +260,16 @@ def fill_unknown(series: SeriesSet, where: object, unit: str = "", step_seconds:
     return dataclasses.replace(
         series, unit=series.unit or unit, step_seconds=step, starts=starts.astype("datetime64[s]")
     )
+
+
+def parse_period(text: str) -> Period | None:
+    """Return the setting ``data.period``; None for an empty one, `ConfigError` for anything but two times in order."""
+    if not text:
+        return None
+    parts = text.split("/")
+    if len(parts) != 2 or (period := (parse_start(parts[0]), parse_start(parts[1])))[0] >= period[1]:
+        raise ConfigError(f"data.period is {text!r}; allowed: two times in order, such as 2013-01-01/2014-01-01")
+    return period
 
 
 def parse_step(text: str) -> int:

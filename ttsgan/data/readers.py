@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from ttsgan.data.forms import ID_NAMES, TIME_NAMES, plain_name, series_of, series_set
+from ttsgan.data.forms import ID_NAMES, TIME_NAMES, Period, plain_name, series_of, series_set
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, open_parquet, read_store
 from ttsgan.errors import DataError
@@ -20,7 +20,9 @@ SUFFIXES = (*PARQUET, *CSV, ".npy")
 _NULLS = ["", "NULL", "Null", "null", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "-NaN", "None", "none"]
 
 
-def read_series(where: Location, step_seconds: int = 0, entity: str = "entity") -> SeriesSet:
+def read_series(
+    where: Location, step_seconds: int = 0, entity: str = "entity", period: Period | None = None
+) -> SeriesSet:
     """Read one file, or the files of a folder, as a set of series.
 
     Of a folder the Parquet files are read, or, where there are none, the CSV files. Tables among them are put one below
@@ -34,6 +36,8 @@ def read_series(where: Location, step_seconds: int = 0, entity: str = "entity") 
         Grid of long and wide-by-time tables, in seconds; 0: the most frequent spacing of their stamps.
     entity : str
         Column of a long table that says whom to protect; the same in all rows of an id.
+    period : tuple of datetime64, optional
+        Span to take of long and wide-by-time tables: the first moment, and the first that is no longer in it.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def read_series(where: Location, step_seconds: int = 0, entity: str = "entity") 
         return _read_npy(where)
     if _ends(files[0], PARQUET) and _in_contract(files[0]):
         return read_store(where)
-    return series_of(_joined(files, where, entity), where, step_seconds, entity)
+    return series_of(_joined(files, where, entity), where, step_seconds, entity, period)
 
 
 def _ends(where: Location, suffixes: tuple[str, ...]) -> bool:
