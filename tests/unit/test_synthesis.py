@@ -44,7 +44,7 @@ def drawer(noise="prior", channels=1, length=100, patch=6, step=14_400, seed=0) 
     networks = Networks(config, series_shape(scaler, channels, length, patch))
     networks.fit_numbers(data.numbers)
     cond = torch.randn(40, 3)
-    networks.household.fit(data.numbers, cond[None], len(cond), seed=0)
+    networks.household.fit(data.numbers, cond[None], torch.arange(len(cond)), seed=0)
     nn.init.constant_(networks.generator.gain, 0.5)
     return Synthesizer(networks, scaler, seed), values
 
