@@ -102,10 +102,14 @@ def series_of(
     id_column = known[0] if known else None
     homes = [name for name in known[1:] if plain[name] in HOME_NAMES]
     if homes and entity == "entity" and "entity" not in plain.values():
-        raise DataError(
+        asked = (
             f"{where} has the columns {id_column!r} and {homes[0]!r}: name the one that is to be protected: --entity"
             f" {homes[0]!r}, or --entity id for each {id_column!r} by itself"
         )
+        # What the contract calls the id is protected where nothing else is said.
+        if plain[id_column] != "id":
+            raise DataError(asked)
+        logger.warning("%s (taken now)", asked)
     id_column = id_column or next((name for name in names if plain[name] == "entity"), None)
     time_column = next((name for name in names if plain[name] in TIME_NAMES and name != id_column), None)
     if id_column and time_column:
