@@ -112,7 +112,7 @@ class RunFolder:
         self.save()
 
     def go_on(self, config: RunConfig, reads_again: bool) -> None:
-        """Go on with a configuration that differs in `FREE_SECTIONS` alone.
+        """Go on with a configuration that differs in `FREE_SECTIONS` alone; it is kept once a stage begins.
 
         Raises
         ------
@@ -139,9 +139,7 @@ class RunFolder:
                 f"{self.where} was made from other data: the content of {source} has changed; "
                 "use --fresh to start over, or another folder for --out"
             )
-        if config != self.config:
-            self.config = config
-            self._write_config()
+        self.config = config
 
     # ---- stages ----------------------------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ def judge_files(
     fingerprints = {"train": sets[0].fingerprint(), "synthetic": sets[2].fingerprint()}
     sets = [judged(series) for series in sets]
     for name, other in (("holdout", sets[1]), ("synthetic", sets[2])):
-        if told := other_size(sets[0], other, name):
+        if told := unit_question(sets[0], other, name):
             console.say(f"    {told}")
     # whoever made it: a synthetic series belongs to nobody
     sets[2] = dataclasses.replace(sets[2], entities=np.arange(len(sets[2])).astype(str))
@@ -103,7 +103,7 @@ def _earlier_attempts(out: Location | None) -> list[dict[str, Any]]:
     return said.get("attempts", [])
 
 
-def other_size(train: Judged, other: Judged, name: str) -> str:
+def unit_question(train: Judged, other: Judged, name: str) -> str:
     """Return a sentence where the values of a set are `OTHER_SIZE` times those of training or more, or as much less."""
     for channel, (size, size_of_other) in enumerate(zip(_sizes(train), _sizes(other), strict=False)):
         if size_of_other > OTHER_SIZE * size or size > OTHER_SIZE * size_of_other:

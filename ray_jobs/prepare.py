@@ -77,7 +77,7 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         "train_entities": len(np.unique(series.entities[~holdout].astype(str))),
         "holdout_entities": len(np.unique(series.entities[holdout].astype(str))),
     }
-    few = few_below(series.values[~holdout], series.entities[~holdout])
+    few = few_below(np.nanmin(series.values, axis=2)[~holdout], series.entities[~holdout])
     for channel in np.flatnonzero(few):
         console.say(
             f"    values below 0 in channel {channel} are taken for zeros: {few[channel]} entities of the training half"

@@ -73,24 +73,6 @@ def test_dates_in_the_place_of_ids(tmp_path):
     assert len(ready(tmp_path / "a.csv")[0]) == 24, "ids that look like dates"
 
 
-def test_a_home_beside_a_meter(tmp_path):
-    """Whom to protect is for the user to say: a household may have several meters."""
-    rows = [f"{home},{meter},2013-01-01 0{hour}:00,{hour}" for home, meter in (("07", 1), ("07", 2)) for hour in (0, 1)]
-    (tmp_path / "a.csv").write_text("\n".join(["Household ID,Meter,Date Time,kWh", *rows]))
-    with refused("a.csv", "'Meter'", "'Household ID'", "--entity 'Household ID'", "--entity id"):
-        ready(tmp_path / "a.csv")
-    found = ready(tmp_path / "a.csv", DataConfig(entity="Household ID"), PatchConfig(size=1))[0]
-    assert (list(found.ids), list(found.entities), found.unit) == (["1", "2"], ["07", "07"], "kWh")
-
-
-def test_a_home_beside_the_id_of_the_contract(tmp_path, caplog):
-    rows = [f"07,{meter},2013-01-01 0{hour}:00,{hour}" for meter in (1, 2) for hour in (0, 1)]
-    (tmp_path / "a.csv").write_text("\n".join(["household,id,time,kwh", *rows]))
-    found = ready(tmp_path / "a.csv", DataConfig(), PatchConfig(size=1))[0]
-    assert list(found.entities) == list(found.ids) == ["1", "2"]
-    assert "--entity 'household'" in caplog.text
-
-
 def test_two_columns_for_each_step(tmp_path):
     names = [f"{what}_{hour}" for what in ("elec", "gas") for hour in range(24)]
     (tmp_path / "a.csv").write_text(",".join(["id", *names]) + "\na," + ",".join(map(str, range(48))) + "\n")

@@ -12,7 +12,6 @@ import pytest
 from ray_jobs.cli import COMMANDS, _joined_overrides, main
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
-from ray_jobs.judge import other_size
 from ray_jobs.options import DataOptions, RunOptions
 from ray_jobs.run import run_stage
 from ray_jobs.settings import open_run
@@ -20,7 +19,6 @@ from ttsgan import recipes
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, read_store, write_store
 from ttsgan.errors import DataError
-from ttsgan.evaluation.judged import Judged
 
 READING = "step entity unit step-seconds start aggregate"
 RUNNING = f"out data holdout recipe config set series seed fresh address {READING}"
@@ -261,7 +259,10 @@ def test_a_run_goes_on_with_other_machines_once_its_source_is_gone(tmp_path):
     shutil.rmtree(store)
     general = RunOptions(out=str(where), set=("runtime.num_workers=1",))
     folder = open_run(general, DataOptions(), Console())
-    assert RunFolder.load(where).config.runtime.num_workers == folder.config.runtime.num_workers == 1
+    assert folder.config.runtime.num_workers == 1
+    assert RunFolder.load(where).config == config, "kept before a stage began with it"
+    folder.begin("train")
+    assert RunFolder.load(where).config.runtime.num_workers == 1
     with pytest.raises(DataError, match="another configuration"):
         open_run(dataclasses.replace(general, set=("seed=5",)), DataOptions(), Console())
 
@@ -303,19 +304,6 @@ def test_judge_leaves_the_audit_of_another_program_alone(tmp_path, capsys):
     status, line = complaint(capsys, words)
     assert status == 1
     assert "audit.json is not of a judgement" in line
-
-
-def test_judge_asks_about_other_units():
-    def homes(scale):
-        values = np.random.default_rng(0).gamma(1.0, scale, (20, 1, 48)).astype(np.float32)
-        starts = np.full(20, np.datetime64("2013-01-01", "s"))
-        return Judged(values=values, entities=np.arange(20).astype(str), starts=starts, step_seconds=3600, unit="")
-
-    assert other_size(homes(1.0), homes(4.0), "synthetic") == ""
-    for scale in (1000.0, 0.001):
-        told = other_size(homes(1.0), homes(scale), "synthetic")
-        assert "synthetic series" in told
-        assert "another unit" in told
 
 
 def test_batch_that_some_number_of_workers_cannot_share(tmp_path, capsys):

@@ -334,3 +334,28 @@ def test_spans_that_are_refused(tmp_path, period, error, told):
     (tmp_path / "a.csv").write_text("\n".join(["id,time,kw", *rows]))
     with pytest.raises(error, match=told):
         spanned(tmp_path / "a.csv", period)
+
+
+# ---- a home beside a meter -------------------------------------------------------------------------------------------
+
+
+def meters_of_a_home(path, header):
+    rows = [f"07,{meter},2013-01-01 0{hour}:00,{hour}" for meter in (1, 2) for hour in (0, 1)]
+    path.write_text("\n".join([header, *rows]))
+    return [Location.parse(str(path))]
+
+
+def test_a_home_beside_a_meter(tmp_path):
+    """Whom to protect is for the user to say: a household may have several meters."""
+    places = meters_of_a_home(tmp_path / "a.csv", "Household ID,Meter,Date Time,kWh")
+    with pytest.raises(DataError, match=r"a\.csv.*'Meter' and 'Household ID'.*--entity 'Household ID', or --entity id"):
+        prepare(DataConfig(), places, PatchConfig(size=1))
+    found = prepare(DataConfig(entity="Household ID", step_seconds=3600), places, PatchConfig(size=1))[0]
+    assert (list(found.ids), list(found.entities), found.unit) == (["1", "2"], ["07", "07"], "kWh")
+
+
+def test_a_home_beside_the_id_of_the_contract(tmp_path, caplog):
+    places = meters_of_a_home(tmp_path / "a.csv", "household,id,time,kwh")
+    found = prepare(DataConfig(step_seconds=3600), places, PatchConfig(size=1))[0]
+    assert list(found.entities) == list(found.ids) == ["1", "2"]
+    assert "--entity 'household'" in caplog.text

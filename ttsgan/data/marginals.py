@@ -56,35 +56,42 @@ class Marginals(NamedTuple):
         return self.level <= NOTHING
 
 
-def _homes(values_BCT: NDArray, owners_B: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _homes(lowest_BC: NDArray, owners_B: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return for each channel how many entities (C,) have series with negative values, and how many series without."""
-    below_BC = np.nanmin(values_BCT, axis=2) < 0
-    counts = [[len(np.unique(owners_B[rows])) for rows in (below_B, ~below_B)] for below_B in below_BC.T]
+    counts = [[len(np.unique(owners_B[rows])) for rows in (below_B, ~below_B)] for below_B in (lowest_BC < 0).T]
     with_any_C, without_C = np.array(counts).T
     return with_any_C, without_C
 
 
-def few_below(values_BCT: NDArray, owners_B: NDArray) -> NDArray[np.int64]:
-    """Return for each channel (C,) how many entities have negative values that are taken for zeros; mostly 0."""
-    with_any_C, without_C = _homes(values_BCT, owners_B)
-    return np.where(with_any_C < np.minimum(MIN_HOMES, without_C), with_any_C, 0)
+def _too_few(with_any_C: NDArray, without_C: NDArray) -> NDArray[np.bool_]:
+    return with_any_C < np.minimum(MIN_HOMES, without_C)
+
+
+def few_below(lowest_BC: NDArray, owners_B: NDArray) -> NDArray[np.int64]:
+    """Return for each channel (C,) how many entities have negative values that are taken for zeros; mostly 0.
+
+    ``lowest_BC`` is the lowest value of each series.
+    """
+    with_any_C, without_C = _homes(lowest_BC, owners_B)
+    return np.where(_too_few(with_any_C, without_C), with_any_C, 0)
 
 
 def find_signs(values_BCT: NDArray, owners_B: NDArray) -> NDArray[np.int64]:
     """Return for each channel (C,) whether it is `ABOVE`, `BOTH` or `WHOLE`."""
-    with_any_C, without_C = _homes(values_BCT, owners_B)
-    few_C = with_any_C < np.minimum(MIN_HOMES, without_C)
-    taken_apart_C = (without_C >= MIN_HOMES) & _zero_is_a_bound(values_BCT)
-    return np.where(few_C, ABOVE, np.where(taken_apart_C, BOTH, WHOLE))
+    lowest_BC = np.nanmin(values_BCT, axis=2)
+    with_any_C, without_C = _homes(lowest_BC, owners_B)
+    size_BC = np.nanmean(np.abs(values_BCT), axis=2)
+    taken_apart_C = (without_C >= MIN_HOMES) & _zero_is_a_bound(lowest_BC / np.maximum(size_BC, 1e-12))
+    return np.where(_too_few(with_any_C, without_C), ABOVE, np.where(taken_apart_C, BOTH, WHOLE))
 
 
-def _zero_is_a_bound(values_BCT: NDArray) -> NDArray[np.bool_]:
+def _zero_is_a_bound(lowest_BC: NDArray) -> NDArray[np.bool_]:
     """Return for each channel (C,) whether the lowest values of series end at zero, but for some that lie far below.
 
-    Those of a temperature lie as often a little below zero as a little above it.
+    Those of a temperature lie as often a little below zero as a little above it. They are given over the mean size.
     """
     out = []
-    for lowest_B in (np.nanmin(values_BCT, axis=2) / np.maximum(np.nanmean(np.abs(values_BCT), axis=2), 1e-12)).T:
+    for lowest_B in lowest_BC.T:
         above = lowest_B[lowest_B >= 0]
         reach = np.median(above) if len(above) else 0.0
         near_below = np.count_nonzero((lowest_B > -reach) & (lowest_B < -NOISE))
