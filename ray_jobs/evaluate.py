@@ -1,6 +1,7 @@
 """Stages evaluate, audit and report: files in, the library's judges, files out."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from ray_jobs.blocks import RaySpread, parquet_loaders
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
-from ray_jobs.halves import open_half, read_real
+from ray_jobs.halves import Half, open_half, open_synthetic
 from ray_jobs.inside import read_inside
 from ttsgan import recipes
 from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
@@ -18,7 +19,7 @@ from ttsgan.data.store import SeriesSet, read_store
 from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, Spread, in_turn
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.figures import MAX_SERIES
-from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.judged import Judged, sample_rows
 from ttsgan.evaluation.privacy import Canaries, Thresholds, audit
 from ttsgan.evaluation.report import Pictures, render
 
@@ -34,10 +35,19 @@ def judged(series: SeriesSet) -> Judged:
     )
 
 
-def read_three(where: Location) -> tuple[Judged, Judged, Judged]:
-    """Return the training, held-out and synthetic series of a run folder."""
-    halves = (judged(read_real(where, holdout)) for holdout in (False, True))
-    return *halves, judged(read_store(where / "synthetic"))
+def open_three(where: Location) -> tuple[Half, Half, Half]:
+    """Return the training, held-out and synthetic series of a run folder; planted ones are not among them."""
+    halves = (open_half(where, holdout, planted=False) for holdout in (False, True))
+    return *halves, open_synthetic(where)
+
+
+def blocks_of(half: Half) -> Blocks:
+    """Return series of a store block by block, a part of it each."""
+    return Blocks(tuple(partial(_read_rows, *part) for part in half.parts()))
+
+
+def _read_rows(file: Location, rows: np.ndarray) -> Judged:
+    return judged(read_store(file).subset(rows))
 
 
 def thresholds(config: AuditConfig, cluster: ClusterConfig) -> Thresholds:
@@ -48,7 +58,11 @@ def thresholds(config: AuditConfig, cluster: ClusterConfig) -> Thresholds:
 
 
 def fidelity(
-    train: Judged, holdout: Judged, synthetic: Judged, config: RunConfig, spread: Spread = in_turn
+    train: Judged | Blocks,
+    holdout: Judged | Blocks,
+    synthetic: Judged | Blocks,
+    config: RunConfig,
+    spread: Spread = in_turn,
 ) -> dict[str, Any]:
     """Return the evaluation that a configuration asks for."""
     limits = config.evaluate
@@ -68,7 +82,7 @@ def fidelity(
 def run_evaluate(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Write ``evaluation.json``; return the summary."""
     console.progress("measuring distances to the holdout")
-    result = fidelity(*read_three(folder.where), folder.config, RaySpread())
+    result = fidelity(*map(blocks_of, open_three(folder.where)), folder.config, RaySpread())
     (folder.where / "evaluation.json").write_json(result)
     return {"headline": result["headline"]}
 
@@ -76,11 +90,11 @@ def run_evaluate(folder: RunFolder, console: Console) -> dict[str, Any]:
 def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Write ``audit.json`` and log the attempt in the manifest; return the summary."""
     config, where = folder.config, folder.where
-    train = read_real(where, holdout=False)
-    fingerprints = {"train": train.fingerprint(), "synthetic": read_store(where / "synthetic").fingerprint()}
+    train, holdout, synthetic = open_three(where)
+    fingerprints = {"train": train.fingerprint(), "synthetic": synthetic.fingerprint()}
     result = audit(
-        judged(train),
-        judged(read_real(where, holdout=True)),
+        judged(train.read()),
+        blocks_of(holdout),
         Blocks(parquet_loaders(where / "synthetic", BLOCK_SERIES)),
         thresholds=thresholds(config.audit, config.cluster),
         seed=config.seed,
@@ -118,7 +132,7 @@ def report_page(folder: RunFolder, first_line: str, show_real: bool = True) -> s
     """Return the report of a run folder, with ``first_line`` at its very top; without ``show_real``, for a release."""
     where, config = folder.where, folder.config
     rng = np.random.default_rng(config.seed)
-    few = [part.sample_entities(MAX_SERIES, rng) for part in read_three(where)]
+    few = [judged(half.read(sample_rows(half.entities, MAX_SERIES, rng))) for half in open_three(where)]
     prepared = folder.summary("prepare")
     return render(
         title=f"Synthetic series from {source_name(config)}",

@@ -7,8 +7,8 @@ import jinja2
 from ray_jobs.console import Console
 from ray_jobs.evaluate import report_page
 from ray_jobs.folder import RunFolder
+from ray_jobs.halves import open_synthetic
 from ttsgan import recipes
-from ttsgan.data.store import read_store
 from ttsgan.errors import ReleaseRefused
 
 UNPROVEN_LINE = (
@@ -72,8 +72,7 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
             f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release. "
             "Where that is acceptable, run again with --accept-unproven"
         )
-    synthetic = read_store(where / "synthetic")
-    fingerprint = synthetic.fingerprint()
+    fingerprint = open_synthetic(where).fingerprint()
     if fingerprint != audit["fingerprints"]["synthetic"]:
         raise ReleaseRefused(
             f"{where / 'synthetic'} has changed since it was audited; run: ttsgan audit --out {where.quoted}"

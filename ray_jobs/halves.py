@@ -1,4 +1,4 @@
-"""The training half and the held-out half of a run folder's store, read as far as they are asked for."""
+"""The two halves of a run folder's store, and its synthetic series, read as far as they are asked for."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,7 +8,16 @@ import numpy as np
 from ttsgan.data.canaries import is_canary
 from ttsgan.data.split import read_splits, where_in
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, concatenate, files_of, labels, open_parquet, read_store
+from ttsgan.data.store import (
+    ID_COLUMNS,
+    SeriesSet,
+    concatenate,
+    files_of,
+    fingerprint,
+    labels,
+    open_parquet,
+    read_store,
+)
 
 READ_SERIES = 512
 """Series that are gone through at a time."""
@@ -16,15 +25,15 @@ READ_SERIES = 512
 
 @dataclass(frozen=True)
 class Half:
-    """One half: its labels in memory, its values where they are.
+    """Series of a store, such as one half: their labels in memory, their values where they are.
 
     Attributes
     ----------
     files : list of Location
         All parts of the store.
     rows : list of ndarray, int64
-        For each part, which of its rows belong to this half.
-    entities : ndarray of shape (n,), object
+        For each part, which of its rows belong to these series.
+    ids, entities : ndarray of shape (n,), object
         Text, in the order of the parts.
     starts : ndarray of shape (n,), datetime64[s]
     nothing : SeriesSet
@@ -33,6 +42,7 @@ class Half:
 
     files: list[Location]
     rows: list[np.ndarray]
+    ids: np.ndarray
     entities: np.ndarray
     starts: np.ndarray
     nothing: SeriesSet
@@ -58,6 +68,16 @@ class Half:
                 names.append(str(file))
         return replace(concatenate(parts, names), values=values)
 
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the series, as `SeriesSet.fingerprint` does."""
+        return fingerprint(
+            self.nothing, self.ids, self.entities, self.starts, (block.values for block in self.blocks())
+        )
+
+    def parts(self) -> list[tuple[Location, np.ndarray]]:
+        """Return the parts of the store that hold any of these series, each with its rows of them."""
+        return [(file, rows) for file, rows in zip(self.files, self.rows, strict=True) if len(rows)]
+
     def blocks(self) -> Iterator[SeriesSet]:
         """Yield all series of the half, `READ_SERIES` at a time."""
         for first in range(0, len(self), READ_SERIES):
@@ -69,21 +89,27 @@ def _labels_of(series: SeriesSet) -> SeriesSet:
     return replace(series, values=series.values[..., :0])
 
 
-def open_half(where: Location, holdout: bool) -> Half:
-    """Return the training half, planted series among it, or the held-out half of a run folder."""
-    ids, _, held = read_splits(where / "splits.parquet")
-    wanted = set(ids[held == holdout].tolist())
-    files, rows, entities, starts = files_of(where / "store"), [], [], []
+def open_half(where: Location, holdout: bool, planted: bool = True) -> Half:
+    """Return the training half, with or without the series planted in it, or the held-out half of a run folder."""
+    ids, entities, held = read_splits(where / "splits.parquet")
+    mine = (held == holdout) & (planted | ~is_canary(entities))
+    return _open(where / "store", set(ids[mine].tolist()))
+
+
+def open_synthetic(where: Location) -> Half:
+    """Return the synthetic series of a run folder."""
+    return _open(where / "synthetic", None)
+
+
+def _open(folder: Location, wanted: set[str] | None) -> Half:
+    files, rows, columns = files_of(folder), [], []
     for file in files:
-        table = open_parquet(file).read(columns=["id", "entity", "start"])
-        rows.append(np.flatnonzero(where_in(labels(table["id"], file, "id"), wanted)))
-        entities.append(labels(table["entity"], file, "entity")[rows[-1]])
-        starts.append(table["start"].to_numpy().astype("datetime64[s]")[rows[-1]])
+        with open_parquet(file) as opened:
+            names = [name for name in (*ID_COLUMNS, "entity") if name in opened.schema_arrow.names]
+            table = opened.read(columns=[*names, "start"])
+        ids, entities = (labels(table[name], file, name) for name in (names[0], names[-1]))
+        mine = np.arange(len(ids)) if wanted is None else np.flatnonzero(where_in(ids, wanted))
+        rows.append(mine)
+        columns.append((ids[mine], entities[mine], table["start"].to_numpy().astype("datetime64[s]")[mine]))
     nothing = read_store(files[0]).subset(np.empty(0, np.int64))
-    return Half(files, rows, np.concatenate(entities), np.concatenate(starts), nothing)
-
-
-def read_real(where: Location, holdout: bool) -> SeriesSet:
-    """Return the series of a half without planted ones."""
-    half = open_half(where, holdout)
-    return half.read(np.flatnonzero(~is_canary(half.entities)))
+    return Half(files, rows, *map(np.concatenate, zip(*columns, strict=True)), nothing)

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ray_jobs.evaluate import read_three
+from ray_jobs.evaluate import judged, open_three
 from ttsgan.data.storage import Location
 from ttsgan.evaluation.figures import KINDS
 from ttsgan.evaluation.judged import Judged
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="a finished run folder")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
-    _, holdout, synthetic = read_three(Location.parse(options.run))
+    _, holdout, synthetic = (judged(half.read()) for half in open_three(Location.parse(options.run)))
     path = options.out / f"series-{datetime.date.today().isoformat()}.png"
     picture({"holdout": holdout, "synthetic": synthetic}).savefig(path, dpi=100)
     print(path)

@@ -185,6 +185,14 @@ def test_the_size_of_blocks_does_not_change_the_audit(real):
         assert other["value"] == pytest.approx(one["value"], abs=1e-6), one["name"]
 
 
+def test_a_holdout_in_blocks_is_the_same_control(real):
+    train, holdout = real
+    synthetic, halved = homes(100, 3, "s"), replace(holdout, entities=np.repeat(holdout.entities[::2], 2))
+    found = [audit(train, of, synthetic, seed=4, max_targets=30) for of in (halved, Blocks.of(halved, 17))]
+    assert found[0] == found[1]
+    assert found[0]["sizes"]["holdout"]["entities"] == len(halved) // 2
+
+
 def test_several_series_of_one_entity_count_once():
     train, holdout, synthetic = (homes(80, seed, prefix) for seed, prefix in enumerate("ths"))
     paired = [replace(part, entities=np.repeat(part.entities[:40], 2)) for part in (train, holdout)]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ttsgan.errors import DataError
+from ttsgan.evaluation.blocks import Blocks
 from ttsgan.evaluation.distances import METRICS
 from ttsgan.evaluation.features import autocorrelation, extract, histogram_edges
 from ttsgan.evaluation.fidelity import evaluate
@@ -170,6 +171,23 @@ def test_empty_series_are_set_aside_and_constant_ones_are_seen(real):
     assert result["sizes"]["synthetic"]["set_aside_empty"] == 2
     assert result["sizes"]["synthetic"]["constant"] == 40
     assert by_name(result)["longest flat run"]["ratio"] > 5
+
+
+def test_sets_in_blocks_are_judged_as_in_memory_and_only_what_is_compared_is_kept(real):
+    """Empty series are in some blocks only; of the homes, some have two series, in two blocks."""
+    sets = [*real, homes(80, 3, "s")]
+    for number, part in enumerate(sets):
+        values, entities = part.values.copy(), part.entities.copy()
+        values[number::17] = np.nan
+        values[3, :, :9] = np.nan
+        entities[40:60] = entities[:20]
+        sets[number] = replace(part, values=values, entities=entities)
+    whole = quick(*sets, max_series=30)
+    assert quick(*(Blocks.of(part, size) for part, size in zip(sets, (80, 7, 33), strict=True)), max_series=30) == whole
+    assert whole["sizes"]["compared"] == 30
+    assert whole["sizes"]["train"]["set_aside_empty"] == 5
+    kept = ~np.isnan(sets[0].values).all(axis=(1, 2))
+    assert whole["sizes"]["train"]["missing_share"] == pytest.approx(np.isnan(sets[0].values[kept]).mean(), rel=1e-6)
 
 
 def test_entities_with_several_series_stay_together():

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from ray_jobs import halves
-from ray_jobs.halves import open_half, read_real
+from ray_jobs.halves import open_half, open_synthetic
 from ttsgan.data.canaries import PREFIX
 from ttsgan.data.split import where_in, write_splits
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, write_store
+from ttsgan.data.store import SeriesSet, series_metadata, write_part, write_store
 
 COUNT, PART = 23, 5
 
@@ -77,10 +77,34 @@ def test_what_is_known_of_all_is_known_without_a_series(where):
     )  # fmt: skip
 
 
-def test_planted_series_are_not_real(where):
-    real = read_real(where, holdout=False)
-    assert f"{PREFIX}1" not in real.entities
-    assert len(real) == len(open_half(where, holdout=False)) - 1
+def test_planted_series_can_be_left_out(where):
+    whole, real = (open_half(where, holdout=False, planted=planted) for planted in (True, False))
+    assert f"{PREFIX}1" in whole.entities
+    assert real.ids.tolist() == [name for name in whole.ids if name != "id 22"]
+    assert real.read().ids.tolist() == real.ids.tolist()
+
+
+def test_a_half_has_the_fingerprint_of_its_series(where, monkeypatch):
+    monkeypatch.setattr(halves, "READ_SERIES", 4)
+    for holdout in (False, True):
+        half = open_half(where, holdout)
+        assert half.fingerprint() == half.read().fingerprint()
+
+
+def test_parts_are_the_half_in_turn(where):
+    half = open_half(where, holdout=False)
+    parts = [halves.read_store(file).subset(rows).ids for file, rows in half.parts()]
+    assert np.concatenate(parts).tolist() == half.ids.tolist()
+    assert len(parts) == 4  # of five, one is wholly held out
+
+
+def test_synthetic_series_are_their_own_entities(where):
+    columns = {"synthetic_id": np.array(["a", "b"], object), "start": np.full(2, "2013-01-01", "datetime64[s]")}
+    values = np.ones((2, 1, 4), np.float32)
+    write_part(where / "synthetic" / "part-00000.parquet", columns, values, series_metadata("kWh", 3600, 1))
+    synthetic = open_synthetic(where)
+    assert (synthetic.ids.tolist(), synthetic.entities.tolist()) == (["a", "b"], ["a", "b"])
+    assert synthetic.fingerprint() == halves.read_store(where / "synthetic").fingerprint()
 
 
 def test_where_in_is_membership():

@@ -9,7 +9,7 @@ are read too. The schema metadata holds ``unit``, ``step_seconds``, ``channels``
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,14 +96,21 @@ class SeriesSet:
 
         The same data give the same text whatever file they came from, as long as the order of the series is the same.
         """
-        labels = [list(map(str, self.ids)), list(map(str, self.entities)), self.starts.astype(str).tolist()]
-        head = [self.unit, self.step_seconds, self.values.shape, labels]
-        digest = hashlib.sha256(json.dumps(head).encode())
-        for at in range(0, len(self), 256):
-            block = self.values[at : at + 256]
-            # NaN has many bit patterns; all of them mean missing.
-            digest.update(np.where(np.isnan(block), np.float32(np.nan), block).astype("<f4").tobytes())
-        return digest.hexdigest()
+        blocks = (self.values[at : at + 256] for at in range(0, len(self), 256))
+        return fingerprint(self, self.ids, self.entities, self.starts, blocks)
+
+
+def fingerprint(
+    like: SeriesSet, ids: np.ndarray, entities: np.ndarray, starts: np.ndarray, blocks: Iterable[np.ndarray]
+) -> str:
+    """Return what `SeriesSet.fingerprint` says of labels (n,) and values that come in blocks (., C, L), like a set."""
+    labels = [list(map(str, ids)), list(map(str, entities)), starts.astype(str).tolist()]
+    head = [like.unit, like.step_seconds, (len(ids), *like.values.shape[1:]), labels]
+    digest = hashlib.sha256(json.dumps(head).encode())
+    for block in blocks:
+        # NaN has many bit patterns; all of them mean missing.
+        digest.update(np.where(np.isnan(block), np.float32(np.nan), block).astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
 def series_metadata(unit: str, step_seconds: int, channels: int, note: str = "") -> dict[str, str]:

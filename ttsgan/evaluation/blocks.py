@@ -1,6 +1,7 @@
 """A set of series read block by block, and how work is spread: in this process, or by whoever asks.
 
-The judges never need a large synthetic set in one array. They hand a function, what all calls share and the items (the
+The judges never need a large set in one array: a `survey` looks at every series once, and those that are compared are
+gathered. They hand a function, what all calls share and the items (the
 blocks, and other parts of the work) to a `Spread`; `in_turn` calls it here, a cluster driver can call it on many
 machines. Results come back in the order of the items and are merged in that order, so that they depend neither on the
 number of workers nor on who was first.
@@ -9,7 +10,7 @@ number of workers nor on who was first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -66,20 +67,80 @@ class Blocks:
         return cls(tuple(partial(judged.take, slice(i, i + size)) for i in range(0, len(judged), size)))
 
 
-def gather(blocks: Blocks, sizes: Sequence[int], index: np.ndarray) -> Judged:
-    """Read chosen series of a set.
+@dataclass(frozen=True)
+class Survey:
+    """What a look at every series of a set tells; what it keeps is small.
+
+    Attributes
+    ----------
+    entities, starts : ndarray of shape (n,)
+        As in `Judged`.
+    empty, constant : ndarray of shape (n,), bool
+        As of `Judged.usable`.
+    missing : ndarray of shape (n,), int
+        Missing readings of all channels.
+    digests : ndarray of shape (n,), object
+        As of `Judged.fingerprints`.
+    sizes : tuple of int
+        Series in each block.
+    like : Judged
+        One of the series.
+    """
+
+    entities: np.ndarray
+    starts: np.ndarray
+    empty: np.ndarray
+    constant: np.ndarray
+    missing: np.ndarray
+    digests: np.ndarray
+    sizes: tuple[int, ...]
+    like: Judged
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Which series have readings that change, shape (n,), bool."""
+        return ~(self.empty | self.constant)
+
+    @property
+    def num_entities(self) -> int:
+        """Entities in the set."""
+        return len(np.unique(self.entities))
+
+
+def _look(_: Any, loader: Loader) -> Survey:
+    block = loader()
+    digests = np.array(block.fingerprints(), object)
+    missing = np.isnan(block.values).sum(axis=(1, 2))
+    one = block.take(slice(0, 1))
+    one = replace(one, values=one.values.copy())  # no view that would keep the block
+    return Survey(block.entities, block.starts, *block.usable(), missing, digests, (len(block),), one)
+
+
+def survey(series: Judged | Blocks, spread: Spread = in_turn) -> Survey:
+    """Look at every series of a set, block by block; one that is in memory is not spread."""
+    blocks, spread = (Blocks.of(series), in_turn) if isinstance(series, Judged) else (series, spread)
+    parts = list(spread(_look, None, blocks.loaders))
+    names = ("entities", "starts", "empty", "constant", "missing", "digests")
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Survey(**columns, sizes=tuple(size for part in parts for size in part.sizes), like=parts[0].like)
+
+
+def gather(series: Judged | Blocks, sizes: Sequence[int], index: np.ndarray) -> Judged:
+    """Return chosen series of a set.
 
     Parameters
     ----------
-    blocks : Blocks
+    series : Judged or Blocks
     sizes : sequence of int
         Series in each block.
     index : ndarray of shape (m,), int
         Positions in the whole set, ascending, m >= 1.
     """
+    if isinstance(series, Judged):
+        return series if len(index) == len(series) else series.take(index)
     ends = np.cumsum(sizes)
     parts = []
-    for loader, begin, end in zip(blocks.loaders, ends - sizes, ends, strict=True):
+    for loader, begin, end in zip(series.loaders, ends - sizes, ends, strict=True):
         inside = index[(index >= begin) & (index < end)] - begin
         if len(inside):
             parts.append(loader().take(inside))

@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 
 from ttsgan.errors import DataError
-from ttsgan.evaluation.blocks import Spread, do_part, in_turn
+from ttsgan.evaluation.blocks import Blocks, Spread, do_part, gather, in_turn, survey
 from ttsgan.evaluation.classifiers import classifier_entries
 from ttsgan.evaluation.distances import Pool, Sampler
 from ttsgan.evaluation.features import copy_gaps, curves, extract, histogram_edges
-from ttsgan.evaluation.judged import Judged, check_comparable
+from ttsgan.evaluation.judged import Judged, check_comparable, sample_rows
 from ttsgan.evaluation.manifold import feature_space, flat_map, neighbour_entries
 from ttsgan.evaluation.stats import jsonable
 from ttsgan.evaluation.utility import utility_entries
@@ -44,25 +44,31 @@ NUM_DRAWS = 32
 """Draws behind a distance and its floor: of 100 households, eight leave 5 % of luck in the headline, these 2 %."""
 
 
-def _prepare(sets: dict[str, Judged], max_series: int, rng: np.random.Generator) -> tuple[tuple[Judged, ...], dict]:
+def _prepare(
+    sets: dict[str, Judged | Blocks], max_series: int, spread: Spread, rng: np.random.Generator
+) -> tuple[tuple[Judged, ...], dict]:
     """Set empty series aside, choose at most what is compared, and give synthetic series the gaps of real ones."""
+    seen = {name: survey(series, spread) for name, series in sets.items()}
+    check_comparable(**{name: of.like for name, of in seen.items()})
     sizes: dict = {}
-    kept = {}
-    for name, judged in sets.items():
-        empty, constant = judged.usable()
-        if (~empty).sum() < 4:
-            raise DataError(f"{name} has {(~empty).sum()} series with readings; at least 4 are needed")
-        kept[name] = judged.take(~empty) if empty.any() else judged
+    rows = {}
+    for name, of in seen.items():
+        rows[name] = np.flatnonzero(~of.empty)
+        if len(rows[name]) < 4:
+            raise DataError(f"{name} has {len(rows[name])} series with readings; at least 4 are needed")
         sizes[name] = {
-            "series": len(judged), "entities": int(judged.codes.max() + 1), "set_aside_empty": int(empty.sum()),
-            "constant": int(constant.sum()), "missing_share": float(np.isnan(kept[name].values).mean()),
+            "series": len(of.empty), "entities": of.num_entities, "set_aside_empty": int(of.empty.sum()),
+            "constant": int(of.constant.sum()),
+            "missing_share": float(of.missing[rows[name]].mean() / of.like.values.size),
         }  # fmt: skip
-    num = min(max_series, *(len(judged) for judged in kept.values()))
+    num = min(max_series, *(len(of) for of in rows.values()))
     sizes["compared"] = num
-    real = [kept[name].sample_entities(max_series, rng) for name in ("train", "holdout")]
-    synthetic = kept["synthetic"].sample_entities(max(2 * num, max_series), rng)
+    chosen = []
+    for name, limit in (("train", max_series), ("holdout", max_series), ("synthetic", max(2 * num, max_series))):
+        some = rows[name][sample_rows(seen[name].entities[rows[name]], limit, rng)]
+        chosen.append(gather(sets[name], seen[name].sizes, some))
     # of the holdout, which they are compared with: gaps that training series alone have would tell the two apart
-    return (*real, copy_gaps(synthetic, real[1], rng)), sizes
+    return (*chosen[:2], copy_gaps(chosen[2], chosen[1], rng)), sizes
 
 
 @dataclass(frozen=True)
@@ -138,9 +144,9 @@ def _distances(field: _Field, *, rng: np.random.Generator) -> tuple[dict, list[d
 
 
 def evaluate(
-    train: Judged,
-    holdout: Judged,
-    synthetic: Judged,
+    train: Judged | Blocks,
+    holdout: Judged | Blocks,
+    synthetic: Judged | Blocks,
     *,
     seed: int = 0,
     max_series: int = 1000,
@@ -153,10 +159,10 @@ def evaluate(
 
     Parameters
     ----------
-    train, holdout, synthetic : Judged
+    train, holdout, synthetic : Judged or Blocks
         Sets of the same channels, length, step and unit; train and holdout share no entity. NaN allowed;
         series without any reading are set aside and counted, constant ones stay (a frozen generator must be
-        seen).
+        seen). Of blocks no more are held than what is compared, and one block.
     seed : int
         Draws, splits and bootstrap.
     max_series : int
@@ -212,9 +218,9 @@ def evaluate(
     Cost: about 40 CPU-seconds and 0.7 GB for sets of 1,000, 1,000 and 3,000 series of 2,190 points, of which 20 are
     the classifiers' and 10 the utility tasks'; as much for 300, 300 and 900 series of 8,760 points.
     """
-    check_comparable(train=train, holdout=holdout, synthetic=synthetic)
     rng = np.random.default_rng(seed)
-    sets, sizes = _prepare({"train": train, "holdout": holdout, "synthetic": synthetic}, max_series, rng)
+    given = {"train": train, "holdout": holdout, "synthetic": synthetic}
+    sets, sizes = _prepare(given, max_series, spread, rng)
     real_values = np.concatenate([sets[0].filled(), sets[1].filled()])
     edges = histogram_edges(real_values)
     smallest = max(1e-4 * float(np.median(np.abs(real_values).mean(-1))), 1e-9)
@@ -236,8 +242,8 @@ def evaluate(
             "metrics": metrics,
             "sizes": sizes,
             "seed": seed,
-            "unit": train.unit,
-            "step_seconds": train.step_seconds,
+            "unit": sets[0].unit,
+            "step_seconds": sets[0].step_seconds,
             "embedding": flat_map(space, [len(part) for part in sets], of_map),
             "curves": {name: curves(judged, features) for name, judged, features in named},
         }

@@ -102,10 +102,7 @@ class Judged:
 
     def sample_entities(self, limit: int, rng: np.random.Generator) -> Judged:
         """Return at most `limit` series, whole entities as far as possible, in the original order."""
-        if len(self) <= limit:
-            return self
-        rank = rng.permutation(self.codes.max() + 1)[self.codes]
-        return self.take(np.sort(np.argsort(rank, kind="stable")[:limit]))
+        return self if len(self) <= limit else self.take(sample_rows(self.entities, limit, rng))
 
     def filled(self) -> np.ndarray:
         """Return the values with gaps filled by the series' own typical day, shape (n, C, L), float32.
@@ -184,6 +181,15 @@ class Judged:
     def fingerprints(self) -> list[bytes]:
         """Return one digest per series of its values (NaN included), to find identical rows."""
         return [hashlib.sha256(row).digest() for row in self.values]
+
+
+def sample_rows(entities: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
+    """Return at most `limit` positions of series (n,), ascending, whole entities as far as possible."""
+    if len(entities) <= limit:
+        return np.arange(len(entities))
+    codes = np.unique(entities.astype(str), return_inverse=True)[1]
+    rank = rng.permutation(codes.max() + 1)[codes]
+    return np.sort(np.argsort(rank, kind="stable")[:limit])
 
 
 def joined(*parts: Judged) -> Judged:

@@ -12,8 +12,9 @@ Verdicts, the worst wins:
 PASS means: these attacks, with this knowledge, on this data set. It is neither a proof nor legal anonymity. Auditing
 again and again until it passes spoils the error rates.
 
-The synthetic set may come in blocks (`blocks.Blocks`). They are searched anywhere, and so are the other parts of the
-audit done, side by side; the result depends on neither the size of the blocks nor on who did what.
+Held-out and synthetic sets may come in blocks (`blocks.Blocks`). Those of the synthetic set are searched anywhere, and
+so are the other parts of the audit done, side by side; the result depends on neither the size of the blocks nor on who
+did what.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ import numpy as np
 from scipy.stats import ks_2samp
 
 from ttsgan.evaluation import copying, fragments
-from ttsgan.evaluation.blocks import Blocks, Loader, Spread, do_part, gather, in_turn
+from ttsgan.evaluation.blocks import Blocks, Loader, Spread, Survey, do_part, gather, in_turn, survey
 from ttsgan.evaluation.gate import Thresholds, verdict
 from ttsgan.evaluation.inside import Inside, canary_check, network_checks, structure_checks
-from ttsgan.evaluation.judged import Judged, check_comparable, joined, split_by_entity
+from ttsgan.evaluation.judged import Judged, check_comparable, joined, sample_rows, split_by_entity
 from ttsgan.evaluation.linkage import LinkageSearch, linkage_checks
 from ttsgan.evaluation.membership import MembershipSearch, Splitting, membership_checks, splittings
 from ttsgan.evaluation.neighbours import nearest
@@ -56,22 +57,6 @@ class Canaries:
 
     included: Judged
     excluded: Judged
-
-
-@dataclass(frozen=True)
-class _Survey:
-    """What a first look at a block of synthetic series tells."""
-
-    empty: np.ndarray
-    constant: np.ndarray
-    digests: list[bytes]
-    like: Judged
-
-
-def _survey(_: Any, loader: Loader) -> _Survey:
-    block = loader()
-    empty, constant = block.usable()
-    return _Survey(empty, constant, block.fingerprints(), block.take(slice(0, 1)))
 
 
 @dataclass(frozen=True)
@@ -217,19 +202,16 @@ def _canary_line(canaries: Canaries, real: _Real, sketch: Judged) -> dict:
     return canary_check(*scores)
 
 
-def _sizes(judged: Judged) -> tuple[dict, np.ndarray]:
-    """Count a set, and tell which of its series are audited: those with readings that change."""
-    empty, constant = judged.usable()
-    usable = ~(empty | constant)
-    counts = {
-        "series": len(judged), "entities": int(judged.codes.max() + 1), "set_aside_empty": int(empty.sum()),
-        "set_aside_constant": int(constant.sum()), "audited_entities": len(np.unique(judged.entities[usable])),
+def _counts(of: Survey) -> dict:
+    """Count a set, and the entities that are audited: those with readings that change."""
+    return {
+        "series": len(of.empty), "entities": of.num_entities, "set_aside_empty": int(of.empty.sum()),
+        "set_aside_constant": int(of.constant.sum()), "audited_entities": len(np.unique(of.entities[of.usable])),
     }  # fmt: skip
-    return counts, usable
 
 
 def audit(
-    train: Judged, holdout: Judged, synthetic: Judged | Blocks, *, thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    train: Judged, holdout: Judged | Blocks, synthetic: Judged | Blocks, *, thresholds: Thresholds = DEFAULT_THRESHOLDS,
     seed: int = 0, max_targets: int = 5000, inside: Inside | None = None, canaries: Canaries | None = None,
     spread: Spread = in_turn, progress: Progress | None = None,
 ) -> dict:  # fmt: skip
@@ -237,8 +219,10 @@ def audit(
 
     Parameters
     ----------
-    train, holdout : Judged
-        What the generator saw, and what it never saw (by entity). Same channels, length, step and unit.
+    train : Judged
+        What the generator saw.
+    holdout : Judged or Blocks
+        What it never saw (by entity), of the same channels, length, step and unit.
     synthetic : Judged or Blocks
         What it made; each series counts by itself.
     thresholds : Thresholds
@@ -279,21 +263,16 @@ def audit(
     """
     report = progress or (lambda done, text: None)
     blocks = synthetic if isinstance(synthetic, Blocks) else Blocks.of(synthetic)
-    surveys = list(spread(_survey, None, blocks.loaders))
-    check_comparable(train=train, holdout=holdout, synthetic=surveys[0].like)
+    seen = {"train": survey(train), "holdout": survey(holdout, spread), "synthetic": survey(blocks, spread)}
+    check_comparable(**{name: of.like for name, of in seen.items()})
     rng = np.random.default_rng(seed)
-    sizes, kept = {}, {}
-    for name, judged in (("train", train), ("holdout", holdout)):
-        sizes[name], usable = _sizes(judged)
-        kept[name] = judged.take(usable) if usable.any() else None
-    empty, constant = (np.concatenate([getattr(part, what) for part in surveys]) for what in ("empty", "constant"))
-    num_synthetic = int((~(empty | constant)).sum())
-    digests = np.array([digest for part in surveys for digest in part.digests])[~(empty | constant)]
+    usable = {name: np.flatnonzero(of.usable) for name, of in seen.items()}
+    num_synthetic = len(usable["synthetic"])
     first_of = np.zeros(num_synthetic, bool)
-    first_of[np.unique(digests, return_index=True)[1]] = True
-    sizes["synthetic"] = {
-        "series": len(empty), "entities": len(empty), "set_aside_empty": int(empty.sum()),
-        "set_aside_constant": int(constant.sum()), "audited_entities": num_synthetic, "distinct": int(first_of.sum()),
+    first_of[np.unique(seen["synthetic"].digests[usable["synthetic"]], return_index=True)[1]] = True
+    sizes = {name: _counts(of) for name, of in seen.items()}
+    sizes["synthetic"] |= {
+        "entities": len(seen["synthetic"].empty), "audited_entities": num_synthetic, "distinct": int(first_of.sum()),
     }  # fmt: skip
     result = {
         "schema_version": SCHEMA_VERSION, "verdict": None, "reasons": [], "checks": [],
@@ -301,21 +280,25 @@ def audit(
         "sizes": sizes, "thresholds": asdict(thresholds), "seed": seed,
         "curves": {"roc": {"fpr": [], "tpr": [], "attacks": []}},
     }  # fmt: skip
-    invalid = _overlap(train, holdout, kept)
+    invalid = _overlap(seen["train"], seen["holdout"])
     unfit = [f"{n} has {s['audited_entities']} entities with usable series, fewer than {MIN_ENTITIES}"
            for n, s in sizes.items() if s["audited_entities"] < MIN_ENTITIES]  # fmt: skip
-    dates = other_dates((train.starts, train.entities), (holdout.starts, holdout.entities))
+    dates = other_dates(*((seen[name].starts, seen[name].entities) for name in ("train", "holdout")))
     unfit += [dates] if dates else []
     if unfit:
         result["verdict"], result["reasons"] = "INVALID", invalid + unfit
         return jsonable(result)
-    first = kept["train"].starts[0]
-    real = _Real.of(
-        align_weekday(kept["train"], first), align_weekday(kept["holdout"], first).sample_entities(max_targets, rng)
-    )
-    usable = np.flatnonzero(~(empty | constant))
-    chosen = np.sort(rng.permutation(usable)[:SKETCH_SERIES])
-    sketch = align_weekday(gather(blocks, [len(part.empty) for part in surveys], chosen), first)
+    targets = usable["holdout"][sample_rows(seen["holdout"].entities[usable["holdout"]], max_targets, rng)]
+    chosen = np.sort(rng.permutation(usable["synthetic"])[:SKETCH_SERIES])
+    parts = [
+        gather(series, seen[name].sizes, rows)
+        for name, series, rows in (
+            ("train", train, usable["train"]), ("holdout", holdout, targets), ("synthetic", blocks, chosen)
+        )
+    ]  # fmt: skip
+    first = parts[0].starts[0]
+    mine, unseen, sketch = (align_weekday(part, first) for part in parts)
+    real = _Real.of(mine, unseen)
     planted = copying.plant(real.train, max(20, math.ceil(0.01 * min(num_synthetic, SKETCH_SERIES))), rng)
     outcome = _attack(
         real, blocks, sketch, first_of, thresholds, max_targets, rng, planted=planted, inside=inside, self_test=True,
@@ -358,7 +341,7 @@ def other_dates(train: tuple[np.ndarray, np.ndarray], holdout: tuple[np.ndarray,
     )
 
 
-def _overlap(train: Judged, holdout: Judged, kept: dict[str, Judged | None]) -> list[str]:
+def _overlap(train: Survey, holdout: Survey) -> list[str]:
     """Return why train and holdout are not disjoint."""
     reasons = []
     shared = np.intersect1d(train.entities, holdout.entities)
@@ -366,8 +349,7 @@ def _overlap(train: Judged, holdout: Judged, kept: dict[str, Judged | None]) -> 
         reasons.append(
             f"train and holdout share {shared.size} entities, for instance {str(shared[0])!r}; split by entity"
         )
-    if kept["train"] and kept["holdout"]:
-        same = set(kept["train"].fingerprints()) & set(kept["holdout"].fingerprints())
-        if same:
-            reasons.append(f"{len(same)} series are identical in train and holdout; remove them from one side")
+    same = set(train.digests[train.usable]) & set(holdout.digests[holdout.usable])
+    if same:
+        reasons.append(f"{len(same)} series are identical in train and holdout; remove them from one side")
     return reasons
