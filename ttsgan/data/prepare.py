@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 
 from ttsgan.config import DataConfig, PatchConfig
-from ttsgan.data.forms import Period, steps_of
+from ttsgan.data.calendar import DAY_SECONDS
+from ttsgan.data.grid import Period, steps_of
 from ttsgan.data.readers import read_series
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates
 from ttsgan.data.units import aggregation_of
 from ttsgan.errors import ConfigError, DataError
 
-DAY_SECONDS = 86_400
 YEAR_SECONDS = 365 * DAY_SECONDS
 DEFAULT_START = "2013-01-01"
+REGISTER_SERIES, REGISTER_VALUES = 200, 24
 _STEP_TEXT = re.compile(r"(\d+)\s*(s|min|h|d)")
 _STEP_UNITS = {"s": 1, "min": 60, "h": 3600, "d": DAY_SECONDS}
 
@@ -126,6 +127,8 @@ def prepare(
         series = concatenate([_read_one(place, config) for place in places], [str(place) for place in places])
     name = "sample" if simulated is not None else ", ".join(str(place) for place in places)
     refuse_duplicates(series.ids, one_line(name, 160))
+    if simulated is None and look_like_registers(series.values):
+        logger.warning("%s: values never fall: are they readings of a register? Take their differences", name)
     before = series.step_seconds
     series, how = _aggregate_to(series, config, one_line(name, 160))
     _check_patch(series, patch)
@@ -144,6 +147,16 @@ def prepare(
         missing_share=float(np.isnan(series.values).mean()),
     )
     return series, report
+
+
+def look_like_registers(values: np.ndarray) -> bool:
+    """Tell whether nearly all series (n, C, L), of the first few, rise and never fall, as a counter does."""
+    rising = []
+    for row in values[:REGISTER_SERIES].reshape(-1, values.shape[2]):
+        seen = row[~np.isnan(row)]
+        if len(seen) >= REGISTER_VALUES and seen.min() < seen.max():
+            rising.append((np.diff(seen) >= 0).all())
+    return len(rising) > 0 and np.mean(rising) > 0.9
 
 
 def _read_one(where: Location, config: DataConfig) -> SeriesSet:

@@ -5,19 +5,30 @@ The forms that a table may have are those of `ttsgan.data.forms`. Missing values
 
 import csv
 import io
+import logging
+import re
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from ttsgan.data.forms import ID_NAMES, TIME_NAMES, Period, plain_name, series_of, series_set
+from ttsgan.data.columns import ID_NAMES, TIME_NAMES, VALUE_NAMES, is_stamp, plain_name
+from ttsgan.data.forms import series_of, series_set
+from ttsgan.data.grid import Period
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, open_parquet, read_store
+from ttsgan.data.units import named_unit
 from ttsgan.errors import DataError
 
-PARQUET, CSV = (".parquet", ".pq"), (".csv", ".csv.gz")
-SUFFIXES = (*PARQUET, *CSV, ".npy")
+PARQUET, CSV = (".parquet", ".pq"), (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+TEXT = (".txt", ".txt.gz")
+"""Read as CSV where they are named, and in a folder that has no other tables."""
+SUFFIXES = (*PARQUET, *CSV, *TEXT, ".npy")
 _NULLS = ["", "NULL", "Null", "null", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "-NaN", "None", "none"]
+_DAY_FIRST = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y")
+"""Dates with full stops have the day first wherever they are written."""
+
+logger = logging.getLogger(__name__)
 
 
 def read_series(
@@ -25,8 +36,9 @@ def read_series(
 ) -> SeriesSet:
     """Read one file, or the files of a folder, as a set of series.
 
-    Of a folder the Parquet files are read, or, where there are none, the CSV files. Tables among them are put one below
-    the other, so that a file may hold some of the households, or some of the months.
+    Of a folder the Parquet files are read, or the CSV files, and what else is there is told. Tables are put one below
+    the other, so that a file may hold some of the households, or some of the months. Where a table has stamps and a
+    column named like a value, such as ``kWh``, but none of ids, each file is one meter, whose id is the file's name.
 
     Parameters
     ----------
@@ -70,10 +82,23 @@ def _ends(where: Location, suffixes: tuple[str, ...]) -> bool:
 def _files_of(where: Location) -> list[Location]:
     """Return the files of a folder that are to be read, or the one file that ``where`` is."""
     if where.is_dir():
-        for suffixes in (PARQUET, CSV):
-            if files := [file for file in where.list() if _ends(file, suffixes)]:
-                return files
-        raise DataError(f"{where} is a folder without a .parquet file, or any .csv file; name a file or another folder")
+        held = [file for file in where.list() if not file.name.startswith("_")]
+        kinds = [[file for file in held if _ends(file, suffixes)] for suffixes in (PARQUET, CSV, TEXT)]
+        files = next((found for found in kinds if found), [])
+        inner = [file for file in held if file not in files and file.is_dir()]
+        if not files:
+            deeper = f" (folders in it, such as {inner[0].name!r}, are not read)" if inner else ""
+            raise DataError(
+                f"{where} is a folder without a .parquet file, or any .csv file{deeper}; name a file or another folder"
+            )
+        if kinds[0] and kinds[1]:
+            raise DataError(
+                f"{where} has tables of two kinds, such as {kinds[0][0].name!r} and {kinds[1][0].name!r}: name them one"
+                " by one, or put each kind in a folder of its own"
+            )
+        if left := [file.name for file in held if file not in files]:
+            logger.warning("%s: %d of its files read; not read: %s", where, len(files), one_line(", ".join(left), 160))
+        return files
     if not _ends(where, SUFFIXES):
         raise DataError(f"{where} has an unknown suffix; allowed: {', '.join(SUFFIXES)}, or a folder of such files")
     return [where]
@@ -83,12 +108,18 @@ def _in_contract(where: Location) -> bool:
     """Return whether a Parquet file has one row for each series, its values in a list."""
     kinds = {field.name: field.type for field in open_parquet(where).schema_arrow}
     nested = any(pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType) for kind in kinds.values())
-    return nested or ("values" in map(str.lower, kinds) and not any(plain_name(name) in TIME_NAMES for name in kinds))
+    stamped = any(plain_name(name) in TIME_NAMES or is_stamp(kind) for name, kind in kinds.items() if name != "start")
+    return nested or ("values" in map(str.lower, kinds) and not stamped)
 
 
 def _joined(files: list[Location], where: Location, entity: str) -> pa.Table:
     """Return the tables of files with the same columns, one below the other."""
     tables = [_read_parquet(file) if _ends(file, PARQUET) else _read_csv(file, entity) for file in files]
+    if _is_one_meter(tables[0].column_names):
+        tables = [
+            table.add_column(0, "id", pa.array(np.full(len(table), _stem(file)), pa.string()))
+            for file, table in zip(files, tables, strict=True)
+        ]
     names = tables[0].column_names
     for file, table in zip(files, tables, strict=True):
         if other := set(names).symmetric_difference(table.column_names):
@@ -103,6 +134,18 @@ def _joined(files: list[Location], where: Location, entity: str) -> pa.Table:
     if table.num_rows == 0:
         raise DataError(f"{where} is empty: it has a header and no rows; one row or more is needed")
     return table
+
+
+def _is_one_meter(names: list[str]) -> bool:
+    """Tell whether a table has stamps and a column of values by their names, but none of ids."""
+    plain = [plain_name(name) for name in names]
+    values = [name for name, short in zip(names, plain, strict=True) if short in VALUE_NAMES or named_unit(name)]
+    return len(values) == 1 and not {*ID_NAMES, "entity"} & {*plain} and bool({*TIME_NAMES} & {*plain})
+
+
+def _stem(file: Location) -> str:
+    """Return the name of a file without its suffix."""
+    return file.name[: -len(next(suffix for suffix in sorted(SUFFIXES, key=len)[::-1] if _ends(file, (suffix,))))]
 
 
 def _read_parquet(where: Location) -> pa.Table:
@@ -124,13 +167,15 @@ def _read_npy(where: Location) -> SeriesSet:
         )
     with np.errstate(over="ignore"):
         values = values.astype(np.float32).reshape(len(values), -1, values.shape[-1])
-    stem = where.name[: -len(".npy")]
-    ids = np.array([f"{stem}-{row:06d}" for row in range(len(values))], dtype=object)
+    ids = np.array([f"{_stem(where)}-{row:06d}" for row in range(len(values))], dtype=object)
     return series_set(where, ids, ids, np.full(len(ids), "NaT", dtype="datetime64[s]"), values)
 
 
 def _read_csv(where: Location, entity: str) -> pa.Table:
-    """Return a CSV file (comma, semicolon or tab; perhaps gzipped) with ids as text and other types inferred."""
+    """Return a CSV file (comma, semicolon or tab; perhaps gzipped) with ids as text and other types inferred.
+
+    Where commas do not part the columns, they may be decimal ones.
+    """
     try:
         with where.filesystem.open_input_stream(where.path, compression="detect") as stream:
             head = b""
@@ -138,6 +183,9 @@ def _read_csv(where: Location, entity: str) -> pa.Table:
                 head += more
         header = head.split(b"\n", 1)[0].decode("utf-8-sig").strip("\r")
         delimiter = max(",;\t", key=header.count)
+        parted = re.escape(delimiter)
+        points, commas = (len(re.findall(rf"{parted}\"?-?\d+{mark}\d+\"?(?=[{parted}\r\n])".encode(), head))
+                          for mark in ("[.]", ","))  # fmt: skip
         names = next(csv.reader([header], delimiter=delimiter), [])
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
@@ -152,6 +200,8 @@ def _read_csv(where: Location, entity: str) -> pa.Table:
                 convert_options=pacsv.ConvertOptions(
                     column_types=text,
                     null_values=_NULLS,
+                    timestamp_parsers=[pacsv.ISO8601, *_DAY_FIRST],
+                    decimal_point="," if delimiter != "," and commas > points else ".",
                     strings_can_be_null=True,
                     auto_dict_encode=True,
                     auto_dict_max_cardinality=1 << 20,

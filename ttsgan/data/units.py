@@ -41,10 +41,16 @@ def aggregation_of(unit: str, setting: str = "auto") -> str:
     )
 
 
+def bracketed_unit(column: str) -> str:
+    """Return the unit in a bracket of the name of a column, such as ``Energy (kWh)``; "" where none is."""
+    in_bracket = re.search(r"[(\[]\s*(.+?)\s*[)\]]", column)
+    plain = in_bracket[1].lower() if in_bracket else ""
+    return in_bracket[1] if plain in SUMMED | AVERAGED else _OF_POWER.get(plain, "")
+
+
 def named_unit(column: str) -> str:
     """Return the unit in the name of a column, such as ``Energy (kWh)``, ``kw`` or ``usage_kwh``; "" where none is."""
-    in_bracket = re.search(r"[(\[]\s*(.+?)\s*[)\]]", column)
-    if in_bracket and in_bracket[1].lower() in SUMMED | AVERAGED:
-        return in_bracket[1]
+    if unit := bracketed_unit(column):
+        return unit
     last = re.split(r"[_\s]", re.split(r"[(\[]", column)[0].strip().lower())[-1]
     return _OF_POWER.get(last, "")
