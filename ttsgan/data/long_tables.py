@@ -62,9 +62,10 @@ def read_long(
     when = stamps(table[time_column], where, time_column)
     ids, owner_R = codes(table[id_column], where, id_column)
     rows = inside(when, period, where)
-    rows, step = _in_order(rows, owner_R, when.astype(np.int64), values_R, ids, where, time_column, step_seconds)
-    rows = _on_grid(rows, owner_R, when.astype(np.int64), values_R, step)
-    owner, seconds, values_R = owner_R[rows], when.astype(np.int64)[rows], values_R[rows]
+    seconds_R = when.astype(np.int64)
+    rows, step = _in_order(rows, owner_R, seconds_R, values_R, ids, where, time_column, step_seconds)
+    rows = _on_grid(rows, owner_R, seconds_R, values_R, step)
+    owner, seconds, values_R = owner_R[rows], seconds_R[rows], values_R[rows]
     first_row = np.flatnonzero(np.diff(owner, prepend=-1))
     last_row = np.append(first_row[1:], len(rows)) - 1
     begin = seconds[first_row] if period is None else np.full(len(ids), period[0].astype("M8[s]").astype(int))
@@ -159,6 +160,8 @@ def _on_grid(
 ) -> np.ndarray:
     """Return the rows without those that have no value and lie off the grid of the values of their id."""
     owner, seconds, empty = owner_R[rows], seconds_R[rows], np.isnan(values_R[rows])
+    if not empty.any():
+        return rows
     first = np.zeros(owner.max() + 1, np.int64)
     first[owner[::-1]] = seconds[::-1]
     told = np.flatnonzero(~empty)[::-1]
