@@ -15,6 +15,7 @@ Q points of a quantile function.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import safetensors.numpy
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from ttsgan.config import HouseholdConfig
-from ttsgan.data import calendar, laws, marginals, quantiles, spectrum
+from ttsgan.data import calendar, laws, low_times, marginals, quantiles, spectrum
 from ttsgan.data.common_course import common_courses
 from ttsgan.data.habits import Habits
 from ttsgan.errors import DataError, NotFittedError
@@ -114,11 +115,14 @@ class SeriesScaler:
             raise DataError(f"training series {row} is constant or wholly missing in a channel; set it aside first")
         channels, length = values.shape[1:]
         owners = np.arange(len(values)) if entities is None else entities
+        signs = marginals.find_signs(values, owners)
         self.state = {
             "grid": quantiles.score_grid(length),
-            "signs": marginals.find_signs(values, owners),
+            "signs": signs,
             "shape": np.array([channels, length]),
         }
+        if (low := low_times.find(values, signs, starts, owners, self.step_seconds)).any():
+            self.state["low_times"] = low
         self.state["resolution"] = np.array([laws.find_resolution(values[:, c]) for c in range(channels)])
         self.state["most_repeats"] = laws.repeat_share(values).max(axis=0)
         self.state |= marginals.limits(marginals.measure(values, self.state["signs"], self.state["grid"]))
@@ -237,8 +241,19 @@ class SeriesScaler:
         for start in np.unique(starts):
             rows = starts == start
             part = spectrum.Rhythm(*(figure[rows] for figure in wanted))
-            scores[rows] = spectrum.with_rhythm(scores[rows], sorted_BCT[rows], part, self._bands, self._dates(start))
+            settled = partial(self._settled, sorted_BCT=sorted_BCT[rows], start=start)
+            scores[rows] = spectrum.with_rhythm(
+                scores[rows], sorted_BCT[rows], part, self._bands, self._dates(start), settled
+            )
         return quantiles.place(scores, normal_BCT).astype(np.float32)
+
+    def _settled(self, scores_BCT: NDArray, sorted_BCT: NDArray, start: np.datetime64) -> NDArray:
+        """Return scores of series that start then, with low values when they may be."""
+        if "low_times" not in self.state:
+            return scores_BCT
+        cell_T = low_times.cells_of(start, scores_BCT.shape[2], self.step_seconds)
+        when_CT = self.state["low_times"][:, cell_T]
+        return low_times.low_first(scores_BCT, sorted_BCT, self.state["signs"], when_CT)
 
     def _course(self, numbers: NDArray, starts: NDArray, common: str) -> NDArray:
         """Return habit and common course (B, C, T) of households with these numbers."""
@@ -282,7 +297,7 @@ class SeriesScaler:
         """Return the scaler that `to_bytes` wrote; `DataError` if it is of another version of ttsgan."""
         scaler = cls(config, step_seconds)
         scaler.state = safetensors.numpy.load(data)
-        if other := STATE.symmetric_difference(scaler.state):
+        if other := STATE.symmetric_difference(scaler.state) - {"low_times"}:
             raise DataError(f"the scaler is of another version of ttsgan ({', '.join(sorted(other))}); train again")
         return scaler
 

@@ -15,6 +15,7 @@ of single frequencies, and with values that move in proportion to their size up 
 Axis letters: B series, C channels, T time steps, W frequencies, K bands.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -131,7 +132,12 @@ def measure(values_BCT: NDArray, bands_WK: NDArray, dates: Dates) -> Rhythm:
 
 
 def with_rhythm(
-    scores_BCT: NDArray, sorted_BCT: NDArray, wanted: Rhythm, bands_WK: NDArray, dates: Dates
+    scores_BCT: NDArray,
+    sorted_BCT: NDArray,
+    wanted: Rhythm,
+    bands_WK: NDArray,
+    dates: Dates,
+    settled: Callable[[NDArray], NDArray] = lambda scores_BCT: scores_BCT,
 ) -> NDArray[np.float64]:
     """Return scores whose order gives series with these values and, as nearly as these allow, the wanted rhythm.
 
@@ -145,6 +151,8 @@ def with_rhythm(
     bands_WK : ndarray
         `bands` of the length.
     dates : Dates
+    settled : callable
+        Puts scores (B, C, T) right that were moved, before their order is used.
     """
     density_BCK = np.maximum(np.exp(wanted.log_density) - LEAST, 0.1 * LEAST)
     size_BC1 = np.maximum(np.abs(sorted_BCT).mean(axis=2, keepdims=True), 1e-12)
@@ -152,6 +160,7 @@ def with_rhythm(
     member_KW = (bands_WK > 0).T.astype(np.float64)
     first_M = np.flatnonzero(dates.midnight)
     # Zeros that nothing lies below are nights, summers, absences: they stay where they are.
+    scores_BCT = settled(scores_BCT)
     zero_BCT = place(scores_BCT, (sorted_BCT == 0) & (sorted_BCT[..., :1] == 0))
     for _ in range(ROUNDS):
         values_BCT = place(scores_BCT, sorted_BCT)
@@ -162,7 +171,7 @@ def with_rhythm(
         filtered_BCT += contrast_BC1 * (dates.weekend - dates.weekend.mean())
         shift_BCT = filtered_BCT - (values_BCT - values_BCT.mean(axis=2, keepdims=True))
         scores_BCT = values_BCT + _by_size(shift_BCT, np.abs(values_BCT) / size_BC1)
-        scores_BCT = _zeros_lowest(scores_BCT, zero_BCT)
+        scores_BCT = settled(_zeros_lowest(scores_BCT, zero_BCT))
         if not len(first_M):
             continue
         missing_BC = wanted.jump - _jump(place(scores_BCT, sorted_BCT) / size_BC1, dates.midnight)
@@ -170,7 +179,7 @@ def with_rhythm(
         push_BCM = 0.5 * widen_BC1 * (scores_BCT[..., first_M] - scores_BCT[..., first_M - 1])
         scores_BCT[..., first_M] += push_BCM
         scores_BCT[..., first_M - 1] -= push_BCM
-        scores_BCT = _zeros_lowest(scores_BCT, zero_BCT)
+        scores_BCT = settled(_zeros_lowest(scores_BCT, zero_BCT))
     return scores_BCT
 
 
