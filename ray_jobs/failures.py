@@ -13,8 +13,9 @@ _NO_MEMORY = ("allocate memory", "not enough memory", "CUDA out of memory", "run
 
 
 _LOWER = (
-    "lower training.batch_size or the widths (encoder.width, days.width, generator.width, discriminator.width), or run "
-    "fewer workers on each machine (raise runtime.cpus_per_worker), and run it again"
+    "run fewer workers on each machine (raise runtime.cpus_per_worker), or go through a batch in parts (raise "
+    "training.accumulation), with the same command, which goes on from the last checkpoint; or start over with a "
+    "smaller training.batch_size or narrower networks (encoder.width, days.width, generator.width, discriminator.width)"
 )
 
 
@@ -51,6 +52,6 @@ def told(error: BaseException) -> TtsganError | None:
     if lost:
         return WorkerLost(
             "a worker was lost more often than runtime.max_failures allows: its machine went away, or the system ended "
-            f"it, most often for want of memory; {_LOWER}, which goes on from the last checkpoint"
+            f"it, most often for want of memory; {_LOWER}"
         )
     return None

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ttsgan import recipes
-from ttsgan.config import RunConfig
+from ttsgan.config import FREE_FIELDS, RunConfig
 from ttsgan.data.storage import Location
 from ttsgan.errors import DataError, NotFittedError
 
@@ -112,7 +112,9 @@ class RunFolder:
         self.save()
 
     def go_on(self, config: RunConfig, reads_again: bool) -> None:
-        """Go on with a configuration that differs in `FREE_SECTIONS` alone; it is kept once a stage begins.
+        """Go on with a configuration that differs in what is free alone; it is kept once a stage begins.
+
+        Free are `FREE_SECTIONS` and `ttsgan.config.FREE_FIELDS`.
 
         Raises
         ------
@@ -120,7 +122,8 @@ class RunFolder:
             For any other, and, where the source is named again, when it is no longer what the run was made from.
         """
         old, new = recipes.flat(self.config), recipes.flat(config)
-        different = [name for name in new if old.get(name) != new[name] and name.split(".")[0] not in FREE_SECTIONS]
+        free = {name for name in new if name.split(".")[0] in FREE_SECTIONS or name in FREE_FIELDS}
+        different = [name for name in new if old.get(name) != new[name] and name not in free]
         if "data.source" in different and _same_places(self.config.data.source, config.data.source):
             different.remove("data.source")
         if different:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import ray
 import ray.data
+import torch
 from ray.autoscaler.sdk import request_resources
 
 from ttsgan.config import RuntimeConfig
@@ -20,6 +21,8 @@ from ttsgan.errors import ConfigError
 SPARE_SLOTS = 2
 """CPU slots of a local Ray beyond the cores, for tasks that only read and hand on."""
 OBJECT_STORE_BYTES = 1_500_000_000
+WORKERS_PER_CORE = 2
+"""Workers of one CPU each that may share a core of this machine: slower than one each, but they work."""
 POLL_SECONDS = 5.0
 
 
@@ -89,6 +92,29 @@ def _no_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def check_this_machine(runtime: RuntimeConfig) -> None:
+    """Refuse a local run that asks for more than this machine has, before Ray is started.
+
+    Raises
+    ------
+    ConfigError
+        With what is asked for and what there is.
+    """
+    workers, cores, cards = runtime.num_workers, os.cpu_count() or 1, torch.cuda.device_count()
+    if runtime.use_gpu and cards < max(workers, 1):
+        least = "runtime.num_workers" if cards else "runtime.use_gpu"
+        raise ConfigError(
+            f"runtime.num_workers = {workers} workers need {max(workers, 1)} GPUs, this machine has {cards}; change"
+            f" {least}, or give the --address of a cluster"
+        )
+    if workers * runtime.cpus_per_worker > WORKERS_PER_CORE * cores:
+        raise ConfigError(
+            f"runtime.num_workers = {workers} workers need {workers * runtime.cpus_per_worker} CPUs, this machine has"
+            f" {cores} (up to {WORKERS_PER_CORE} workers may share one); lower runtime.num_workers or"
+            " runtime.cpus_per_worker, or give the --address of a cluster"
+        )
 
 
 def check_resources(runtime: RuntimeConfig) -> None:

@@ -12,7 +12,7 @@ from ray_jobs.export import run_export
 from ray_jobs.folder import STAGES, RunFolder
 from ray_jobs.generate import run_generate
 from ray_jobs.groups import run_cluster
-from ray_jobs.machines import check_resources, start_ray
+from ray_jobs.machines import check_resources, check_this_machine, start_ray
 from ray_jobs.prepare import run_prepare
 from ray_jobs.train import PROFILE_FOLDER, run_train
 from ttsgan.errors import ReleaseRefused, TtsganError
@@ -49,17 +49,20 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
         if stage in ON_RAY:
             start_ray(runtime, address)
         # Before anything is removed.
+        if stage == "train" and address == "local":
+            check_this_machine(runtime)
         if stage == "train" and runtime.num_workers:
             check_resources(runtime)
         if stage in ON_ACTORS:
             check_resources(dataclasses.replace(runtime, num_workers=1, min_workers=0))
-        if stage == "train" and folder.done("train"):
-            (folder.where / "checkpoints").remove()
-            (folder.where / "tensorboard").remove()
-            (folder.where / PROFILE_FOLDER).remove()
+        again = stage == "train" and folder.done("train")
         if stage != "report" and not folder.replaces and (folder.where / "release").is_dir():
             console.say(f"    {folder.where / 'release'} is removed: it is of what is made anew now")
         folder.begin(stage)
+        if again:
+            console.say(f"    {folder.where / 'checkpoints'} is removed: training starts over")
+            for made in ("checkpoints", "tensorboard", PROFILE_FOLDER):
+                (folder.where / made).remove()
         started = time.monotonic()
         try:
             summary = STAGE_FUNCTIONS[stage](folder, console, **options)
@@ -77,6 +80,9 @@ def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: 
         console.say(f"{folder.where} is finished; nothing to do")
         show_result(folder, console)
         return DONE
+    if not folder.done("train") and address == "local":
+        # Before anything is read.
+        check_this_machine(folder.config.runtime)
     for stage in STAGES[:-1]:
         if not folder.done(stage):
             run_stage(folder, stage, console, address)

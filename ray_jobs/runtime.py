@@ -4,11 +4,12 @@ import signal
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import ray.train
 import ray.train.torch
+import torch.distributed as dist
 from pyarrow.fs import FileSelector, FileSystem, FileType
 from ray.train import CheckpointUploadMode
 from ray.train.v2._internal.execution.callback import WorkerCallback
@@ -66,13 +67,21 @@ class RayRuntime(ProcessGroupRuntime):
         return first
 
     def _candidates(self) -> list[tuple[str, AbstractContextManager[Path]]]:
-        """Return the checkpoints in the run's storage, whoever wrote them, the newest first; their seals judge them."""
+        """Return the checkpoints in the run's storage, whoever wrote them, the newest first; their seals judge them.
+
+        All workers try those that worker 0 sees, in its order: a shared folder may show a new one later to some.
+        """
         storage = ray.train.get_context().get_storage()
         filesystem, parent = storage.storage_filesystem, storage.experiment_fs_path
-        selector = FileSelector(parent, allow_not_found=True)
-        entries = patiently(lambda: filesystem.get_file_info(selector), f"list {parent}")
-        folders = [entry.base_name for entry in entries if entry.type == FileType.Directory]
-        names = sorted(name for name in folders if name.startswith(CHECKPOINT_PREFIX))
+        names: list[str] = []
+        if self.rank == 0:
+            selector = FileSelector(parent, allow_not_found=True)
+            entries = patiently(lambda: filesystem.get_file_info(selector), f"list {parent}")
+            folders = [entry.base_name for entry in entries if entry.type == FileType.Directory]
+            names = sorted(name for name in folders if name.startswith(CHECKPOINT_PREFIX))
+        seen = [names]
+        dist.broadcast_object_list(seen, src=0, device=self.device)
+        (names,) = seen
         return [(name, _opened(ray.train.Checkpoint(f"{parent}/{name}", filesystem))) for name in reversed(names)]
 
     def save(self, name: str, files: dict[str, bytes], metrics: dict[str, float]) -> None:
@@ -99,17 +108,24 @@ def forget_registry(checkpoints: Location) -> None:
     """
     (checkpoints / REGISTRY).remove()
     folders = [item for item in checkpoints.list() if item.name.startswith(CHECKPOINT_PREFIX)]
-    for old in folders[: -2 * KEPT_CHECKPOINTS]:
+    # What was begun and never sealed does not take the place of what can be gone on with.
+    sealed = [item for item in folders if (item / SEAL_FILE).is_file()]
+    for old in folders[: folders.index(sealed[-2 * KEPT_CHECKPOINTS])] if len(sealed) > 2 * KEPT_CHECKPOINTS else ():
         old.remove()
 
 
 def write_checkpoint(filesystem: FileSystem, folder: str, files: dict[str, bytes]) -> None:
-    """Write a checkpoint's files, its seal last; what fails is raised, and what it left behind has no seal."""
-    filesystem.create_dir(folder, recursive=True)
-    filesystem.delete_dir_contents(folder)
-    for name, content in {**files, SEAL_FILE: seal_of(files)}.items():
-        with filesystem.open_output_stream(f"{folder}/{name}") as file:
-            file.write(content)
+    """Write a checkpoint's files, its seal last; what fails is raised, and what it wrote removed where that can be."""
+    try:
+        filesystem.create_dir(folder, recursive=True)
+        filesystem.delete_dir_contents(folder)
+        for name, content in {**files, SEAL_FILE: seal_of(files)}.items():
+            with filesystem.open_output_stream(f"{folder}/{name}") as file:
+                file.write(content)
+    except OSError:
+        with suppress(OSError):
+            filesystem.delete_dir(folder)
+        raise
 
 
 @contextmanager

@@ -56,6 +56,8 @@ def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = N
     ):
         if text:
             read(text)
+    if config.training.precision == "fp16" and not config.runtime.use_gpu:
+        raise ConfigError("training.precision is 'fp16' without runtime.use_gpu; allowed on a CPU: auto, fp32, bf16")
     most = max(config.runtime.num_workers, 1)
     check_batch(config.training, range(config.runtime.min_workers or most, most + 1))
     return config

@@ -5,7 +5,6 @@ import logging
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,7 +25,7 @@ from ttsgan import api, recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.storage import Location
-from ttsgan.errors import DataError, DivergedError, TtsganError
+from ttsgan.errors import ConfigError, DataError, DivergedError, TtsganError
 from ttsgan.training import between
 from ttsgan.training.dataset import TrainSet
 from ttsgan.training.runtime import LocalRuntime, NotKept, Runtime, Stopped, device_of
@@ -37,7 +36,14 @@ log = logging.getLogger(__name__)
 STOP_FILE = "stop"
 """Written by a driver that was asked to stop, and seen by its workers."""
 POLL_SECONDS = 2.0
-ENDED: dict[str, type[TtsganError]] = {"stopped": Stopped, "diverged": DivergedError, "not kept": NotKept}
+COPY_SECONDS = 20.0
+"""Seconds between two copies of the log to a storage that is not a local folder."""
+ENDED: dict[str, type[TtsganError]] = {
+    "stopped": Stopped,
+    "diverged": DivergedError,
+    "not kept": NotKept,
+    "refused": ConfigError,
+}
 """What all workers raise in the same step: told as a result, because Ray Train would try an error again."""
 PROFILE_FOLDER = "train/profile"
 """In the run folder: for each stage a Chrome trace, and a table of the heaviest operators."""
@@ -104,11 +110,29 @@ def _written_to(place: Location, keep: bool) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         if keep and (place / PROGRESS_FILE).is_file():
             (Path(scratch) / PROGRESS_FILE).write_bytes((place / PROGRESS_FILE).read_bytes())
+        done = threading.Event()
+        copier = threading.Thread(target=_copy_until, args=(Path(scratch), place, done), daemon=True)
+        if keep:
+            copier.start()
         try:
             yield Path(scratch)
         finally:
-            for file in Path(scratch).iterdir() if keep else ():
-                (place / file.name).write_bytes(file.read_bytes())
+            done.set()
+            if keep:
+                copier.join()
+                _copy(Path(scratch), place)
+
+
+def _copy(scratch: Path, place: Location) -> None:
+    for file in scratch.iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+
+
+def _copy_until(scratch: Path, place: Location, done: threading.Event) -> None:
+    """Copy what is in a folder every `COPY_SECONDS`; a storage that fails is asked again the next time."""
+    while not done.wait(COPY_SECONDS):
+        with suppress(DataError, OSError):
+            _copy(scratch, place)
 
 
 def _ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -171,8 +195,13 @@ def _on_sigterm(act: Callable[[], object]) -> Iterator[None]:
         yield
         return
 
+    asked = []
+
     def heard(*_: object) -> None:
-        log.warning("asked to stop; a checkpoint is kept first")
+        if asked:  # twice: at once, wherever that is
+            raise KeyboardInterrupt
+        asked.append(True)
+        log.warning("asked to stop; a checkpoint is kept first (asked again: at once)")
         act()
 
     before = signal.signal(signal.SIGTERM, heard)
@@ -235,16 +264,21 @@ def _own_interrupt() -> Iterator[None]:
 
 
 def _watch(where: Location, console: Console, stop: threading.Event) -> None:
-    """Show the newest line of progress that the workers wrote, where it can be seen from here."""
-    if not where.is_local:
-        return
-    lines = where.local_path / "tensorboard" / PROGRESS_FILE
-    started = time.time()
-    while not stop.wait(1.0):
-        if lines.is_file() and lines.stat().st_mtime > started:
-            text = lines.read_bytes().splitlines()
-            if text:
-                console.progress(_progress_line(text[-1]))
+    """Show the newest line of progress that the workers wrote."""
+    lines, shown = where / "tensorboard" / PROGRESS_FILE, b""
+    with suppress(DataError, OSError):
+        shown = _last_line(lines)  # of earlier training
+    while not stop.wait(1.0 if where.is_local else COPY_SECONDS):
+        with suppress(DataError, OSError):
+            newest = _last_line(lines)
+            if newest != shown:
+                shown = newest
+                console.progress(_progress_line(newest))
+
+
+def _last_line(lines: Location) -> bytes:
+    """Return the last line of a file; nothing where it is empty or absent."""
+    return (lines.read_bytes().splitlines() or [b""])[-1] if lines.is_file() else b""
 
 
 def _progress_line(line: bytes) -> str:
@@ -252,7 +286,8 @@ def _progress_line(line: bytes) -> str:
         said = json.loads(line)
     except ValueError:
         return "training"
-    losses = ", ".join(f"{k.removeprefix('loss/')} {v:.3f}" for k, v in said.items() if k.startswith("loss/"))
+    told = {k.removeprefix("loss/"): v for k, v in said.items() if k.startswith("loss/") and v is not None}
+    losses = ", ".join(f"{k} {v:.3f}" for k, v in told.items())
     if "doing" in said:
         return f"training, before {said['stage']}: {said['doing']}"
     left = "" if said["seconds_left"] is None else f", {said['seconds_left']:.0f} s left"

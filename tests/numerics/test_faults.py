@@ -12,7 +12,8 @@ import torch
 from pyarrow.fs import LocalFileSystem
 
 from ray_jobs.failures import told
-from ray_jobs.runtime import write_checkpoint
+from ray_jobs.runtime import forget_registry, write_checkpoint
+from ttsgan.data.storage import Location
 from ttsgan.training import between
 from ttsgan.training import runtime as runtimes
 from ttsgan.training.runtime import LocalRuntime, NotKept, fault_of, patiently
@@ -76,9 +77,14 @@ def test_full_disk_ends_in_one_line_and_leaves_the_checkpoint_before(trainer, sm
 class Failing:
     """A file system whose ``at``-th file cannot be written, the first ``times`` times that it is tried."""
 
-    def __init__(self, number: int | None, at: int, times: int) -> None:
-        self.number, self.at, self.left, self.opened = number, at, times, 0
+    def __init__(self, number: int | None, at: int, times: int, removes: bool = True) -> None:
+        self.number, self.at, self.left, self.opened, self.removes = number, at, times, 0, removes
         self.local = LocalFileSystem()
+
+    def delete_dir(self, path):
+        if not self.removes:
+            raise OSError(self.number, "cannot remove")
+        self.local.delete_dir(path)
 
     def create_dir(self, path, recursive):
         self.opened = 0
@@ -110,12 +116,15 @@ def test_storage_that_fails_twice_is_asked_again(tmp_path, pauses, caplog, numbe
     assert {name: (folder / name).read_bytes() for name in FILES} == FILES
 
 
-def test_storage_that_stays_away_is_given_up(tmp_path, pauses):
-    storage, folder = Failing(errno.EIO, 4, times=10), tmp_path / "checkpoint_1"
+@pytest.mark.parametrize("removes", [True, False])
+def test_storage_that_stays_away_is_given_up(tmp_path, pauses, removes):
+    storage, folder = Failing(errno.EIO, 4, 10, removes), tmp_path / "checkpoint_1"
     with pytest.raises(NotKept, match=r"Input/output error: cannot write checkpoint 1; put that right"):
         LocalRuntime(tmp_path)._keep("checkpoint 1", lambda: write_checkpoint(storage, str(folder), FILES))
     assert pauses == list(runtimes.PAUSES) == sorted(runtimes.PAUSES)
-    assert fault_of(folder) == "it has no seal.json: half written, or not a checkpoint of this program"
+    assert folder.exists() is not removes
+    if not removes:
+        assert fault_of(folder) == "it has no seal.json: half written, or not a checkpoint of this program"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS])
@@ -124,6 +133,22 @@ def test_what_does_not_pass_is_told_at_once(tmp_path, pauses, number):
     with pytest.raises(NotKept, match=f"{os.strerror(number)}: cannot write checkpoint 1"):
         LocalRuntime(tmp_path)._keep("checkpoint 1", lambda: write_checkpoint(storage, str(tmp_path / "x"), FILES))
     assert pauses == []
+
+
+def test_what_was_never_sealed_does_not_push_out_what_was(tmp_path):
+    """A disk that was full for four starts; then one more, and no checkpoint would be left to go on from."""
+    names = [f"checkpoint_{n:09d}_0" for n in (8, 16, 24, 32, 40, 48)]
+    for name in names:
+        write_checkpoint(LocalFileSystem(), str(tmp_path / name), FILES)
+    for name in ("checkpoint_000000004_0", *(f"checkpoint_000000056_0_{n}" for n in range(5))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_bytes(b"one")
+    forget_registry(Location.parse(str(tmp_path)))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left[:4] == names[2:]
+    assert len(left) == 9, "newer ones without a seal are named when training goes on"
+    forget_registry(Location.parse(str(tmp_path)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
 def test_reading_is_patient_too(tmp_path, pauses):

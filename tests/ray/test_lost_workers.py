@@ -107,7 +107,7 @@ def test_want_of_memory_ends_in_one_line(tmp_path):
     words = train(tmp_path / "run", "encoder.width=4000000", "runtime.max_failures=1")
     done = subprocess.run(words, timeout=400, check=False, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    assert done.stderr.startswith("ttsgan: a worker ran out of memory; lower training.batch_size or the widths")
+    assert done.stderr.startswith("ttsgan: a worker ran out of memory; run fewer workers")
     assert done.stderr.count("\n") == 1
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ttsgan.models.patching import unpatchify
 from ttsgan.training import dataset
-from ttsgan.training.dataset import StepRandom, batch_rows, build_train_set
+from ttsgan.training.dataset import BLOCK_ROWS, StepRandom, batch_rows, build_train_set
 
 CPU = torch.device("cpu")
 
@@ -45,6 +45,22 @@ def test_two_workers_share_the_draws_of_one():
         assert torch.equal(one.normal(3, 2), torch.cat([p.normal(3, 2) for p in parts]))
         assert torch.equal(one.integers(1000), torch.cat([p.integers(1000) for p in parts]))
     assert [p.rows for p in parts] == [slice(0, 4), slice(4, 8)]
+
+
+@pytest.mark.parametrize("workers", [2, 3, 6])
+def test_large_batches_are_drawn_by_those_who_have_them(workers):
+    """A batch of several blocks: the same rows for any number of workers, none of which draws for all."""
+    batch = 6 * BLOCK_ROWS // 2 + 12
+    one = StepRandom(0, "days", 16, batch, world(0, 1))
+    parts = [StepRandom(0, "days", 16, batch, world(rank, workers)) for rank in range(workers)]
+    for _ in range(2):
+        whole = one.normal(2)
+        assert torch.equal(whole, torch.cat([p.normal(2) for p in parts]))
+        assert torch.equal(one.uniform(), torch.cat([p.uniform() for p in parts]))
+        assert all(torch.equal(one.some(50, 5), p.some(50, 5)) for p in parts[:1]), "what all share"
+        [p.some(50, 5) for p in parts[1:]]
+    assert len(whole.unique()) == whole.numel()
+    assert max(sum(rows for _, rows in p.blocks) for p in parts) <= batch / workers + 2 * BLOCK_ROWS
 
 
 def test_crops_are_whole_begin_anywhere_and_are_shared_by_workers():

@@ -1,9 +1,14 @@
 """Logs of training in remote run folders: kept whatever the end, and gone on with."""
 
+import json
+import threading
+import time
+from types import SimpleNamespace
+
 import pytest
 from pyarrow import fs
 
-from ray_jobs.train import PROGRESS_FILE, _written_to
+from ray_jobs.train import PROGRESS_FILE, _watch, _written_to
 from ttsgan.data.storage import Location
 
 
@@ -28,3 +33,21 @@ def test_remote_logs_are_kept_after_an_error_and_gone_on_with(tmp_path):
     with _written_to(place, keep=False) as folder:
         (folder / "trial").touch()
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
+
+
+def test_remote_logs_can_be_read_while_training_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("ray_jobs.train.COPY_SECONDS", 0.01)
+    place = Location(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "run/tensorboard")
+    shown, stop = [], threading.Event()
+    console = SimpleNamespace(progress=shown.append)
+    with _written_to(place, keep=True) as folder:
+        watcher = threading.Thread(target=_watch, args=(place.parent, console, stop))
+        watcher.start()
+        time.sleep(0.1)
+        say(folder, json.dumps({"stage": "days", "doing": "something"}) + "\n")
+        give_up = time.monotonic() + 20
+        while not shown and time.monotonic() < give_up:
+            time.sleep(0.01)
+        stop.set()
+        watcher.join()
+    assert shown == ["training, before days: something"]

@@ -11,9 +11,10 @@ from ttsgan.config.checks import require
 from ttsgan.config.data import DataConfig, PatchConfig, SampleConfig
 from ttsgan.config.networks import DaysConfig, DiscriminatorConfig, EncoderConfig, GeneratorConfig, HouseholdConfig
 from ttsgan.config.stages import AuditConfig, ClusterConfig, EvaluateConfig, GenerateConfig, RuntimeConfig
-from ttsgan.config.training import LossConfig, TrainingConfig
+from ttsgan.config.training import FREE_FIELDS, LossConfig, TrainingConfig
 
 __all__ = [
+    "FREE_FIELDS",
     "AuditConfig",
     "ClusterConfig",
     "DataConfig",

@@ -8,6 +8,10 @@ LOSSES = ("standard", "hinge", "lsgan", "wgan-gp", "relativistic")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
+FREE_FIELDS = ("training.accumulation", "training.checksum_interval")
+"""Fields that change no step: training may go on with others."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
     """The adversarial loss and its regularisers."""

@@ -161,11 +161,15 @@ def train_set_of(
     )
 
 
+BLOCK_ROWS = 128
+"""Rows of the global batch that are drawn together, by each worker that has one of them."""
+
+
 class StepRandom:
     """Randomness of one optimizer step: a function of seed, stage and series seen.
 
-    Draws are made for the global batch and cut to this worker's rows, so that they do not depend on how many workers
-    share the batch.
+    Draws are made for whole blocks of the global batch and cut to this worker's rows, so that they do not depend on how
+    many workers share the batch, and cost a worker little more than its own rows.
 
     Parameters
     ----------
@@ -180,9 +184,17 @@ class StepRandom:
     def __init__(self, seed: int, stage: str, series_seen: int, batch_size: int, runtime: Runtime) -> None:
         number = seed_of(seed, stage, series_seen)
         self.generator = torch.Generator().manual_seed(number)
-        self.batch_size = batch_size
         share = batch_size // runtime.world_size
-        self.rows = slice(runtime.rank * share, (runtime.rank + 1) * share)
+        first, last = runtime.rank * share, (runtime.rank + 1) * share
+        begun = first // BLOCK_ROWS * BLOCK_ROWS
+        self.blocks = [(self.generator, batch_size)]
+        if batch_size > BLOCK_ROWS:
+            self.blocks = [
+                (torch.Generator().manual_seed(seed_of(number, "block", at)), min(BLOCK_ROWS, batch_size - at))
+                for at in range(begun, last, BLOCK_ROWS)
+            ]
+            first, last = first - begun, last - begun
+        self.rows = slice(first, last)
         self.device = runtime.device
         # Dropout draws from torch's own generator; ranks must differ, and a resumed run must not. Asked for directly:
         # torch.manual_seed takes 3 ms, and keeps a note of each call for GPUs that are not there.
@@ -192,15 +204,19 @@ class StepRandom:
 
     def normal(self, *shape: int) -> Tensor:
         """Return standard normal numbers (B, *shape) for this worker's rows."""
-        return torch.randn(self.batch_size, *shape, generator=self.generator)[self.rows].to(self.device)
+        return self._mine(lambda generator, rows: torch.randn(rows, *shape, generator=generator))
 
     def uniform(self) -> Tensor:
         """Return numbers (B,) between 0 and 1 for this worker's rows."""
-        return torch.rand(self.batch_size, generator=self.generator)[self.rows].to(self.device)
+        return self._mine(lambda generator, rows: torch.rand(rows, generator=generator))
 
     def integers(self, high: int) -> Tensor:
         """Return whole numbers (B,) below ``high`` for this worker's rows."""
-        return torch.randint(high, (self.batch_size,), generator=self.generator)[self.rows].to(self.device)
+        return self._mine(lambda generator, rows: torch.randint(high, (rows,), generator=generator))
+
+    def _mine(self, draw: Callable[[torch.Generator, int], Tensor]) -> Tensor:
+        """Return this worker's rows of what is drawn for its blocks."""
+        return torch.cat([draw(generator, rows) for generator, rows in self.blocks])[self.rows].to(self.device)
 
     def crop(self, total: int, length: int) -> Tensor:
         """Return ``length`` numbers in a row below ``total`` (B, length) for this worker's rows; all if more.
@@ -222,12 +238,12 @@ class StepRandom:
 def batch_rows(candidates: Tensor, seed: int, stage: str, series_seen: int, batch_size: int) -> Tensor:
     """Return the rows of the global batch (B,) at ``series_seen``: shuffled passes over ``candidates``."""
     count = len(candidates)
-    rows = []
-    for position in range(series_seen, series_seen + batch_size):
-        if not rows or position % count == 0:
-            order = _order(count, seed, stage, position // count)
-        rows.append(int(order[position % count]))
-    return candidates[rows]
+    last = series_seen + batch_size
+    rows = [
+        _order(count, seed, stage, epoch)[max(series_seen - epoch * count, 0) : last - epoch * count]
+        for epoch in range(series_seen // count, (last - 1) // count + 1)
+    ]
+    return candidates[torch.cat(rows)]
 
 
 @lru_cache(maxsize=8)

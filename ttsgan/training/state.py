@@ -16,8 +16,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from ttsgan import recipes
-from ttsgan.config import RunConfig, TrainingConfig
-from ttsgan.errors import ConfigError
+from ttsgan.config import FREE_FIELDS, RunConfig, TrainingConfig
+from ttsgan.data.storage import one_line
+from ttsgan.errors import ConfigError, DataError
 from ttsgan.models.networks import Networks, SeriesShape
 from ttsgan.training.runtime import patiently
 
@@ -156,6 +157,8 @@ class TrainState:
         ------
         ConfigError
             If it was written with another configuration of the networks or of training.
+        DataError
+            If it was written by another version of this package.
         """
         was, now = (_settings(c) for c in (json.loads((folder / "config.json").read_text()), self.config))
         different = [name for name in now if was.get(name) != now[name]]
@@ -165,13 +168,24 @@ class TrainState:
                 f"checkpoint {folder.name} was written with {name} = {was.get(name)!r}, now it is {now[name]!r}; "
                 "start over, or go back to the old setting"
             )
-        self.restore(patiently(lambda: {p.name: p.read_bytes() for p in folder.iterdir()}, f"read {folder}"))
+        files = patiently(lambda: {p.name: p.read_bytes() for p in folder.iterdir()}, f"read {folder}")
+        try:
+            self.restore(files)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise DataError(
+                f"checkpoint {folder.name} is whole and of other networks than these ({one_line(error, 160)}): it is of"
+                " another version of ttsgan; start over"
+            ) from error
 
 
 def _settings(config: RunConfig | dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint depends on, by dotted name."""
     whole = recipes.flat(recipes.from_dict(config) if isinstance(config, dict) else config)
-    return {name: value for name, value in whole.items() if name.split(".")[0] in CHECKED_SECTIONS}
+    return {
+        name: value
+        for name, value in whole.items()
+        if name.split(".")[0] in CHECKED_SECTIONS and name not in FREE_FIELDS
+    }
 
 
 def _packed(tensors: dict[str, Tensor]) -> bytes:

@@ -22,6 +22,8 @@ What it needs of the whole batch, such as a count to divide by, it asks its seco
 
 LEAVING = "leaving"
 """Among the figures of a step: the share of workers that were asked to stop."""
+LEAST_SCALE = 1.0
+"""A gradient that is too long for 16 bits at a scale below this one does not get shorter by a lower scale."""
 ROLLBACK_FACTOR = 0.5
 """What the rates of a stage are multiplied by each time that it goes back to a checkpoint."""
 
@@ -60,7 +62,8 @@ def precision_type(precision: str, device: torch.device) -> torch.dtype:
         return torch.float16
     if precision == "auto":
         on_gpu = device.type == "cuda"
-        fast = torch.cuda.is_bf16_supported() if on_gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        # Without emulation, which old cards answer for, at a fraction of the speed.
+        fast = torch.cuda.is_bf16_supported(False) if on_gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
@@ -120,7 +123,7 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime, asks:
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.grad_clip)
     for what, size in (("loss", logged[0]), ("gradient", norm)):
         # A gradient scaler skips a step with a gradient too long for 16 bits, and lowers its scale.
-        if not torch.isfinite(size) and (what == "loss" or not scaler.is_enabled()):
+        if not torch.isfinite(size) and (what == "loss" or _beyond(scaler)):
             met = f"the {what} of the {phase} is {size.item()} after {state.total_series} series{tried(state)}"
             raise Unstable(met, _advice(state, phase))
     scaler.step(optimizer)
@@ -133,6 +136,11 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime, asks:
         update_average(average, module, training.batch_size, seen, training.ema_half_life)
     out = dict(zip(named, logged.tolist(), strict=True))
     return {**out, f"gradient_norm/{phase}": float(norm), f"rate/{phase}": optimizer.param_groups[0]["lr"]}
+
+
+def _beyond(scaler: torch.amp.GradScaler) -> bool:
+    """Tell whether a gradient that is not finite cannot be made good by a scaler."""
+    return not scaler.is_enabled() or scaler.get_scale() < LEAST_SCALE
 
 
 def parts_of_share(training: TrainingConfig, runtime: Runtime) -> list[slice]:
@@ -176,7 +184,7 @@ class _Given:
 
 
 def check_equal(state: TrainState, runtime: Runtime) -> None:
-    """Compare a checksum of the parameters of every network and average, bit for bit, over workers. Collective.
+    """Compare a checksum of every network and average, its buffers too, over workers. Collective.
 
     Raises
     ------
@@ -201,11 +209,15 @@ def check_equal(state: TrainState, runtime: Runtime) -> None:
 
 
 def _checksum(module: torch.nn.Module, device: torch.device) -> Tensor:
-    """Return the sum of the bit patterns of all parameters as whole numbers, int64 with wraparound."""
+    """Return a weighted sum of the bit patterns of all that the module holds, int64 with wraparound.
+
+    The weights are odd numbers in a row: two values that change places change the sum.
+    """
     total = torch.zeros((), dtype=torch.int64, device=device)
-    for parameter in module.parameters():
-        whole = torch.int64 if parameter.element_size() == 8 else torch.int32
-        total += parameter.detach().contiguous().view(whole).sum(dtype=torch.int64)
+    for held in module.state_dict().values():
+        whole = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}[held.element_size()]
+        bits = held.detach().contiguous().view(-1).view(whole).long()
+        total = 31 * total + (bits * torch.arange(1, 2 * len(bits), 2, device=bits.device)).sum().to(device)
     return total
 
 

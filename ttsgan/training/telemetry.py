@@ -1,6 +1,7 @@
 """What training says of itself: JSON lines, TensorBoard scalars, and pictures of real and synthetic weeks."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Telemetry:
             "total_series": self.total_series,
             "series_per_second": round(speed, 3),
             "seconds_left": None if left is None else round(left, 1),
-            **{name: float(f"{value:.6g}") for name, value in figures.items()},
+            **{name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in figures.items()},
             **({"doing": doing} if doing else {}),
         }
         self.lines.write(json.dumps(line) + "\n")

@@ -1,0 +1,51 @@
+"""What a machine does not have is refused before anything is read; one that is asked to end twice ends."""
+
+import os
+import signal
+
+import pytest
+
+from ray_jobs import machines
+from ray_jobs.cli import main
+from ray_jobs.machines import check_this_machine
+from ray_jobs.train import _on_sigterm
+from ttsgan.config import RuntimeConfig
+from ttsgan.errors import ConfigError
+
+
+def test_more_than_this_machine_has_is_refused_with_the_numbers(monkeypatch):
+    monkeypatch.setattr(machines.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machines.torch.cuda, "device_count", lambda: 0)
+    for fits in ({"num_workers": 0}, {"num_workers": 4}, {"num_workers": 4, "cpus_per_worker": 2}):
+        check_this_machine(RuntimeConfig(**fits))
+    with pytest.raises(ConfigError, match=r"64 workers need 1024 CPUs, this machine has 4 .*--address"):
+        check_this_machine(RuntimeConfig(num_workers=64, cpus_per_worker=16))
+    with pytest.raises(ConfigError, match=r"2 workers need 2 GPUs, this machine has 0; change runtime\.use_gpu"):
+        check_this_machine(RuntimeConfig(num_workers=2, use_gpu=True))
+    monkeypatch.setattr(machines.torch.cuda, "device_count", lambda: 1)
+    check_this_machine(RuntimeConfig(num_workers=1, use_gpu=True))
+    with pytest.raises(ConfigError, match=r"2 GPUs, this machine has 1; change runtime\.num_workers"):
+        check_this_machine(RuntimeConfig(num_workers=2, use_gpu=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["runtime.cpus_per_worker=1000"], "2000 CPUs, this machine has"),
+        (["training.precision=fp16"], "'fp16' without runtime.use_gpu; allowed on a CPU: auto, fp32, bf16"),
+    ],
+)
+def test_a_run_is_refused_before_it_reads_anything(tmp_path, capsys, settings, told):
+    words = ["run", "--data", "sample", "--out", str(tmp_path / "run"), "--set", *settings]
+    assert main(words) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run" / "store").exists()
+
+
+def test_asked_to_end_once_and_twice():
+    asked = []
+    with _on_sigterm(lambda: asked.append(True)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked == [True], "a checkpoint first"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
