@@ -129,16 +129,23 @@ def run_report(folder: RunFolder, console: Console) -> dict[str, Any]:
 
 
 def report_page(folder: RunFolder, first_line: str, show_real: bool = True) -> str:
-    """Return the report of a run folder, with ``first_line`` at its very top; without ``show_real``, for a release."""
+    """Return the report of a run folder, with ``first_line`` at its very top.
+
+    Without ``show_real``, for a release of real households: no single one of them, no name of a file or column, and no
+    fingerprint of what was trained on, which would tell whoever guesses it that the guess is right.
+    """
     where, config = folder.where, folder.config
     rng = np.random.default_rng(config.seed)
     few = [judged(half.read(sample_rows(half.entities, MAX_SERIES, rng))) for half in open_three(where)]
     prepared = folder.summary("prepare")
+    audited = (where / "audit.json").read_json() if folder.done("audit") else None
+    if audited and not show_real:
+        audited["attempts"] = [{"verdict": attempt["verdict"]} for attempt in audited["attempts"]]
     return render(
-        title=f"Synthetic series from {source_name(config)}",
+        title=f"Synthetic series from {source_name(config)}" if show_real else "Synthetic series",
         # What was measured of an earlier set stays in its file until it is measured anew.
         evaluation=(where / "evaluation.json").read_json() if folder.done("evaluate") else None,
-        audit=(where / "audit.json").read_json() if folder.done("audit") else None,
+        audit=audited,
         pictures=Pictures(*few),
         facts=_facts(folder, show_real),
         first_line=first_line,
@@ -154,7 +161,7 @@ def source_name(config: RunConfig) -> str:
     return ", ".join(text.rstrip("/").rpartition("/")[2] for text in config.data.source)
 
 
-def _facts(folder: RunFolder, show_paths: bool) -> list[tuple[str, str]]:
+def _facts(folder: RunFolder, show_data: bool) -> list[tuple[str, str]]:
     prepared, groups = folder.summary("prepare"), folder.summary("cluster")
     return [
         ("Recipe", folder.config.recipe),
@@ -167,12 +174,11 @@ def _facts(folder: RunFolder, show_paths: bool) -> list[tuple[str, str]]:
         ("Series seen in training", str(folder.summary("train")["series_seen"])),
         ("Seed", str(folder.config.seed)),
         ("Versions", ", ".join(f"{name} {number}" for name, number in folder.manifest["versions"].items())),
-        ("Changed from the recipe", ", ".join(_changes(folder.config, show_paths)) or "nothing"),
+        ("Changed from the recipe", ", ".join(_changes(folder.config, show_data)) or "nothing"),
     ]
 
 
-def _changes(config: RunConfig, show_paths: bool) -> list[str]:
+def _changes(config: RunConfig, show_data: bool) -> list[str]:
     usual = recipes.flat(recipes.by_name(config.recipe))
     shown = {name: value for name, value in recipes.flat(config).items() if usual[name] != value}
-    paths = () if show_paths else ("data.source", "data.holdout")
-    return [f"{name} = {value}" for name, value in shown.items() if name not in paths]
+    return [f"{name} = {value}" for name, value in shown.items() if show_data or not name.startswith("data.")]

@@ -1,5 +1,6 @@
 """Stage export: the release folder, only when the audit allows it."""
 
+from dataclasses import fields
 from typing import Any
 
 import jinja2
@@ -9,6 +10,7 @@ from ray_jobs.evaluate import report_page
 from ray_jobs.folder import RunFolder
 from ray_jobs.halves import open_synthetic
 from ttsgan import recipes
+from ttsgan.config import AuditConfig, RunConfig
 from ttsgan.errors import ReleaseRefused
 
 UNPROVEN_LINE = (
@@ -67,6 +69,12 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
         )
     if verdict in ("FAIL", "INVALID"):
         raise ReleaseRefused(f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release")
+    looser = loosened(folder.config)
+    if looser and not accept_unproven:
+        raise ReleaseRefused(
+            f"limits of the audit are looser than the usual ones ({looser}); there is no release. Where that is "
+            "acceptable, run again with --accept-unproven"
+        )
     if verdict != "PASS" and not accept_unproven:
         raise ReleaseRefused(
             f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release. "
@@ -78,6 +86,8 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
             f"{where / 'synthetic'} has changed since it was audited; run: ttsgan audit --out {where.quoted}"
         )
     first_line = "" if verdict == "PASS" else UNPROVEN_LINE
+    if looser:
+        first_line = f"LIMITS OF THE AUDIT WERE LOOSENED: {looser}. {first_line}".strip()
     console.progress("writing the release")
     sheet = datasheet(folder, audit, fingerprint, first_line)
     with (where / "release").replace_dir() as out:
@@ -88,6 +98,17 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
         for part in (where / "synthetic").list(".parquet"):
             (out / "synthetic" / part.name).write_bytes(part.read_bytes())
     return {"verdict": verdict, "accepted_unproven": verdict != "PASS"}
+
+
+def loosened(config: RunConfig) -> str:
+    """Return the limits of the audit that are looser than the usual ones, and these; nothing where none is."""
+    usual = AuditConfig()
+    limits = {field.name: getattr(config.audit, field.name) for field in fields(usual) if field.name != "max_targets"}
+    return ", ".join(
+        f"audit.{name} = {limit:g}, usually {getattr(usual, name):g}"
+        for name, limit in limits.items()
+        if limit > getattr(usual, name)
+    )
 
 
 def datasheet(folder: RunFolder, audit: dict[str, Any], fingerprint: str, first_line: str) -> dict[str, Any]:
@@ -103,6 +124,7 @@ def datasheet(folder: RunFolder, audit: dict[str, Any], fingerprint: str, first_
         "length": prepared["length"],
         "channels": prepared["channels"],
         "series": folder.summary("generate")["series"],
+        "limits": audit["thresholds"],
         "train_entities": prepared["train_entities"],
         "holdout_entities": prepared["holdout_entities"],
         "min_group_size": groups["fewest_probes"],
@@ -111,7 +133,6 @@ def datasheet(folder: RunFolder, audit: dict[str, Any], fingerprint: str, first_
         "recipe": folder.config.recipe,
         "settings": {k: v for k, v in recipes.flat(folder.config).items() if not k.startswith(("data.", "runtime."))},
         "versions": folder.manifest["versions"],
-        "fingerprint_of_input": folder.manifest["input_fingerprint"],
         "fingerprint_of_series": fingerprint,
         "headline": evaluation["headline"],
         "verdict": audit["verdict"],
@@ -132,7 +153,6 @@ def _readme(sheet: dict[str, Any]) -> str:
         ("Audit verdict", f"{sheet['verdict']}, audit number {sheet['audits_made']} of this run"),
         ("Recipe, seed", f"{sheet['recipe']}, {sheet['seed']}"),
         ("Fingerprint of the series", sheet["fingerprint_of_series"]),
-        ("Fingerprint of the input", sheet["fingerprint_of_input"]),
         ("Versions", ", ".join(f"{name} {number}" for name, number in sheet["versions"].items())),
     ]
     page = jinja2.Environment(autoescape=False, keep_trailing_newline=True).from_string(SHEET)

@@ -16,6 +16,9 @@ from ttsgan.data.store import SeriesSet, concatenate, refuse_duplicates, write_s
 from ttsgan.errors import DataError
 from ttsgan.evaluation.privacy import MIN_ENTITIES, other_dates
 
+LARGE_SHARE = 0.05
+"""Share of the training series that one entity may own without a word."""
+
 
 def sample_series(config: RunConfig) -> SeriesSet:
     """Return the simulated population."""
@@ -82,6 +85,12 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         console.say(
             f"    values below 0 in channel {channel} are taken for zeros: {few[channel]} entities of the training half"
             " have any, and new series that have some would point at them"
+        )
+    _, owned = np.unique(series.entities[~holdout].astype(str), return_counts=True)
+    if len(owned) > 1 and owned.max() > max(LARGE_SHARE * owned.sum(), 2 * np.median(owned)):
+        console.say(
+            f"    one entity owns {owned.max()} of {owned.sum()} series of the training half: new series will be like"
+            " its own as often, though it is one of those to protect; keep fewer of its series, or leave it out"
         )
     labels = series.starts, series.entities.astype(str)
     dates = other_dates(*([of[half] for of in labels] for half in (~holdout, holdout)))

@@ -53,11 +53,11 @@ def test_members_stand_out_less_in_the_guess():
 
 
 def test_common_course_of_new_series():
-    """What training series share is given back to them exactly; new series of the same dates share nearly the same."""
+    """What training series share is given back to them exactly; new series share nearly the same."""
     rng = np.random.default_rng(0)
     shared = np.cumsum(rng.normal(size=2190)) * 0.02 + rng.normal(size=2190)
-    values = np.exp(shared + rng.normal(size=(60, 1, 2190))).astype(np.float32)
-    starts = np.full(60, np.datetime64("2013-01-01", "s"))
+    values = np.exp(shared + rng.normal(size=(400, 1, 2190))).astype(np.float32)
+    starts = np.full(400, np.datetime64("2013-01-01", "s"))
     scaler = SeriesScaler(HouseholdConfig(), 14_400).fit(values, starts)
     kept, guess = scaler.state["common_course"][0, 0], scaler.state["common_guess"][0, 0]
     assert np.corrcoef(kept, shared - shared.mean())[0, 1] > 0.8
@@ -66,6 +66,20 @@ def test_common_course_of_new_series():
     np.testing.assert_allclose(scaler.decode_scores(scaled.residual, scaled.numbers, starts), scaled.scores, atol=1e-4)
     new = scaler.compose_scores(rng.permutation(scaled.residual), scaled.numbers, starts)
     assert np.corrcoef(new.mean(axis=(0, 1)), guess)[0, 1] > 0.8
+
+
+def test_few_members_share_less_with_new_series():
+    """Each of them weighs more in the mean, and would be traced in it."""
+    rng = np.random.default_rng(1)
+    shared = rng.normal(size=2190)
+    kept = []
+    for count in (20, 80, 320, 1280):
+        members = shared + rng.normal(size=(count, 1, 2190))
+        guess = guess_course(members.mean(axis=0), members, rng)
+        kept.append(np.corrcoef(guess[0], members.mean(axis=(0, 1)))[0, 1])
+    assert kept == sorted(kept)
+    assert kept[0] < 0.4
+    assert kept[-1] > 0.95
 
 
 def test_nobody_without_the_series_can_draw_the_noise_again():

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 MIN_SHARED = 10
 """A course is estimated only for dates that series of so many entities share."""
 COURSE_NOISE = 10.0
-"""Power of the noise that hides the members, over that of the mean's own error."""
+"""Power of the noise that hides many members, over that of the mean's own error."""
+MANY = 5_000
+"""Members from which on that is enough. Each of fewer weighs more in the mean: the noise grows as the root of how many
+times fewer there are."""
 
 
 def common_courses(
@@ -76,8 +79,9 @@ def guess_course(mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generato
     """Return a course that the members of a date may share, drawn given their mean and noise that hides them.
 
     The mean is taken for the true course plus an error, whose power at each frequency the members' own power tells.
-    Noise of `COURSE_NOISE` times that power is added, and the sum is weighed as Wiener's filter does. What the filter
-    takes is replaced by a random course of the same power: a draw from the law of the true course given the noisy mean.
+    Noise of `COURSE_NOISE` times that power, or more for few members, is added, and the sum is weighed as Wiener's
+    filter does. What the filter takes is replaced by a random course of the same power: a draw from the law of the true
+    course given the noisy mean.
     Many members leave the mean nearly as it is; few leave little of it.
 
     Parameters
@@ -93,8 +97,9 @@ def guess_course(mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generato
     power_CW = sum(np.square(np.abs(np.fft.rfft(member_CT, axis=1))) for member_CT in members_MCT)
     error_CW = power_CW / len(members_MCT) ** 2
     signal_CW = np.maximum(np.square(np.abs(waves_CW)) - error_CW, 0)
-    trust_CW = signal_CW / np.maximum(signal_CW + (1 + COURSE_NOISE) * error_CW, 1e-12)
-    noise_CW = _complex_normal(waves_CW.shape, rng) * np.sqrt(COURSE_NOISE * error_CW)
+    noise = COURSE_NOISE * max(1.0, np.sqrt(MANY / len(members_MCT)))
+    trust_CW = signal_CW / np.maximum(signal_CW + (1 + noise) * error_CW, 1e-12)
+    noise_CW = _complex_normal(waves_CW.shape, rng) * np.sqrt(noise * error_CW)
     # One turn of the phases for all channels, so that they stay in step.
     turn_W = _complex_normal(waves_CW.shape[1:], rng)
     other_CW = waves_CW / np.maximum(np.abs(waves_CW), 1e-12) * turn_W * np.sqrt(signal_CW * (1 - trust_CW))

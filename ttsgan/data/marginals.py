@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from ttsgan.data import laws, quantiles
+from ttsgan.extremes import bounds
 
 MIN_HOMES = 5
 """Negative values of fewer entities are taken for zeros: the released series that have any would point at these."""
@@ -142,18 +143,20 @@ def measure(values_BCT: NDArray, signs_C: NDArray, grid_Q: NDArray) -> Marginals
     )
 
 
-def limits(found: Marginals) -> dict[str, NDArray]:
+def limits(found: Marginals, owners_B: NDArray) -> dict[str, NDArray]:
     """Return what new laws may not go beyond, and what takes the place of a law that is absent, from training laws."""
     seen_BP = np.where(found.absent, np.nan, 1.0)
     level_BP, above_BP = found.level * seen_BP, (found.peak - found.level) * seen_BP
     seen_BF = np.repeat(seen_BP, found.log_quantiles.shape[1] // seen_BP.shape[1], axis=1)
     logq_BF = found.log_quantiles * seen_BF
+    peak_low, peak_high = bounds(above_BP, owners_B)
+    logq_low, logq_high = bounds(logq_BF, owners_B)
     return {
-        "peak_low": np.nanmin(above_BP, axis=0),
-        "peak_high": np.nanmax(above_BP, axis=0),
-        "most_zeros": expit(found.zero_share).max(axis=0),
-        "logq_low": np.nanmin(logq_BF, axis=0),
-        "logq_high": np.nanmax(logq_BF, axis=0),
+        "peak_low": peak_low,
+        "peak_high": peak_high,
+        "most_zeros": bounds(expit(found.zero_share), owners_B)[1],
+        "logq_low": logq_low,
+        "logq_high": logq_high,
         "usual_level": np.stack([np.nanmean(level_BP, axis=0), np.nanstd(level_BP, axis=0)]),
         "usual_above": np.stack([np.nanmean(above_BP, axis=0), np.nanstd(above_BP, axis=0)]),
         "usual_logq": np.nanmean(logq_BF, axis=0),

@@ -27,6 +27,7 @@ from ttsgan.data import calendar, laws, low_times, marginals, quantiles, spectru
 from ttsgan.data.common_course import common_courses
 from ttsgan.data.habits import Habits
 from ttsgan.errors import DataError, NotFittedError
+from ttsgan.extremes import bounds
 from ttsgan.seeds import digest_of, seed_of
 
 STATE = frozenset(
@@ -124,16 +125,16 @@ class SeriesScaler:
         if (low := low_times.find(values, signs, starts, owners, self.step_seconds)).any():
             self.state["low_times"] = low
         self.state["resolution"] = np.array([laws.find_resolution(values[:, c]) for c in range(channels)])
-        self.state["most_repeats"] = laws.repeat_share(values).max(axis=0)
-        self.state |= marginals.limits(marginals.measure(values, self.state["signs"], self.state["grid"]))
+        self.state["most_repeats"] = bounds(laws.repeat_share(values), owners)[1]
+        self.state |= marginals.limits(marginals.measure(values, self.state["signs"], self.state["grid"]), owners)
         self._fit_components("quantile", self._marginals(values, seed).log_quantiles, self.config.quantile_components)
         observed = ~np.isnan(values)
         scores = np.where(observed, self._scores(values, seed), 0.0)
         habit_BF = self._habits.coefficients(scores, observed, starts)
         self._fit_components("habit", habit_BF, self.config.habit_components)
         rest = scores - self._habit(self._project("habit", habit_BF), starts)
-        # Nobody without the series can draw this noise again, and take it off.
-        hidden = seed_of(seed, "common course", digest_of(np.ascontiguousarray(values)))
+        # Nobody without the series can draw this noise again, and take it off; other seeds do not average it away.
+        hidden = seed_of("common course", digest_of(np.ascontiguousarray(values)))
         for name, of_dates in common_courses(rest, observed, starts, owners, hidden).items():
             self.state[f"common_{name}"] = of_dates
         rest -= self._loading(rest, observed, starts)[..., None] * self._common(starts)

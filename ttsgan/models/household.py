@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ttsgan.config import HouseholdConfig
 from ttsgan.errors import NotFittedError
+from ttsgan.extremes import bounds
 
 MAX_KEPT = 2048
 """Points kept of the law of each number; more training series are thinned to these quantiles."""
@@ -96,7 +97,8 @@ class HouseholdModel(nn.Module):
             Kind of each series: no component starts with two kinds, where each has `MIN_KIND` households.
         """
         numbers = numbers_MH.double().cpu()
-        law = np.quantile(numbers.numpy(), np.linspace(0, 1, MAX_KEPT), axis=0)
+        low, high = bounds(numbers.numpy(), owners_M.cpu().numpy())
+        law = np.quantile(numbers.numpy(), np.linspace(0, 1, MAX_KEPT), axis=0).clip(low, high)
         self.law.copy_(torch.from_numpy(law))
         scores = _normal_scores(numbers)
         few = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:MAX_FITTED].sort()[0]
