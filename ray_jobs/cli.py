@@ -30,7 +30,8 @@ def run(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions]
     general : RunOptions
     data : DataOptions
     accept_unproven : bool
-        Release although too few entities prove the privacy limits; the release says so. FAIL is never accepted.
+        Release although too few entities prove the privacy limits, or limits are looser than usual; the release
+        says so. FAIL is never accepted.
     """
     from ray_jobs.console import Console
     from ray_jobs.run import run_all
@@ -156,7 +157,8 @@ def export(general: OmitArgPrefixes[StageOptions], accept_unproven: bool = False
     ----------
     general : StageOptions
     accept_unproven : bool
-        Release although too few entities prove the privacy limits; the release says so.
+        Release although too few entities prove the privacy limits, or limits are looser than usual; the release
+        says so.
     """
     from ray_jobs.console import Console
     from ray_jobs.run import run_stage

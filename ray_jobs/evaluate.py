@@ -9,8 +9,8 @@ import numpy as np
 from ray_jobs.blocks import RaySpread, parquet_loaders
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
-from ray_jobs.halves import Half, open_half, open_synthetic
 from ray_jobs.inside import read_inside
+from ray_jobs.stored import Stored, open_half, open_synthetic
 from ttsgan import recipes
 from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
 from ttsgan.data.canaries import is_canary
@@ -35,15 +35,15 @@ def judged(series: SeriesSet) -> Judged:
     )
 
 
-def open_three(where: Location) -> tuple[Half, Half, Half]:
+def open_three(where: Location) -> tuple[Stored, Stored, Stored]:
     """Return the training, held-out and synthetic series of a run folder; planted ones are not among them."""
     halves = (open_half(where, holdout, planted=False) for holdout in (False, True))
     return *halves, open_synthetic(where)
 
 
-def blocks_of(half: Half) -> Blocks:
+def blocks_of(series: Stored) -> Blocks:
     """Return series of a store block by block, a part of it each."""
-    return Blocks(tuple(partial(_read_rows, *part) for part in half.parts()))
+    return Blocks(tuple(partial(_read_rows, *part) for part in series.parts()))
 
 
 def _read_rows(file: Location, rows: np.ndarray) -> Judged:
@@ -90,10 +90,11 @@ def run_evaluate(folder: RunFolder, console: Console) -> dict[str, Any]:
 def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Write ``audit.json`` and log the attempt in the manifest; return the summary."""
     config, where = folder.config, folder.where
-    train, holdout, synthetic = open_three(where)
+    of_train, holdout, synthetic = open_three(where)
+    train = of_train.read()
     fingerprints = {"train": train.fingerprint(), "synthetic": synthetic.fingerprint()}
     result = audit(
-        judged(train.read()),
+        judged(train),
         blocks_of(holdout),
         Blocks(parquet_loaders(where / "synthetic", BLOCK_SERIES)),
         thresholds=thresholds(config.audit, config.cluster),
@@ -136,7 +137,7 @@ def report_page(folder: RunFolder, first_line: str, show_real: bool = True) -> s
     """
     where, config = folder.where, folder.config
     rng = np.random.default_rng(config.seed)
-    few = [judged(half.read(sample_rows(half.entities, MAX_SERIES, rng))) for half in open_three(where)]
+    few = [judged(part.read(sample_rows(part.entities, MAX_SERIES, rng))) for part in open_three(where)]
     prepared = folder.summary("prepare")
     audited = (where / "audit.json").read_json() if folder.done("audit") else None
     if audited and not show_real:

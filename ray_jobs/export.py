@@ -8,7 +8,7 @@ import jinja2
 from ray_jobs.console import Console
 from ray_jobs.evaluate import report_page
 from ray_jobs.folder import RunFolder
-from ray_jobs.halves import open_synthetic
+from ray_jobs.stored import open_synthetic
 from ttsgan import recipes
 from ttsgan.config import AuditConfig, RunConfig
 from ttsgan.errors import ReleaseRefused
@@ -124,7 +124,6 @@ def datasheet(folder: RunFolder, audit: dict[str, Any], fingerprint: str, first_
         "length": prepared["length"],
         "channels": prepared["channels"],
         "series": folder.summary("generate")["series"],
-        "limits": audit["thresholds"],
         "train_entities": prepared["train_entities"],
         "holdout_entities": prepared["holdout_entities"],
         "min_group_size": groups["fewest_probes"],

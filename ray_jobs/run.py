@@ -46,11 +46,12 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
             folder.require(earlier, stage)
     with console.working(f"[{position + 1}/{len(STAGES)}] {stage}"):
         runtime = folder.config.runtime
+        # Before anything is read: what is prepared is to be trained on here.
+        if stage in ("prepare", "train") and address == "local":
+            check_this_machine(runtime)
         if stage in ON_RAY:
             start_ray(runtime, address)
         # Before anything is removed.
-        if stage == "train" and address == "local":
-            check_this_machine(runtime)
         if stage == "train" and runtime.num_workers:
             check_resources(runtime)
         if stage in ON_ACTORS:
@@ -80,9 +81,6 @@ def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: 
         console.say(f"{folder.where} is finished; nothing to do")
         show_result(folder, console)
         return DONE
-    if not folder.done("train") and address == "local":
-        # Before anything is read.
-        check_this_machine(folder.config.runtime)
     for stage in STAGES[:-1]:
         if not folder.done(stage):
             run_stage(folder, stage, console, address)

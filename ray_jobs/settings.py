@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import torch
+
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder, is_run
 from ray_jobs.options import DataOptions, RunOptions
@@ -11,6 +13,7 @@ from ttsgan.data.prepare import parse_period, parse_start, parse_step
 from ttsgan.data.storage import Location
 from ttsgan.errors import ConfigError
 from ttsgan.training.loop import check_batch
+from ttsgan.training.step import precision_type
 
 
 def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = None) -> RunConfig:
@@ -56,8 +59,8 @@ def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = N
     ):
         if text:
             read(text)
-    if config.training.precision == "fp16" and not config.runtime.use_gpu:
-        raise ConfigError("training.precision is 'fp16' without runtime.use_gpu; allowed on a CPU: auto, fp32, bf16")
+    if not config.runtime.use_gpu:
+        precision_type(config.training.precision, torch.device("cpu"))
     most = max(config.runtime.num_workers, 1)
     check_batch(config.training, range(config.runtime.min_workers or most, most + 1))
     return config

@@ -19,8 +19,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray_jobs.console import Console
 from ray_jobs.evaluate import judged
 from ray_jobs.folder import RunFolder
-from ray_jobs.halves import open_half
 from ray_jobs.runtime import HeedTermination, RayRuntime, forget_registry
+from ray_jobs.stored import open_half
 from ttsgan import api, recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
@@ -271,7 +271,7 @@ def _watch(where: Location, console: Console, stop: threading.Event) -> None:
     while not stop.wait(1.0 if where.is_local else COPY_SECONDS):
         with suppress(DataError, OSError):
             newest = _last_line(lines)
-            if newest != shown:
+            if newest and newest != shown:
                 shown = newest
                 console.progress(_progress_line(newest))
 

@@ -108,7 +108,7 @@ def test_accepting_what_is_unproven(finished, capsys):
     sheet = json.loads((out / "release" / "datasheet.json").read_text())
     assert sheet["verdict"] == "UNPROVEN"
     assert sheet["series"] == 60
-    assert sheet["limits"]["auc"] == 0.55
+    assert sheet["settings"]["audit.auc"] == 0.55
     # Whoever guesses the households would know that the guess is right.
     secret = json.loads((out / "manifest.json").read_text())["input_fingerprint"]
     assert secret not in readme + json.dumps(sheet)

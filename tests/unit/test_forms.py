@@ -157,6 +157,10 @@ class TestStamps:
         np.testing.assert_allclose(series.values[:, 0], VALUES, rtol=1e-6)
         assert series.attributes.column_names == ["installed"]
 
+    def test_the_first_of_two_stamps_of_a_row(self, tmp_path):
+        rows = long_rows("{name},{stamp},{value},{stamp}")
+        same(read(text(tmp_path, "id,start_time,kwh,end_time", rows)))
+
     def test_units_in_brackets_of_all_columns(self, tmp_path):
         rows = [stamp + "".join(f",{value}" for value in row) for stamp, row in zip(STAMPS, VALUES.T, strict=True)]
         header = "time," + ",".join(f"{name} [kW]" for name in NAMES)
@@ -170,8 +174,8 @@ class TestDayRows:
             for at, day in ((24, "2013-01-02"), (0, "2013-01-01"))
             for name, row in zip(NAMES, VALUES, strict=True)
         ]
-        for prefix, unit in (("hh_", ""), ("kwh_", "kWh")):
-            header = "LCLid,tariff,date," + ",".join(f"{prefix}{hour}" for hour in range(24))
+        for prefix, unit, day in (("hh_", "", "date"), ("kwh_", "kWh", "day")):
+            header = f"LCLid,tariff,{day}," + ",".join(f"{prefix}{hour}" for hour in range(24))
             series = read(text(tmp_path, header, rows))
             same(series, unit=unit)
             assert series.attributes["tariff"].to_pylist() == ["x"] * 3

@@ -32,7 +32,7 @@ def test_more_than_this_machine_has_is_refused_with_the_numbers(monkeypatch):
     ("settings", "told"),
     [
         (["runtime.cpus_per_worker=1000"], "2000 CPUs, this machine has"),
-        (["training.precision=fp16"], "'fp16' without runtime.use_gpu; allowed on a CPU: auto, fp32, bf16"),
+        (["training.precision=fp16"], "'fp16' on a CPU; allowed there: auto, fp32, bf16"),
     ],
 )
 def test_a_run_is_refused_before_it_reads_anything(tmp_path, capsys, settings, told):

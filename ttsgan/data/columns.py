@@ -1,4 +1,4 @@
-"""Columns of a table: what their names say, of what kind they are, and what they hold as arrays."""
+"""Columns of a table: what their names say, their kinds, what they hold as arrays, and the set that they make."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from ttsgan.data.storage import Location
-from ttsgan.data.store import labels
+from ttsgan.data.store import SeriesSet, labels, refuse_duplicates, refuse_infinite
 from ttsgan.errors import DataError
 
 METER_NAMES = (
@@ -115,3 +115,19 @@ def first_failure(column: pa.ChunkedArray, kind: pa.DataType) -> int:
         except pa.ArrowInvalid:
             bad = middle
     return good
+
+
+def series_set(
+    where: Location,
+    ids: np.ndarray,
+    entities: np.ndarray,
+    starts: np.ndarray,
+    values: np.ndarray,
+    step_seconds: int = 0,
+    attributes: pa.Table | None = None,
+    unit: str = "",
+) -> SeriesSet:
+    """Check ids and values, and join them to a set."""
+    refuse_duplicates(ids, where)
+    refuse_infinite(values, ids, where)
+    return SeriesSet(ids, entities, starts.astype("datetime64[s]"), values, unit, step_seconds, attributes)

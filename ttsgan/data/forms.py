@@ -26,17 +26,19 @@ from ttsgan.data.columns import (
     HOME_NAMES,
     ID_NAMES,
     TIME_NAMES,
+    codes,
     is_number,
     is_stamp,
     is_text,
     numbers,
     plain_name,
+    series_set,
     stamps,
 )
 from ttsgan.data.grid import Period, frequent, inside, steps_of, twice_advice
 from ttsgan.data.long_tables import read_long
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import SeriesSet, labels, refuse_duplicates, refuse_infinite
+from ttsgan.data.store import SeriesSet, labels
 from ttsgan.data.units import bracketed_unit, named_unit
 from ttsgan.errors import DataError
 
@@ -49,22 +51,6 @@ _MOMENT = re.compile(
 )
 
 logger = logging.getLogger(__name__)
-
-
-def series_set(
-    where: Location,
-    ids: np.ndarray,
-    entities: np.ndarray,
-    starts: np.ndarray,
-    values: np.ndarray,
-    step_seconds: int = 0,
-    attributes: pa.Table | None = None,
-    unit: str = "",
-) -> SeriesSet:
-    """Check ids and values, and join them to a set."""
-    refuse_duplicates(ids, where)
-    refuse_infinite(values, ids, where)
-    return SeriesSet(ids, entities, starts.astype("datetime64[s]"), values, unit, step_seconds, attributes)
 
 
 def series_of(
@@ -102,7 +88,7 @@ def series_of(
             raise DataError(asked)
         logger.warning("%s (taken now)", asked)
     id_column = id_column or next((name for name in names if plain[name] == "entity"), None)
-    time_column = _time_column(table, id_column)
+    time_column = _time_column(table, id_column, where)
     if id_column and time_column is not None:
         table = _day_rows(table, where, id_column, time_column)
         return read_long(table, where, step_seconds, id_column, time_column, entity, period)
@@ -120,25 +106,27 @@ def series_of(
     return series
 
 
-def _time_column(table: pa.Table, id_column: str | None) -> str | None:
-    """Return the column of stamps.
+def _time_column(table: pa.Table, id_column: str | None, where: Location) -> str | None:
+    """Return the column of stamps: one of `TIME_NAMES`, or the first that holds any.
 
-    One of `TIME_NAMES`; else the first column of a table without ids, if it holds stamps; else the only one that does,
-    unless it stands beside an id and numbered steps.
+    Where ids stand beside it, only if they occur more than once: stamps of whole series are no stamps of values. Where
+    there are none, the first column of the table, or the only one.
     """
     names = [name for name in table.column_names if name != id_column]
     named = [name for name in names if plain_name(name) in TIME_NAMES]
-    holding = [name for name in names if is_stamp(table.schema.field(name).type) and plain_name(name) != "start"]
-    if named or (id_column is None and holding[:1] == names[:1]):
-        return (named or holding or [None])[0]
-    return holding[0] if len(holding) == 1 and not (id_column and _numbered(names)[0]) else None
+    holding = [name for name in names if is_stamp(table.schema.field(name).type)]
+    if named or not holding:
+        return named[0] if named else None
+    if id_column is None:
+        return holding[0] if holding[0] == names[0] or len(holding) == 1 else None
+    return holding[0] if len(codes(table[id_column], where, id_column)[0]) < table.num_rows else None
 
 
 def _one_stamp(table: pa.Table, where: Location) -> pa.Table:
     """Return the table with a date and the hour or time of day beside it in one column."""
     plain = {plain_name(name): name for name in table.column_names}
     clock = next((plain[name] for name in CLOCK_NAMES if name in plain), None)
-    seconds = None if clock is None or "date" not in plain else _seconds_of_day(table[clock])
+    seconds = None if clock is None or "date" not in plain else _seconds_of_day(table[clock], where, clock)
     if seconds is None:
         return table
     date = plain["date"]
@@ -149,16 +137,17 @@ def _one_stamp(table: pa.Table, where: Location) -> pa.Table:
     return table.set_column(table.column_names.index(date), date, joined).drop_columns([clock])
 
 
-def _seconds_of_day(column: pa.ChunkedArray) -> np.ndarray | None:
+def _seconds_of_day(column: pa.ChunkedArray, where: Location, name: str) -> np.ndarray | None:
     """Return hours (0 to 23, or 1 to 24 by their ends) or times of day in seconds (n,); None where it is neither."""
     if column.null_count:
         return None
     if is_text(column.type):
-        found = [re.fullmatch(r"(\d\d?):(\d\d)(?::(\d\d))?", text.strip()) for text in column.to_pylist()]
+        texts, rank = codes(column, where, name)
+        found = [re.fullmatch(r"(\d\d?):(\d\d)(?::(\d\d))?", text.strip()) for text in texts]
         if not all(found):
             return None
         parts = np.array([[int(part or 0) for part in match.groups()] for match in found])
-        seconds = parts @ [3600, 60, 1]
+        seconds = (parts @ [3600, 60, 1])[rank]
     elif pa.types.is_time(column.type):
         seconds = column.cast(pa.time32("s"), safe=False).cast(pa.int32()).to_numpy().astype(np.int64)
     elif pa.types.is_integer(column.type):

@@ -10,10 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ttsgan.data.columns import ID_NAMES, VALUE_NAMES, codes, is_number, is_text, numbers, plain_name, stamps
+from ttsgan.data.columns import (
+    ID_NAMES,
+    VALUE_NAMES,
+    codes,
+    is_number,
+    is_text,
+    numbers,
+    plain_name,
+    series_set,
+    stamps,
+)
 from ttsgan.data.grid import Period, frequent, inside, span_of_all, steps_of, twice_advice
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import SeriesSet, labels, refuse_duplicates, refuse_infinite
+from ttsgan.data.store import SeriesSet, labels
 from ttsgan.data.units import named_unit
 from ttsgan.errors import DataError
 
@@ -93,10 +103,8 @@ def read_long(
     entity = next((name for name in attributes if plain_name(name) == "entity"), None)
     entities = labels(pa.chunked_array([attributes.pop(entity)]), where, entity) if entity else ids
     extra = pa.table(attributes) if attributes else None
-    refuse_duplicates(ids, where)
-    refuse_infinite(values, ids, where)
     unit = named_unit(value) or _told_unit(attributes)
-    return SeriesSet(ids, entities, begin.astype("datetime64[s]"), values, unit, step, extra)
+    return series_set(where, ids, entities, begin, values, step, extra, unit)
 
 
 def _value_column(table: pa.Table, where: Location, names: list[str], entity: str) -> str:
@@ -171,16 +179,18 @@ def _on_grid(
 
 def _refuse_other_steps(gaps: np.ndarray, owner: np.ndarray, step: int, ids: np.ndarray, where: Location) -> None:
     """Refuse series that have another step than the others: half of their values would be taken for missing."""
-    count = np.maximum(np.bincount(owner, minlength=len(ids)), 1)
-    sizes, kinds = np.unique(gaps, return_inverse=True)
-    for kind in np.flatnonzero(np.bincount(kinds) > 1):
-        share = np.bincount(owner[kinds == kind], minlength=len(ids)) / count
-        if sizes[kind] != step and (share > OWN_STEP).any():
-            one = int(np.argmax(share))
-            raise DataError(
-                f"{where}: {ids[one]!r} has a value every {sizes[kind]} s, where the step is {step} s"
-                f" ({int((share > OWN_STEP).sum())} of {len(ids)} such); bring all to one step, or read them apart"
-            )
+    count = np.bincount(owner, minlength=len(ids))
+    other = gaps != step
+    seldom = np.bincount(owner[other], minlength=len(ids)) > OWN_STEP * count
+    rows = np.flatnonzero(other & seldom[owner])
+    pairs, same = np.unique(np.stack([owner[rows], gaps[rows]]), axis=1, return_counts=True)
+    own = np.flatnonzero((same > OWN_STEP * count[pairs[0]]) & (same > 1))
+    if len(own):
+        one, size = pairs[:, own[0]]
+        raise DataError(
+            f"{where}: {ids[one]!r} has a value every {size} s, where the step is {step} s ({len(own)} of {len(ids)}"
+            " such); bring all to one step, or read them apart"
+        )
 
 
 def _attributes(

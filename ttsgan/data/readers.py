@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from ttsgan.data.columns import ID_NAMES, TIME_NAMES, VALUE_NAMES, is_stamp, plain_name
-from ttsgan.data.forms import series_of, series_set
+from ttsgan.data.columns import ID_NAMES, TIME_NAMES, VALUE_NAMES, is_stamp, plain_name, series_set
+from ttsgan.data.forms import series_of
 from ttsgan.data.grid import Period
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, open_parquet, read_store

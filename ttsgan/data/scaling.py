@@ -98,7 +98,7 @@ class SeriesScaler:
         values : ndarray (B, C, T), float32, physical units, NaN where missing
         starts : ndarray (B,), datetime64
         seed : int
-            Orders tied values; with the series themselves, of the noise on the common course.
+            Orders tied values. The noise on the common course is a function of the series alone.
         entities : ndarray (B,), str, optional
             Whom each series belongs to: however many they are, one voice in the common course; by default each is its
             own.

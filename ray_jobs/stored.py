@@ -24,7 +24,7 @@ READ_SERIES = 512
 
 
 @dataclass(frozen=True)
-class Half:
+class Stored:
     """Series of a store, such as one half: their labels in memory, their values where they are.
 
     Attributes
@@ -89,19 +89,19 @@ def _labels_of(series: SeriesSet) -> SeriesSet:
     return replace(series, values=series.values[..., :0])
 
 
-def open_half(where: Location, holdout: bool, planted: bool = True) -> Half:
+def open_half(where: Location, holdout: bool, planted: bool = True) -> Stored:
     """Return the training half, with or without the series planted in it, or the held-out half of a run folder."""
     ids, entities, held = read_splits(where / "splits.parquet")
     mine = (held == holdout) & (planted | ~is_canary(entities))
     return _open(where / "store", set(ids[mine].tolist()))
 
 
-def open_synthetic(where: Location) -> Half:
+def open_synthetic(where: Location) -> Stored:
     """Return the synthetic series of a run folder."""
     return _open(where / "synthetic", None)
 
 
-def _open(folder: Location, wanted: set[str] | None) -> Half:
+def _open(folder: Location, wanted: set[str] | None) -> Stored:
     files, rows, columns = files_of(folder), [], []
     for file in files:
         with open_parquet(file) as opened:
@@ -112,4 +112,4 @@ def _open(folder: Location, wanted: set[str] | None) -> Half:
         rows.append(mine)
         columns.append((ids[mine], entities[mine], table["start"].to_numpy().astype("datetime64[s]")[mine]))
     nothing = read_store(files[0]).subset(np.empty(0, np.int64))
-    return Half(files, rows, *map(np.concatenate, zip(*columns, strict=True)), nothing)
+    return Stored(files, rows, *map(np.concatenate, zip(*columns, strict=True)), nothing)
