@@ -203,6 +203,12 @@ class TestFolders:
             text(tmp_path, "time," + ",".join(NAMES), rows, f"{month}.csv")
         same(read(tmp_path), unit="")
 
+    def test_a_total_beside_many_series_is_no_meter_of_its_own(self, tmp_path):
+        names = [f"home {n}" for n in range(20)]
+        rows = [",".join([stamp, *map(str, range(21))]) for stamp in STAMPS]
+        path = text(tmp_path, ",".join(["time", *names, "load"]), rows)
+        assert read(path).ids.tolist() == [*names, "load"]
+
     def test_what_is_not_read_is_told(self, tmp_path, caplog):
         text(tmp_path, "id,time,kwh", long_rows())
         (tmp_path / "more").mkdir()

@@ -25,6 +25,8 @@ TEXT = (".txt", ".txt.gz")
 """Read as CSV where they are named, and in a folder that has no other tables."""
 SUFFIXES = (*PARQUET, *CSV, *TEXT, ".npy")
 _NULLS = ["", "NULL", "Null", "null", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "-NaN", "None", "none"]
+BESIDE = 4
+"""Columns that a file of one meter may have beside stamps and values; of more, each is a series, one of them a total."""
 _DAY_FIRST = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y")
 """Dates with full stops have the day first wherever they are written."""
 
@@ -137,10 +139,11 @@ def _joined(files: list[Location], where: Location, entity: str) -> pa.Table:
 
 
 def _is_one_meter(names: list[str]) -> bool:
-    """Tell whether a table has stamps and a column of values by their names, but none of ids."""
+    """Tell whether a table has stamps and a column of values by their names, but none of ids, and little beside."""
     plain = [plain_name(name) for name in names]
     values = [name for name, short in zip(names, plain, strict=True) if short in VALUE_NAMES or named_unit(name)]
-    return len(values) == 1 and not {*ID_NAMES, "entity"} & {*plain} and bool({*TIME_NAMES} & {*plain})
+    named = len(values) == 1 and bool({*TIME_NAMES} & {*plain})
+    return named and not {*ID_NAMES, "entity"} & {*plain} and len(names) <= 2 + BESIDE
 
 
 def _stem(file: Location) -> str:
