@@ -26,7 +26,7 @@ TEXT = (".txt", ".txt.gz")
 SUFFIXES = (*PARQUET, *CSV, *TEXT, ".npy")
 _NULLS = ["", "NULL", "Null", "null", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "-NaN", "None", "none"]
 BESIDE = 4
-"""Columns that a file of one meter may have beside stamps and values; of more, each is a series, one of them a total."""
+"""Columns that a file of one meter may have beside stamps and values; of more, each is a series, one a total."""
 _DAY_FIRST = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y")
 """Dates with full stops have the day first wherever they are written."""
 
