@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -15,7 +16,7 @@ from ttsgan.evaluation import copying, fragments
 from ttsgan.evaluation.gate import Thresholds
 from ttsgan.evaluation.judged import Judged, joined
 from ttsgan.evaluation.linkage import LinkageSearch, attributes, linkage_checks
-from ttsgan.evaluation.membership import MembershipSearch
+from ttsgan.evaluation.membership import MembershipSearch, _Traces
 from ttsgan.evaluation.stats import auc_delong
 from ttsgan.evaluation.views import Views, align_weekday
 
@@ -238,6 +239,35 @@ def test_members_are_traced_in_a_mean_that_every_synthetic_series_carries(views)
 
     assert traced(carrying) > 0.65
     assert abs(traced(plain) - 0.5) < 0.1
+
+
+def test_slow_waves_of_all_series_do_not_hide_members_in_their_mean():
+    """Of each of n members T independent numbers stand in the mean, whatever their spreads: a shift by sqrt(T / n)."""
+    steps, num, unseen, rng = 1024, 512, 2048, np.random.default_rng(3)
+    numbers = 2 * steps
+
+    def courses(count):
+        # Of each of two channels, waves whose size falls as their frequency rises.
+        waves = np.fft.rfft(rng.normal(size=(count, 2, steps))) / (1 + np.arange(steps // 2 + 1))
+        return np.fft.irfft(waves, n=steps).reshape(count, -1)
+
+    shared = 3 * courses(1)
+    members, nonmembers = (courses(num) + shared for _ in range(2))
+    traces = _Traces(courses(unseen) + shared, channels=2)
+
+    def auc(mean, attack="whitened mean"):
+        return auc_delong(*(traces(side, mean)[attack] for side in (members, nonmembers)))[0]
+
+    told = norm.cdf(np.sqrt(numbers / num / 2 / (1 + num / unseen)))
+    assert auc(members.mean(axis=0)) == pytest.approx(told, abs=0.03)
+    assert auc(members.mean(axis=0), "mean") < told - 0.25
+    other_size = 0.5 * shared[0] + (members - shared).mean(axis=0)
+    assert auc(other_size) == pytest.approx(told, abs=0.03), "what all share tells nothing of members"
+    assert auc((courses(num) + shared).mean(axis=0)) == pytest.approx(0.5, abs=0.06)
+
+
+def test_series_without_any_course_leave_no_trace():
+    assert all((score == 0).all() for score in _Traces(np.zeros((5, 84)), 1)(np.zeros((3, 84)), np.zeros(84)).values())
 
 
 def linked(views, members, controls, synthetic):

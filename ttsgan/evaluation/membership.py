@@ -43,6 +43,8 @@ OUTCOMES = 8
 """Outcomes that are averaged, at least: of as many splittings where entities are few; of fewer, each halved several
 times, where they are many (one suffices where groups are judged by themselves)."""
 VIEWS = ("raw", "shape", "daily", "profile")
+LEAST_POWER = 1e-4
+"""Power of a frequency, over the mean of all, that each is taken to have at least: those of the mean day have none."""
 FPR_GRID = np.unique(np.concatenate([np.geomspace(1e-3, 1, 41), np.linspace(0, 1, 41)]))
 """False positive rates at which the curve of an attack is given."""
 
@@ -85,8 +87,8 @@ class MembershipSearch:
 
     Notes
     -----
-    Attacks: "raw k=1" ... "profile k=5", "mean" (what a series has in common with the mean of all synthetic ones),
-    "density" (16 principal components of daily means and profile).
+    Attacks: "raw k=1" ... "profile k=5", "mean" and "whitened mean" (what a series has in common with the mean of all
+    synthetic ones), "density" (16 principal components of daily means and profile).
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class MembershipSearch:
         width = _bandwidth(len(reference), low.shape[1])
         self.reference_density = log_density(low, self.axes(self._low(reference)), width)
         self.course = views.course(targets)
-        self.centre = views.course(reference).mean(0, dtype=np.float64)
+        self.traces = _Traces(views.course(reference), members.values.shape[1])
         first_of = [np.unique(codes, return_index=True)[1] for codes in self.codes]
         rows = np.concatenate([first_of[0], len(members) + first_of[1]])
         sides = np.repeat([0, 1], [len(part) for part in first_of])
@@ -141,7 +143,7 @@ class MembershipSearch:
             for k in (1, NEIGHBOURS):
                 if k <= min(sum(sizes), self.num_reference):
                     scores[f"{name} k={k}"] = -np.log((found[:, k - 1] + floor) / (control[:, k - 1] + floor))
-        scores["mean"] = self._traces(sum(part["course"] for part in parts) / sum(sizes))
+        scores |= self.traces(self.course, sum(part["course"] for part in parts) / sum(sizes))
         scores["density"] = merge_log_density([part["density"] for part in parts], sizes) - self.reference_density
         num = len(self.codes[0])
         halves = slice(0, num), slice(num, None)
@@ -152,19 +154,49 @@ class MembershipSearch:
         oddness = tuple(per_entity(self.oddness[half], codes) for half, codes in zip(halves, self.codes, strict=True))
         return Membership(*sides, oddness, self.groups)
 
-    def _traces(self, mean: np.ndarray) -> np.ndarray:
-        """Score how far each target lies towards the mean of the synthetic series from that of unseen real ones.
-
-        A course that a generator averaged over its training series and gave to every synthetic one is a mean that its
-        members can be traced in, however many they are (Homer 2008; Dwork 2015).
-        """
-        direction = mean - self.centre
-        apart = self.course - self.centre
-        return apart @ direction / np.maximum(np.linalg.norm(apart, axis=1) * np.linalg.norm(direction), 1e-12)
-
 
 def _bandwidth(num: int, dimensions: int) -> float:
     return num ** (-1 / (dimensions + 4))
+
+
+class _Traces:
+    """How far series lie towards the mean of the synthetic ones from that of unseen real ones.
+
+    A course that a generator averaged over its training series and gave to every synthetic one is a mean that its
+    members can be traced in, however many they are (Homer 2008; Dwork 2015). In the bare product of the two, slow
+    waves, of which every series has many, hide the rest. Whitened, each frequency counts in units of its power among
+    unseen series, as the likelihood ratio for a mean in coloured noise weighs it, and of the synthetic mean only what
+    the unseen one does not foretell.
+
+    Parameters
+    ----------
+    unseen : ndarray of shape (n, C * T)
+        Courses of real series that are neither members nor targets.
+    channels : int
+    """
+
+    def __init__(self, unseen: np.ndarray, channels: int) -> None:
+        self.channels, self.centre = channels, unseen.mean(0, dtype=np.float64)
+        power = sum(np.abs(self._waves(row - self.centre)) ** 2 for row in unseen)
+        self.power = np.maximum(power, LEAST_POWER * power.mean(axis=1, keepdims=True) + 1e-12)
+
+    def __call__(self, courses: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the scores of these courses (n, C * T) against the mean (C * T,) of the synthetic ones."""
+        apart, direction = courses - self.centre.astype(np.float32), mean - self.centre
+        size = np.linalg.norm(apart, axis=1)
+        return {
+            name: apart @ towards / np.maximum(size * np.linalg.norm(towards), 1e-12)
+            for name, towards in (("mean", direction), ("whitened mean", self._whitened(direction)))
+        }
+
+    def _whitened(self, direction: np.ndarray) -> np.ndarray:
+        waves, centre = self._waves(direction), self._waves(self.centre)
+        own = np.vdot(centre / self.power, centre).real
+        foretold = np.vdot(centre / self.power, waves).real / own if own else 0.0
+        return np.fft.irfft((waves - foretold * centre) / self.power, n=len(direction) // self.channels).ravel()
+
+    def _waves(self, course: np.ndarray) -> np.ndarray:
+        return np.fft.rfft(course.reshape(self.channels, -1))
 
 
 class _Axes:
