@@ -17,6 +17,7 @@ from ttsgan.evaluation.gate import Thresholds
 from ttsgan.evaluation.judged import Judged, joined
 from ttsgan.evaluation.linkage import LinkageSearch, attributes, linkage_checks
 from ttsgan.evaluation.membership import MembershipSearch, _Traces
+from ttsgan.evaluation.privacy import audit
 from ttsgan.evaluation.stats import auc_delong
 from ttsgan.evaluation.views import Views, align_weekday
 
@@ -106,21 +107,61 @@ def test_the_planted_share_is_recovered(search, share):
 
 
 def test_a_copy_is_found_at_its_exact_shift(search):
-    shape = search.views.shape(homes(4, 1, "t"))
-    moved = np.roll(shape, 11, axis=1)
+    shape = search.views.shape(homes(4, 1, "t"))[:, None]
+    moved = np.roll(shape, 11, axis=2)
     distance = search._best_shift(moved, shape, np.arange(4)[:, None].repeat(4, 1).T)
     assert distance == pytest.approx(np.zeros(4), abs=5e-3)
 
 
-def pasted_weeks(num, moved=0, factor=1.0, seed=0):
+def with_gas(electricity, seed):
+    """Add a second channel, of other homes and in another unit."""
+    gas = 11 * homes(len(electricity), seed, "g").values
+    return replace(electricity, values=np.concatenate([electricity.values, gas], axis=1))
+
+
+def test_one_channel_that_is_copied_is_found(views):
+    train, holdout, other = (with_gas(homes(num, i, "abc"[i]), 20 + i) for i, num in enumerate((200, 100, 100)))
+    of_both = Views(np.append(views.unit_scale, 11 * views.unit_scale))
+    search = copying.CopySearch(of_both, train, holdout, other, np.random.default_rng(0))
+    made = with_gas(homes(60, 6, "s"), 30)
+    half, few = made.values.copy(), np.arange(6)
+    half[few, 1] = 1.1 * train.values[10 * few, 1]
+    # Neither a channel that stands still in one training home alone is a copy, nor one of the holdout.
+    half[10, 1] = train.values[0, 1] = 0
+    half[11, 0] = holdout.values[3, 0]
+    distances = search.search(replace(made, values=half))
+    lowest = copying.null_minimum(distances, SETTINGS["literal"], search.chance)
+    found = copying.copy_flags(distances, lowest, **SETTINGS)
+    assert np.flatnonzero(found.hard).tolist() == few.tolist()
+    assert not found.soft[6:].any()
+    assert np.flatnonzero(found.hard_control).tolist() == [11]
+
+
+def pasted_weeks(num, moved=0, factor=1.0):
     """Paste weeks of training homes together, each rolled by some steps and rescaled."""
-    train = homes(200, 1, "t").values
+    return replace(homes(num, 8, "s"), values=factor * weeks_of(np.roll(homes(200, 1, "t").values, moved, -1), num))
+
+
+def weeks_of(train, num, seed=0):
+    """Take every week of each of some series from another home."""
     rng, week = np.random.default_rng(seed), 7 * DAY
-    values = np.empty((num, 1, train.shape[2]), np.float32)
+    values = np.empty((num, *train.shape[1:]), np.float32)
     for begin in range(0, train.shape[2], week):
-        chosen = np.roll(train[rng.permutation(200)[:num]], moved, -1)
-        values[:, :, begin : begin + week] = factor * chosen[:, :, begin : begin + week]
-    return replace(homes(num, 8, "s"), values=values)
+        chosen = train[rng.permutation(len(train))[:num]]
+        values[:, :, begin : begin + week] = chosen[:, :, begin : begin + week]
+    return values
+
+
+@pytest.mark.parametrize(("what", "channel"), [("copied", 1), ("pasted", 0)])
+def test_the_audit_sees_what_was_taken_in_one_channel(what, channel):
+    train, holdout, made = (with_gas(homes(200, i, "tse"[i]), 20 + i) for i in range(3))
+    values, alone = made.values.copy(), replace(train, values=train.values[:, [channel]])
+    taken = alone.values if what == "copied" else weeks_of(alone.values, 20)
+    values[:20, channel] = taken[:20, 0]
+    found = audit(train, holdout, replace(made, values=values))
+    name = {"copied": "literal copies", "pasted": "pasted stretches, same dates"}[what]
+    assert found["verdict"] == "FAIL"
+    assert name in {check["name"] for check in found["checks"] if check["passed"] is False}
 
 
 def sides(synthetic):

@@ -36,7 +36,7 @@ class CopyDistances:
     ----------
     train, peer, holdout, reference : dict of str to ndarray of shape (n,)
         Nearest in all training series; in a training subset as large as each holdout half; in the two holdout
-        halves.
+        halves. By representation; of several channels, for all together and for each alone ("raw, channel 1").
     """
 
     train: dict[str, np.ndarray]
@@ -81,10 +81,9 @@ class CopySearch:
     Notes
     -----
     Neighbours are exact in *raw* and *profile*. In *shifted shape* (best of all shifts within 7 days) the 50
-    nearest by amplitude spectrum, which no shift changes, are compared exactly at every shift.
+    nearest by amplitude spectrum, which no shift changes, are compared exactly at every shift. Several channels are
+    searched together and each by itself: a generator may copy one and draw the other.
     """
-
-    REPRESENTATIONS = ("raw", "shifted shape", "profile")
 
     def __init__(
         self, views: Views, train: Judged, holdout: Judged, reference: Judged, rng: np.random.Generator
@@ -100,14 +99,14 @@ class CopySearch:
         self.channels = train.values.shape[1]
         self.max_shift = min(SHIFT_DAYS * train.steps_per_day, train.values.shape[2] // 4)
 
-    def _spectrum(self, shape: np.ndarray) -> np.ndarray:
+    def _spectrum(self, shape: np.ndarray, channels: int) -> np.ndarray:
         """Return amplitude spectra of the low frequencies, which no shift changes; shape (n, C * width)."""
-        amplitude = np.abs(fft.rfft(shape.reshape(len(shape), self.channels, -1), axis=-1))
-        width = max(16, SPECTRUM_WIDTH // self.channels)
+        amplitude = np.abs(fft.rfft(shape.reshape(len(shape), channels, -1), axis=-1))
+        width = max(16, SPECTRUM_WIDTH // channels)
         return np.ascontiguousarray(amplitude[..., 1 : width + 1].reshape(len(shape), -1))
 
     def _shifted(
-        self, shape: np.ndarray, spectrum: np.ndarray, base: np.ndarray, base_spectrum: np.ndarray
+        self, shape: np.ndarray, spectrum: np.ndarray, base: np.ndarray, base_spectrum: np.ndarray, channels: int
     ) -> np.ndarray:
         """Return the smallest relative distance to the base over candidates and shifts."""
         candidates = nearest(spectrum, base_spectrum, min(NUM_CANDIDATES, len(base)))[1]
@@ -116,17 +115,17 @@ class CopySearch:
             found = candidates[start : start + 32]
             unique, inverse = np.unique(found, return_inverse=True)
             pairs = inverse.reshape(found.shape)
-            out[start : start + 32] = self._best_shift(shape[start : start + 32], base[unique], pairs)
+            a, b = (x.reshape(len(x), channels, -1) for x in (shape[start : start + 32], base[unique]))
+            out[start : start + 32] = self._best_shift(a, b, pairs)
         return out
 
-    def _best_shift(self, queries: np.ndarray, base: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-        """Return for each query the smallest distance over its candidate pairs and over all shifts.
+    def _best_shift(self, a: np.ndarray, b: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+        """Return for each of ``a`` (n, C, L) the smallest distance to its ``pairs`` of ``b`` over all shifts.
 
         The distance at a shift is ``|a - b|^2`` over the steps that overlap, relative to their mean energy
         there (or to half the whole energy, so that two empty stretches are no match).
         """
         top = self.max_shift
-        a, b = (x.reshape(len(x), self.channels, -1) for x in (queries, base))
         size = fft.next_fast_len(a.shape[-1] + top, real=True)
         spectra_a, spectra_b = fft.rfft(a, n=size, axis=-1), fft.rfft(b, n=size, axis=-1).conj()
         (head_a, tail_a, total_a), (head_b, tail_b, total_b) = _edge_energy(a, top), _edge_energy(b, top)
@@ -156,26 +155,43 @@ class CopySearch:
         return CopyDistances(mine.train, mine.peer, mine.holdout, mine.peer)
 
     def _distances(self, synthetic: Judged, sets: list[tuple[str, Judged]]) -> CopyDistances:
-        found: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.sets}
-        raw = self.views.raw(synthetic)
-        own = np.maximum(raw.std(1), 1e-6) * np.sqrt(raw.shape[1])
-        for name, judged in sets:
-            found[name]["raw"] = nearest(raw, self.views.raw(judged), 1)[0][:, 0] / own
-        del raw
-        shape = self.views.shape(synthetic)
-        spectrum = self._spectrum(shape)
-        for name, judged in sets:
-            base = self.views.shape(judged)
-            found[name]["shifted shape"] = self._shifted(shape, spectrum, base, self._spectrum(base))
-        profile = self.views.profile(synthetic)
-        own = np.maximum(profile.std(1), 1e-6) * np.sqrt(profile.shape[1])
-        for name, judged in sets:
-            found[name]["profile"] = nearest(profile, self.views.profile(judged), 1)[0][:, 0] / own
+        found = self._of_channels(synthetic, sets, self.views)
+        for channel in range(self.channels if self.channels > 1 else 0):
+            alone = [(name, _one_channel(judged, channel)) for name, judged in sets]
+            views = Views(self.views.unit_scale[[channel], 0])
+            mine = self._of_channels(_one_channel(synthetic, channel), alone, views)
+            # One that never changes, such as that of a home without gas, is like any other of the kind.
+            still = synthetic.values[:, channel].std(-1) == 0
+            for name, distances in mine.items():
+                found[name] |= {f"{key}, channel {channel}": np.where(still, 1.0, d) for key, d in distances.items()}
         train = {
             key: np.minimum(value, found["rest"][key]) if found["rest"] else value
             for key, value in found["peer"].items()
         }
         return CopyDistances(train, found["peer"], found["holdout"], found["reference"])
+
+    def _of_channels(
+        self, synthetic: Judged, sets: list[tuple[str, Judged]], views: Views
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Return the distances to each set by representation, of all channels that are given together."""
+        found: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.sets}
+        channels = synthetic.values.shape[1]
+        raw = views.raw(synthetic)
+        own = np.maximum(raw.std(1), 1e-6) * np.sqrt(raw.shape[1])
+        for name, judged in sets:
+            found[name]["raw"] = nearest(raw, views.raw(judged), 1)[0][:, 0] / own
+        del raw
+        shape = views.shape(synthetic)
+        spectrum = self._spectrum(shape, channels)
+        for name, judged in sets:
+            base = views.shape(judged)
+            base_spectrum = self._spectrum(base, channels)
+            found[name]["shifted shape"] = self._shifted(shape, spectrum, base, base_spectrum, channels)
+        profile = views.profile(synthetic)
+        own = np.maximum(profile.std(1), 1e-6) * np.sqrt(profile.shape[1])
+        for name, judged in sets:
+            found[name]["profile"] = nearest(profile, views.profile(judged), 1)[0][:, 0] / own
+        return found
 
     @staticmethod
     def join(parts: list[CopyDistances]) -> CopyDistances:
@@ -187,6 +203,10 @@ class CopySearch:
 
     def _present(self) -> list[tuple[str, Judged]]:
         return [(name, judged) for name, judged in self.sets.items() if judged is not None]
+
+
+def _one_channel(judged: Judged, channel: int) -> Judged:
+    return replace(judged, values=judged.values[:, [channel]])
 
 
 def _edge_energy(x: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -241,7 +261,7 @@ def copy_flags(
     """
     num = len(found.train["raw"])
     flags = [np.zeros(num, bool) for _ in range(4)]
-    for key in CopySearch.REPRESENTATIONS:
+    for key in found.train:
         train, peer, holdout, reference = (
             side[key] for side in (found.train, found.peer, found.holdout, found.reference)
         )
@@ -249,7 +269,7 @@ def copy_flags(
         for index, (own, other) in enumerate(pairs):
             quotient = ratio(own, other)
             flags[2 * index] |= quotient < soft * lowest[key]
-            if key != "profile":
+            if not key.startswith("profile"):
                 flags[2 * index + 1] |= (own < literal) & (quotient < hard * lowest[key])
     return CopyFlags(flags[0] | flags[1], flags[1], flags[2] | flags[3], flags[3])
 

@@ -94,6 +94,12 @@ class Judged:
         """Return the series at these positions (or under this mask)."""
         return replace(self, values=self.values[index], entities=self.entities[index], starts=self.starts[index])
 
+    def channels_apart(self) -> Judged:
+        """Return every channel as a series of its own, (n * C, 1, L); those of a series next to each other."""
+        count, length = self.values.shape[1:]
+        labels = {name: np.repeat(getattr(self, name), count) for name in ("entities", "starts")}
+        return replace(self, values=self.values.reshape(-1, 1, length), **labels)
+
     def usable(self) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks of shape (n,): series with no reading at all, and series that never change."""
         low, high = np.fmin.reduce(self.values, axis=2), np.fmax.reduce(self.values, axis=2)

@@ -104,13 +104,15 @@ def _search(field: _Field, *, block: Loader) -> list[Any] | None:
 
 
 def _fragments(field: _Field, *, rng: np.random.Generator) -> list[dict]:
-    checks, real, limits = [], field.real, field.limits
-    some = field.sketch.sample_entities(fragments.STRETCH_SERIES, rng)
-    pasted = fragments.same_dates(some, real.train, field.halves, limits, rng)
+    checks, limits = [], field.limits
+    # Channels apart: a generator may paste one and draw the other, and the larger one would hide it.
+    train, holdout, *halves = (part.channels_apart() for part in (field.real.train, field.real.holdout, *field.halves))
+    some = field.sketch.sample_entities(fragments.STRETCH_SERIES, rng).channels_apart()
+    pasted = fragments.same_dates(some, train, tuple(halves), limits, rng)
     if pasted is not None:
         checks.append(fragments.same_dates_check(pasted))
-    for days in fragments.windows_of(field.sketch):
-        found = fragments.anywhere(some, real.train, real.holdout, days, limits, rng)
+    for days in fragments.windows_of(some):
+        found = fragments.anywhere(some, train, holdout, days, limits, rng)
         if found is not None:
             checks.append(fragments.anywhere_check(found, days, limits))
     return checks
