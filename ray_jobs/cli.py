@@ -39,7 +39,8 @@ def run(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions]
 
     console = Console()
     folder = open_run(general, data, console)
-    return run_all(folder, console, general.address, accept_unproven)
+    with folder.held():
+        return run_all(folder, console, general.address, accept_unproven)
 
 
 def train(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], profile: bool = False) -> int:
@@ -60,9 +61,10 @@ def train(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOption
 
     console = Console()
     folder = open_run(general, data, console)
-    if not folder.done("prepare"):
-        run_stage(folder, "prepare", console, general.address)
-    run_stage(folder, "train", console, general.address, profile=profile)
+    with folder.held():
+        if not folder.done("prepare"):
+            run_stage(folder, "prepare", console, general.address)
+        run_stage(folder, "train", console, general.address, profile=profile)
     if profile:
         console.say(f"profile {folder.where / PROFILE_FOLDER}")
     return 0
@@ -91,7 +93,8 @@ def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) ->
     console, folder = Console(), _load(general)
     _check_section(name, overrides)
     folder.config = recipes.override(folder.config, overrides)
-    run_stage(folder, name, console, general.address)
+    with folder.held():
+        run_stage(folder, name, console, general.address)
     if name == "audit":
         verdict = folder.summary("audit")
         console.table("Audit", [("verdict", verdict["verdict"]), *(("", reason) for reason in verdict["reasons"])])
@@ -163,7 +166,9 @@ def export(general: OmitArgPrefixes[StageOptions], accept_unproven: bool = False
     from ray_jobs.console import Console
     from ray_jobs.run import run_stage
 
-    run_stage(_load(general), "export", Console(), general.address, accept_unproven=accept_unproven)
+    folder = _load(general)
+    with folder.held():
+        run_stage(folder, "export", Console(), general.address, accept_unproven=accept_unproven)
     return 0
 
 
@@ -181,7 +186,6 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
         Overrides such as data.period=2013-01-01/2014-01-01: the same span of all series.
     """
     from ray_jobs.console import Console
-    from ttsgan.config import PatchConfig
     from ttsgan.data.prepare import check_replaceable
     from ttsgan.data.prepare import prepare as read
     from ttsgan.data.storage import Location
@@ -195,7 +199,7 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
     usual = recipes.quick()
     config = recipes.override(replace(usual, data=replace(usual.data, source=source, **asked)), set).data
     with console.working("preparing"):
-        series, told = read(config, None, PatchConfig())
+        series, told = read(config, None)
         write_store(series, where)
     rows = [("series", f"{told.kept} of {told.read}"), ("entities", str(told.entities))]
     rows += [("set aside", f"{item.id}: {item.reason}") for item in told.set_aside[:10]]
@@ -274,9 +278,10 @@ def tune(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions
         raise ConfigError(f"--trials is {trials}; allowed: 1 or more")
     console = Console()
     folder = open_run(general, data, console)
-    if not folder.done("prepare"):
-        run_stage(folder, "prepare", console, general.address)
-    run_tune(folder, console, general.address, trials)
+    with folder.held():
+        if not folder.done("prepare"):
+            run_stage(folder, "prepare", console, general.address)
+        run_tune(folder, console, general.address, trials)
     return 0
 
 

@@ -1,22 +1,25 @@
 """Stage export: the release folder, only when the audit allows it."""
 
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any
 
 import jinja2
 
 from ray_jobs.console import Console
-from ray_jobs.evaluate import report_page
+from ray_jobs.evaluate import report_page, thresholds
 from ray_jobs.folder import RunFolder
 from ray_jobs.stored import open_synthetic
 from ttsgan import recipes
-from ttsgan.config import AuditConfig, RunConfig
+from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
 from ttsgan.errors import ReleaseRefused
 
 UNPROVEN_LINE = (
     "NOT PROVEN: this set was released with --accept-unproven; too few entities were there to prove that the privacy "
     "limits hold."
 )
+
+LOWER_IS_LOOSER = ("min_group_size", "planted_found")
+"""Limits that are least values; all others are most ones."""
 
 SHEET = """\
 {% if first_line %}{{ first_line }}
@@ -93,7 +96,7 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
     with (where / "release").replace_dir() as out:
         (out / "README.md").write_bytes(_readme(sheet).encode())
         (out / "datasheet.json").write_json(sheet)
-        page = report_page(folder, first_line, show_real=folder.config.data.is_sample)
+        page = report_page(folder, first_line, show_real=folder.summary("prepare")["simulated"])
         (out / "report.html").write_bytes(page.encode())
         for part in (where / "synthetic").list(".parquet"):
             (out / "synthetic" / part.name).write_bytes(part.read_bytes())
@@ -102,12 +105,12 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
 
 def loosened(config: RunConfig) -> str:
     """Return the limits of the audit that are looser than the usual ones, and these; nothing where none is."""
-    usual = AuditConfig()
-    limits = {field.name: getattr(config.audit, field.name) for field in fields(usual) if field.name != "max_targets"}
+    usual = asdict(thresholds(AuditConfig(), ClusterConfig()))
+    limits = asdict(thresholds(config.audit, config.cluster))
     return ", ".join(
-        f"audit.{name} = {limit:g}, usually {getattr(usual, name):g}"
+        f"{'audit' if hasattr(config.audit, name) else 'cluster'}.{name} = {limit:g}, usually {usual[name]:g}"
         for name, limit in limits.items()
-        if limit > getattr(usual, name)
+        if (limit < usual[name] if name in LOWER_IS_LOOSER else limit > usual[name])
     )
 
 

@@ -6,21 +6,31 @@ itself a leak.
 """
 
 import datetime
+import fcntl
 import hashlib
+import logging
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ttsgan import recipes
 from ttsgan.config import FREE_FIELDS, RunConfig
-from ttsgan.data.storage import Location
+from ttsgan.data.storage import Location, one_line
 from ttsgan.errors import DataError, NotFittedError
+
+log = logging.getLogger(__name__)
 
 STAGES = ("prepare", "train", "encode", "cluster", "generate", "evaluate", "audit", "report", "export")
 """In order; each reads what those before it wrote."""
 FREE_SECTIONS = ("runtime",)
 """Parts of the configuration that may change between two calls: where a run is made does not change what is made."""
+WRITTEN_FIRST = ("README.txt", "config.json", "store", ".store.partial", "splits.parquet", "canaries")
+"""What is in a run folder, beside the manifest, before anything was trained."""
+LOCK = ".lock"
+"""File of a local run folder that the command which works there holds."""
 CONFIDENTIAL = """This folder is CONFIDENTIAL, all of it but release/.
 
 It holds real series (store/), who is in which half (splits.parquet), networks that have seen them (checkpoints/), their
@@ -80,8 +90,9 @@ class RunFolder:
             folder = cls.load(where)
             folder.go_on(config, reads_again=True)
             return folder
-        if where.is_dir() and where.list() and not exists:
-            raise DataError(f"{where} holds files that are not a run; choose another folder for --out")
+        held = where.list_all() if where.is_dir() and not exists else []
+        if held:
+            raise DataError(f"{where} holds files that are not a run ({held[0].name}); choose another folder for --out")
         fingerprint = input_fingerprint(config)
         # Its manifest alone: a run of an older version may have a configuration that cannot be read.
         old = (where / "manifest.json").read_json() if exists else {}
@@ -101,6 +112,27 @@ class RunFolder:
             folder.start_over()
         return folder
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other commands out of a local run folder; the system lets them in when this process ends, however.
+
+        Raises
+        ------
+        DataError
+            If another command works there.
+        """
+        if not self.where.is_local:
+            yield
+            return
+        with (self.where / LOCK).local_path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DataError(f"{self.where} is worked on by another command; wait for it, or stop it") from error
+            except OSError as error:
+                log.warning("%s cannot be locked (%s): do not start two commands on it", self.where, one_line(error))
+            yield
+
     def start_over(self) -> None:
         """Remove what is there, and write what every run folder has."""
         for item in self.where.list() if self.replaces else ():
@@ -110,6 +142,18 @@ class RunFolder:
         (self.where / "README.txt").write_bytes(CONFIDENTIAL.encode())
         self._write_config()
         self.save()
+
+    def withdraw(self) -> None:
+        """Remove what `start_over` and a stage prepare that failed have written, and nothing else.
+
+        A run that was audited before stays: its audits count.
+        """
+        if self.manifest["audit_attempts"]:
+            return
+        for name in (*WRITTEN_FIRST, "manifest.json", LOCK):
+            (self.where / name).remove()
+        if not self.where.list_all():
+            self.where.remove()
 
     def go_on(self, config: RunConfig, reads_again: bool) -> None:
         """Go on with a configuration that differs in what is free alone; it is kept once a stage begins.
@@ -232,8 +276,11 @@ def input_fingerprint(config: RunConfig) -> str:
         place = Location.parse(text)
         if not place.exists():
             raise DataError(f"{place} does not exist; check the path")
-        for part in place.list() if place.is_dir() else [place]:
-            digest.update(_content(part))
+        if not place.is_dir():
+            digest.update(_content(place))
+        for part in place.list() if place.is_dir() else []:
+            # The name of a file may be the id of its meter.
+            digest.update(part.name.encode() + _content(part))
     return digest.hexdigest()
 
 

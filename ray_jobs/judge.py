@@ -52,7 +52,7 @@ def judge_files(
     for name, path in (("train", train), ("holdout", holdout), ("synthetic", synthetic)):
         console.progress(f"reading {name}")
         options = data if name != "synthetic" else dataclasses.replace(data, entity="entity")
-        sets.append(prepare(options, [Location.parse(path)], config.patch, keep_all=True)[0])
+        sets.append(prepare(options, [Location.parse(path)], keep_all=True)[0])
     fingerprints = {"train": sets[0].fingerprint(), "synthetic": sets[2].fingerprint()}
     sets = [judged(series) for series in sets]
     for name, other in (("holdout", sets[1]), ("synthetic", sets[2])):

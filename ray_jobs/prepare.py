@@ -8,7 +8,7 @@ from ray_jobs.folder import RunFolder
 from ttsgan.config import RunConfig
 from ttsgan.data.canaries import PREFIX, is_canary, make_canaries
 from ttsgan.data.marginals import few_below
-from ttsgan.data.prepare import prepare
+from ttsgan.data.prepare import check_patch, prepare
 from ttsgan.data.simulate import simulate
 from ttsgan.data.split import check_disjoint, check_enough, split_entities, write_splits
 from ttsgan.data.storage import Location, one_line
@@ -43,12 +43,13 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
     if config.data.is_sample:
         console.progress(f"simulating {config.sample.households} households")
         simulated = sample_series(config)
-    series, report = prepare(config.data, None, config.patch, simulated=simulated)
+    series, report = prepare(config.data, None, simulated=simulated)
+    check_patch(series, config.patch)
     summary = report.to_dict()
     fraction = config.data.holdout_fraction()
     if fraction is None:
         place = Location.parse(config.data.holdout)
-        extra, extra_report = prepare(config.data, [place], config.patch)
+        extra, extra_report = prepare(config.data, [place])
         check_disjoint(series.entities, extra.entities)
         holdout = np.arange(len(series) + len(extra)) >= len(series)
         both = [", ".join(config.data.source), str(place)]

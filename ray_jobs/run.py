@@ -70,7 +70,7 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
         except TtsganError:
             if stage == "prepare" and not folder.replaces:
                 # Nothing was made yet, and a mended command must not meet the remains of this one.
-                folder.where.remove()
+                folder.withdraw()
             raise
         folder.finish(stage, time.monotonic() - started, summary)
 

@@ -9,7 +9,7 @@ from ray_jobs.folder import RunFolder, is_run
 from ray_jobs.options import DataOptions, RunOptions
 from ttsgan import recipes
 from ttsgan.config import RunConfig
-from ttsgan.data.prepare import parse_period, parse_start, parse_step
+from ttsgan.data.steps import parse_period, parse_start, parse_step
 from ttsgan.data.storage import Location
 from ttsgan.errors import ConfigError
 from ttsgan.training.loop import check_batch

@@ -29,7 +29,7 @@ import ttsgan
 from ttsgan import recipes
 from ttsgan.api import TTSGAN
 from ttsgan.clustering import allocate
-from ttsgan.config import DataConfig, PatchConfig, RunConfig
+from ttsgan.config import DataConfig, RunConfig
 from ttsgan.data.prepare import prepare
 from ttsgan.data.simulate import simulate
 from ttsgan.evaluation.fidelity import evaluate
@@ -104,7 +104,7 @@ def load(name: str, folder: Path, seed: int, simulated: int = SAMPLE_HOUSEHOLDS)
         entities = made.ids
     else:
         config = DataConfig(source=(str(data_file(name, folder)),), step=step, entity=FILES[source][1])
-        made, _ = prepare(config, None, PatchConfig())
+        made, _ = prepare(config, None)
         entities = made.entities
     return Judged(
         values=made.values, entities=entities.astype(str), starts=made.starts, step_seconds=made.step_seconds,

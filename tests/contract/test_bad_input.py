@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ttsgan.config import DataConfig, PatchConfig
-from ttsgan.data.prepare import prepare
+from ttsgan.data.prepare import check_patch, prepare
 from ttsgan.data.split import check_disjoint, check_enough
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, read_store, write_store
@@ -31,8 +31,8 @@ def refused(*words):
     assert [word for word in words if word not in message] == [], message
 
 
-def ready(path, config=None, patch=None):
-    return prepare(config or DataConfig(step_seconds=3600), [Location.parse(str(path))], patch or PatchConfig())
+def ready(path, config=None):
+    return prepare(config or DataConfig(step_seconds=3600), [Location.parse(str(path))])
 
 
 def contract(values, ids=None, **columns):
@@ -172,15 +172,15 @@ def test_sources_of_two_lengths(tmp_path):
     for name, length in (("one", 48), ("two", 24)):
         write_store(good_set(2, length), Location.parse(str(tmp_path / name)))
     with refused("two: length is 24", "48", "one"):
-        prepare(DataConfig(), [Location.parse(str(tmp_path / name)) for name in ("one", "two")], PatchConfig())
+        prepare(DataConfig(), [Location.parse(str(tmp_path / name)) for name in ("one", "two")])
 
 
 def test_length_that_the_patch_does_not_divide(tmp_path):
     write_store(good_set(length=50), Location.parse(str(tmp_path / "store")))
     with refused("length 50", "24 points", "patch.pad is off"):
-        ready(tmp_path / "store", DataConfig(), PatchConfig(pad=False))
+        check_patch(ready(tmp_path / "store", DataConfig())[0], PatchConfig(pad=False))
     assert ready(tmp_path / "store", DataConfig())[0].length == 50
-    assert ready(tmp_path / "store", DataConfig(), PatchConfig(pad=False, size=25))[0].length == 50
+    check_patch(ready(tmp_path / "store", DataConfig())[0], PatchConfig(pad=False, size=25))
 
 
 def test_step_that_is_not_known(tmp_path):
@@ -240,13 +240,13 @@ def test_an_entity_that_is_not_the_same_in_all_rows_of_an_id(tmp_path, wrong):
     (tmp_path / "a.csv").write_text("\n".join(["id,timestamp,value,entity", *lines]))
     config = DataConfig(source=(str(tmp_path / "a.csv"),), unit="kWh")
     with pytest.raises(DataError, match="'entity' is empty or changes within the id 'm1'"):
-        prepare(config, None, PatchConfig())
+        prepare(config, None)
 
 
 def test_an_empty_column_is_no_hindrance(tmp_path):
     lines = [f"m{i},2013-01-0{day},1.{day}," for i in range(4) for day in range(1, 5)]
     (tmp_path / "a.csv").write_text("\n".join(["id,timestamp,value,extra", *lines]))
-    series, _ = prepare(DataConfig(source=(str(tmp_path / "a.csv"),), unit="kWh"), None, PatchConfig())
+    series, _ = prepare(DataConfig(source=(str(tmp_path / "a.csv"),), unit="kWh"), None)
     assert len(series) == 4
 
 
@@ -309,7 +309,7 @@ def test_duplicate_ids_across_sources(tmp_path):
     for place in places:
         write_store(good_set(), place)
     with refused("one", "two", "duplicate ids: 's0'"):
-        prepare(DataConfig(), places, PatchConfig())
+        prepare(DataConfig(), places)
 
 
 def test_useless_series_are_set_aside_and_counted(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from ray_jobs.cli import COMMANDS, _joined_overrides, main
 from ray_jobs.console import Console
-from ray_jobs.folder import RunFolder
+from ray_jobs.folder import RunFolder, input_fingerprint
 from ray_jobs.options import DataOptions, RunOptions
 from ray_jobs.run import run_stage
 from ray_jobs.settings import open_run
@@ -146,6 +146,33 @@ def test_prepare_replaces_nothing_but_a_store(tmp_path, capsys, source, out):
     assert (tmp_path / "notes" / "diary.txt").is_file()
 
 
+@pytest.mark.parametrize("words", [["run", "--data"], ["prepare", "--source"]])
+def test_a_folder_of_hidden_files_is_not_empty(tmp_path, capsys, words):
+    (tmp_path / "home" / ".git").mkdir(parents=True)
+    (tmp_path / "home" / ".git" / "HEAD").write_text("ref")
+    (tmp_path / "a.csv").write_text("id,time,kwh\na,2013-01-01 00:00,1\na,2013-01-01 01:00,2\n")
+    _, line = complaint(capsys, [*words, str(tmp_path / "a.csv"), "--out", str(tmp_path / "home")])
+    assert ".git" in line
+    assert (tmp_path / "home" / ".git" / "HEAD").read_text() == "ref"
+
+
+def test_a_run_that_cannot_begin_leaves_what_others_put_beside_it(tmp_path, capsys, monkeypatch):
+    (tmp_path / "a.csv").write_text("id,time,kwh\na,2013-01-01 00:00,1\na,2013-01-01 01:00,2\n")
+    made = RunFolder.start_over
+
+    def start_over(folder):
+        made(folder)
+        (tmp_path / "run" / "notes.txt").write_text("mine")
+
+    monkeypatch.setattr(RunFolder, "start_over", start_over)
+    words = ["run", "--data", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run")]
+    assert complaint(capsys, words)[0] == 1
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+    monkeypatch.undo()
+    assert complaint(capsys, [*words[:-1], str(tmp_path / "other")])[0] == 1
+    assert not (tmp_path / "other").exists()
+
+
 def test_prepare_takes_the_same_span_of_all(tmp_path, capsys):
     rows = [f"{name},2013-01-01 {hour:02d}:00,{hour}" for name, end in (("a", 5), ("b", 9)) for hour in range(end)]
     (tmp_path / "a.csv").write_text("\n".join(["id,time,kwh", *rows]))
@@ -205,6 +232,36 @@ def test_audits_of_the_same_households_count_over_fresh_runs(tmp_path):
     assert RunFolder.create(where, other, fresh=True).manifest["audit_attempts"] == [{"verdict": "FAIL"}]
     other = recipes.override(config, ["sample.seed=1"])
     assert RunFolder.create(where, other, fresh=True).manifest["audit_attempts"] == []
+
+
+def test_audits_count_though_a_fresh_start_failed(tmp_path):
+    where, config = Location.parse(str(tmp_path / "r")), recipes.quick()
+    folder = RunFolder.create(where, config, fresh=False)
+    folder.manifest["audit_attempts"].append({"verdict": "FAIL"})
+    folder.save()
+    again = RunFolder.create(where, config, fresh=True)
+    again.start_over()
+    again.withdraw()
+    assert RunFolder.load(where).manifest["audit_attempts"] == [{"verdict": "FAIL"}]
+
+
+def test_two_commands_do_not_work_on_one_folder(tmp_path):
+    folder = RunFolder.create(Location.parse(str(tmp_path / "r")), recipes.quick(), fresh=False)
+    with folder.held(), pytest.raises(DataError, match="worked on by another command"), folder.held():
+        pass
+    with folder.held():
+        pass
+
+
+def test_files_that_were_renamed_are_other_data(tmp_path):
+    """The name of a file may be the id of its meter."""
+    (tmp_path / "meters").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "meters" / f"{name}.csv").write_text(f"time,kwh\n2013-01-01,{name}")
+    config = recipes.override(recipes.quick(), [f"data.source={tmp_path}/meters"])
+    before = input_fingerprint(config)
+    (tmp_path / "meters" / "b.csv").rename(tmp_path / "meters" / "c.csv")
+    assert input_fingerprint(config) != before
 
 
 def test_another_number_of_series_needs_no_new_training(tmp_path, capsys):

@@ -15,7 +15,7 @@ import pytest
 
 import ttsgan
 from ttsgan import api, recipes
-from ttsgan.data.prepare import prepare
+from ttsgan.data.prepare import check_patch, prepare
 from ttsgan.errors import TtsganError
 from ttsgan.training import between
 from ttsgan.training.loop import Trainer
@@ -185,7 +185,8 @@ def prepared(folder: Path, **changed) -> str:
         tree["data"].pop("plain", None)
     config = recipes.from_dict(tree)
     try:
-        series, _ = prepare(config.data, None, config.patch)
+        series, _ = prepare(config.data, None)
+        check_patch(series, config.patch)
     except TtsganError as error:
         return str(error)
     told = [

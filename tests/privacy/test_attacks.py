@@ -354,6 +354,21 @@ def test_series_shorter_than_a_week_are_moved_to_the_same_hour():
     assert moved.days(moved.values).shape == judged.days(judged.values).shape
 
 
+@pytest.mark.parametrize("minutes", [-30, -23, 7, 29])
+@pytest.mark.parametrize("other", [0, 4])
+def test_minutes_between_starts_move_nothing(minutes, other):
+    """Nor does it matter which side of midnight a start is on, or whose minutes are the odd ones."""
+    judged = homes(3, 0, "a", start="2013-01-01")
+    odd = replace(judged, starts=judged.starts + np.timedelta64(60 * (60 * other + minutes), "s"))
+    for one, reference in ((odd, judged.starts[0]), (judged, odd.starts[0])):
+        moved = align_weekday(one, reference)
+        turned = {4: 1, 0: 0}[other] * (1 if one is odd else -1)
+        assert np.array_equal(moved.values, np.roll(one.values, turned, axis=2))
+        assert (moved.starts == reference).all()
+    both = joined(align_weekday(judged, judged.starts[0]), align_weekday(odd, judged.starts[0]))
+    assert both.days(both.values).shape[2] == judged.days(judged.values).shape[2]
+
+
 def test_series_of_another_year_are_moved_to_the_same_weekday():
     judged = homes(3, 0, "a", start="2013-01-01")
     later = replace(judged, starts=np.full(3, np.datetime64("2013-01-03T04:00", "s")))

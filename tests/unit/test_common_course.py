@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ttsgan.config import HouseholdConfig
-from ttsgan.data.common_course import guess_course, mean_by_owner
+from ttsgan.data.common_course import _normal_waves, guess_course, mean_by_owner
 from ttsgan.data.scaling import SeriesScaler
 
 LENGTH = 2190
@@ -50,6 +50,15 @@ def test_members_stand_out_less_in_the_guess():
         in_guess.append(advantage(guess - true, rows, others))
     assert np.mean(in_mean) > 2
     assert np.mean(in_guess) < 0.6 * np.mean(in_mean)
+
+
+@pytest.mark.parametrize("length", [8, 9])
+def test_noise_has_the_same_power_at_every_frequency_of_a_real_course(length):
+    rng = np.random.default_rng(0)
+    waves = _normal_waves((20_000, length // 2 + 1), length, rng)
+    back = np.fft.rfft(np.fft.irfft(waves, n=length))
+    np.testing.assert_allclose(back, waves, atol=1e-12)
+    np.testing.assert_allclose((np.abs(waves) ** 2).mean(axis=0), 1, atol=0.06)
 
 
 def test_common_course_of_new_series():

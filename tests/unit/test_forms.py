@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ttsgan.config import DataConfig, PatchConfig
+from ttsgan.config import DataConfig
 from ttsgan.data.prepare import look_like_registers, prepare
 from ttsgan.data.readers import read_series
 from ttsgan.data.storage import Location
@@ -237,5 +237,5 @@ def test_readings_of_a_register_are_told(tmp_path, caplog):
     assert not look_like_registers(np.ones((3, 1, HOURS), np.float32))
     np.save(tmp_path / "a.npy", np.cumsum(VALUES, axis=1))
     config = DataConfig(source=(str(tmp_path / "a.npy"),), step_seconds=3600)
-    prepare(config, None, PatchConfig())
+    prepare(config, None)
     assert "readings of a register" in caplog.text

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ttsgan import api
+from ttsgan.errors import DataError
 from ttsgan.training import dataset, mapped
 from ttsgan.training.dataset import TrainSet
 from ttsgan.training.runtime import LocalRuntime, NotKept
@@ -29,14 +30,14 @@ def in_files(small):
     """Make the set of the sample in files; ``asked`` collects the rows that were asked for."""
     sample = small.sample
 
-    def make(asked: list | None = None, runtime=None) -> TrainSet:
-        def read(rows):
+    def make(asked: list | None = None, runtime=None, read=None) -> TrainSet:
+        def known(rows):
             if asked is not None:
                 asked.append(rows.tolist())
             return sample.values[rows]
 
         return api.scale_in_files(
-            read, sample.starts, sample.entities, small.scaler, small.config, runtime or LocalRuntime()
+            read or known, sample.starts, sample.entities, small.scaler, small.config, runtime or LocalRuntime()
         )
 
     return make
@@ -129,6 +130,31 @@ def test_a_failure_elsewhere_ends_this_worker_as_well(in_files):
 
     with pytest.raises(NotKept, match="another worker failed"):
         in_files(runtime=Other())
+
+
+def test_series_that_a_worker_cannot_read_end_all_workers_in_the_same_turn(in_files):
+    """Nobody is left waiting: the worker itself has told the others before it raises."""
+
+    def damaged(rows):
+        raise DataError("part-3.parquet is cut short")
+
+    told = []
+
+    class Telling(LocalRuntime):
+        def mean(self, tensors):
+            told.append(tensors[0].tolist())
+
+    with pytest.raises(DataError, match=r"part-3\.parquet is cut short"):
+        in_files(read=damaged, runtime=Telling())
+    assert told == [[0, 1, 1]]
+
+    class Other(LocalRuntime):
+        def mean(self, tensors):
+            tensors[0][1:] = 0.5
+
+    with pytest.raises(DataError, match="another worker could not read") as error:
+        in_files(runtime=Other())
+    assert not isinstance(error.value, NotKept)
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(small):

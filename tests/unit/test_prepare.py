@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ttsgan.config import DataConfig, PatchConfig
-from ttsgan.data.prepare import aggregate, day_points, infer_step_seconds, parse_step, prepare
+from ttsgan.data.prepare import check_patch, day_points, prepare
 from ttsgan.data.readers import read_series
+from ttsgan.data.steps import aggregate, infer_step_seconds, parse_step
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, write_store
 from ttsgan.errors import ConfigError, DataError
@@ -188,7 +189,7 @@ def test_half_observed_is_enough():
 def test_prepare_sorts_aggregates_and_reports(series, tmp_path):
     where = Location.parse(str(tmp_path / "store"))
     write_store(series.subset(np.array([2, 0, 1])), where)
-    found, report = prepare(DataConfig(step="4h"), [where], PatchConfig())
+    found, report = prepare(DataConfig(step="4h"), [where])
     assert list(found.ids) == ["a", "b", "c"]
     assert list(found.entities) == ["p", "p", "q"]
     np.testing.assert_allclose(found.values, np.nanmean(series.values.reshape(3, 1, 12, 4), axis=-1), rtol=1e-6)
@@ -199,19 +200,19 @@ def test_prepare_sorts_aggregates_and_reports(series, tmp_path):
         **{"set_aside": [], "set_aside_by_reason": {}},
     }
     assert told == expected
-    assert prepare(DataConfig(step="1h"), [where], PatchConfig())[1].aggregated_from is None
+    assert prepare(DataConfig(step="1h"), [where])[1].aggregated_from is None
 
 
 def test_sources_without_metadata_take_the_settings(tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((2, 48)))
     where = [Location.parse(str(tmp_path / "a.npy"))]
     config = DataConfig(unit="kWh", step_seconds=1800, start="2020-02-01T00:00:00+01:00", step="1h")
-    found, _ = prepare(config, where, PatchConfig())
+    found, _ = prepare(config, where)
     assert (found.unit, found.step_seconds, found.length) == ("kWh", 3600, 24)
     assert found.starts[0] == np.datetime64("2020-01-31T23:00:00")
-    assert prepare(DataConfig(step_seconds=1800), where, PatchConfig())[0].starts[0] == np.datetime64("2013-01-01")
+    assert prepare(DataConfig(step_seconds=1800), where)[0].starts[0] == np.datetime64("2013-01-01")
     with pytest.raises(ConfigError, match=r"data\.start is 'soon'"):
-        prepare(DataConfig(step_seconds=1800, start="soon"), where, PatchConfig())
+        prepare(DataConfig(step_seconds=1800, start="soon"), where)
 
 
 def test_several_sources_are_joined(series, tmp_path):
@@ -219,16 +220,16 @@ def test_several_sources_are_joined(series, tmp_path):
     for row in range(3):
         places.append(Location.parse(str(tmp_path / f"store{row}")))
         write_store(series.subset(np.array([row])), places[-1])
-    found, report = prepare(DataConfig(entity="tariff"), places[::-1], PatchConfig())
+    found, report = prepare(DataConfig(entity="tariff"), places[::-1])
     np.testing.assert_array_equal(found.values, series.values)
     assert list(found.entities) == ["x", "x", "y"]
     assert report.entities == 2
-    from_config = prepare(DataConfig(source=tuple(map(str, places))), None, PatchConfig())[0]
+    from_config = prepare(DataConfig(source=tuple(map(str, places))), None)[0]
     assert list(from_config.ids) == ["a", "b", "c"]
 
 
 def test_simulated_series_need_no_source(series):
-    found, report = prepare(DataConfig(step="2h"), None, PatchConfig(), simulated=series)
+    found, report = prepare(DataConfig(step="2h"), None, simulated=series)
     assert (found.length, report.read, report.aggregated_from) == (24, 3, 3600)
 
 
@@ -236,9 +237,7 @@ def test_a_nearly_empty_meter_stays(series):
     values = series.values.copy()
     values[0] = 0
     values[0, 0, 7] = 1.5
-    found, report = prepare(
-        DataConfig(), None, PatchConfig(), simulated=SeriesSet(**{**vars(series), "values": values})
-    )
+    found, report = prepare(DataConfig(), None, simulated=SeriesSet(**{**vars(series), "values": values}))
     assert (len(found), report.set_aside) == (3, ())
 
 
@@ -246,9 +245,31 @@ def test_min_observed_moves_the_limit(series):
     values = series.values.copy()
     values[2, 0, : HOURS // 4] = NAN
     given = SeriesSet(**{**vars(series), "values": values})
-    assert prepare(DataConfig(min_observed=0.75), None, PatchConfig(), simulated=given)[1].kept == 3
-    _, report = prepare(DataConfig(min_observed=0.76), None, PatchConfig(), simulated=given)
+    assert prepare(DataConfig(min_observed=0.75), None, simulated=given)[1].kept == 3
+    _, report = prepare(DataConfig(min_observed=0.76), None, simulated=given)
     assert [(item.id, "observed below 0.76" in item.reason) for item in report.set_aside] == [("c", True)]
+
+
+def test_the_same_hours_of_the_clock_are_joined_whenever_a_series_begins(caplog):
+    """Values are the hour of the clock: joined by four, 1.5, 5.5 and so on, of all series."""
+    begins = [0, 0, 3, 23]
+    hours = np.stack([(begin + np.arange(48)) % 24 for begin in begins]).astype(np.float32)[:, None]
+    given = SeriesSet(
+        ids=np.array(list("abcd"), object),
+        entities=np.array(list("abcd"), object),
+        starts=np.array([f"2013-01-01T{begin:02d}" for begin in begins], "datetime64[s]"),
+        values=hours,
+        unit="kW",
+        step_seconds=3600,
+    )
+    found, _ = prepare(DataConfig(step="4h"), None, simulated=given)
+    assert [str(start)[11:13] for start in found.starts] == ["00", "00", "00", "20"]
+    for start, values in zip(found.starts, found.values[:, 0], strict=True):
+        clock = (int(str(start)[11:13]) + 4 * np.arange(12)) % 24 + 1.5
+        seen = ~np.isnan(values)
+        assert seen[1:].all()
+        np.testing.assert_array_equal(values[seen], clock[seen])
+    assert "2 of 4 series begin between" in caplog.text
 
 
 def test_points_of_a_token():
@@ -267,7 +288,8 @@ DATA = Path(os.environ.get("TTSGAN_DATA", Path(__file__).parents[3] / "shared" /
 class TestRealData:
     def test_london(self):
         where = [Location.parse(str(DATA / "lcl_london_2013.parquet"))]
-        found, report = prepare(DataConfig(step="4h"), where, PatchConfig(pad=False))
+        found, report = prepare(DataConfig(step="4h"), where)
+        check_patch(found, PatchConfig(pad=False))
         assert (report.read, report.kept, report.entities, report.length) == (200, 200, 200, 2190)
         assert (found.unit, found.step_seconds) == ("kWh/h", 14_400)
         assert np.nanmean(found.values) == pytest.approx(0.423, abs=0.001)
@@ -275,8 +297,8 @@ class TestRealData:
 
     def test_cambridge_by_meter_group(self):
         where = [Location.parse(str(DATA / "ucam_electricity.parquet"))]
-        assert prepare(DataConfig(), where, PatchConfig())[1].entities == 83
-        assert prepare(DataConfig(entity="meter_group"), where, PatchConfig())[1].entities == 66
+        assert prepare(DataConfig(), where)[1].entities == 83
+        assert prepare(DataConfig(entity="meter_group"), where)[1].entities == 66
 
 
 # ---- a span of all ---------------------------------------------------------------------------------------------------
@@ -284,7 +306,7 @@ class TestRealData:
 
 def spanned(path, period, **more):
     config = DataConfig(period=period, unit="kW", min_observed=0.01, **more)
-    return prepare(config, [Location.parse(str(path))], PatchConfig(size=1))[0]
+    return prepare(config, [Location.parse(str(path))])[0]
 
 
 def test_ids_that_begin_and_end_when_they_like(tmp_path):
@@ -349,13 +371,13 @@ def test_a_home_beside_a_meter(tmp_path):
     """Whom to protect is for the user to say: a household may have several meters."""
     places = meters_of_a_home(tmp_path / "a.csv", "Household ID,Meter,Date Time,kWh")
     with pytest.raises(DataError, match=r"a\.csv.*'Meter' and 'Household ID'.*--entity 'Household ID', or --entity id"):
-        prepare(DataConfig(), places, PatchConfig(size=1))
-    found = prepare(DataConfig(entity="Household ID", step_seconds=3600), places, PatchConfig(size=1))[0]
+        prepare(DataConfig(), places)
+    found = prepare(DataConfig(entity="Household ID", step_seconds=3600), places)[0]
     assert (list(found.ids), list(found.entities), found.unit) == (["1", "2"], ["07", "07"], "kWh")
 
 
 def test_a_home_beside_the_id_of_the_contract(tmp_path, caplog):
     places = meters_of_a_home(tmp_path / "a.csv", "household,id,time,kwh")
-    found = prepare(DataConfig(step_seconds=3600), places, PatchConfig(size=1))[0]
+    found = prepare(DataConfig(step_seconds=3600), places)[0]
     assert list(found.entities) == list(found.ids) == ["1", "2"]
     assert "--entity 'household'" in caplog.text

@@ -1,6 +1,7 @@
 """Locations: whole files, whole folders, one-line errors; on the local disk and on another pyarrow file system."""
 
 import contextlib
+import os
 import pickle
 import resource
 
@@ -140,6 +141,58 @@ def test_a_failed_replace_dir_leaves_the_old_folder(tmp_path):
         (new / "part-0").write_bytes(b"x" * 100_000)
     assert (target / "part-0").read_bytes() == b"good"
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_swap_that_fails_half_way_puts_the_old_folder_back(tmp_path, monkeypatch):
+    target = Location.parse(str(tmp_path)) / "store"
+    with target.replace_dir() as new:
+        (new / "part-0").write_bytes(b"good")
+    rename, asked = os.rename, []
+
+    def failing(source, to):
+        asked.append(to)
+        if len(asked) == 2:
+            raise OSError(5, "Input/output error")
+        rename(source, to)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(DataError, match="Input/output error"), target.replace_dir() as new:
+        (new / "part-0").write_bytes(b"new")
+    assert (target / "part-0").read_bytes() == b"good"
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+class FailingCopies:
+    """A file system as an object store's, which fails at the second copy."""
+
+    def __init__(self, beneath):
+        self.beneath, self.copies = beneath, 0
+
+    def __getattr__(self, name):
+        return getattr(self.beneath, name)
+
+    def copy_file(self, source, to):
+        self.copies += 1
+        if self.copies == 2:
+            raise OSError(5, "Input/output error")
+        self.beneath.copy_file(source, to)
+
+
+def test_some_of_the_parts_never_pass_for_all_of_them(tmp_path):
+    beneath = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    with Location(beneath, "run/store", scheme="s3").replace_dir() as new:
+        (new / "part-0").write_bytes(b"old")
+    far = Location(FailingCopies(beneath), "run/store", scheme="s3")
+
+    def replace():
+        with far.replace_dir() as new:
+            for part in range(3):
+                (new / f"part-{part}").write_bytes(b"new")
+
+    with pytest.raises(DataError, match=r"store is gone, .* whole in .*store\.partial"):
+        replace()
+    assert not far.exists()
+    assert [part.name for part in (far.parent / ".store.partial").list()] == ["part-0", "part-1", "part-2"]
 
 
 def test_check_writable(tmp_path, folder):

@@ -99,13 +99,19 @@ def guess_course(mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generato
     signal_CW = np.maximum(np.square(np.abs(waves_CW)) - error_CW, 0)
     noise = COURSE_NOISE * max(1.0, np.sqrt(MANY / len(members_MCT)))
     trust_CW = signal_CW / np.maximum(signal_CW + (1 + noise) * error_CW, 1e-12)
-    noise_CW = _complex_normal(waves_CW.shape, rng) * np.sqrt(noise * error_CW)
+    noise_CW = _normal_waves(waves_CW.shape, length, rng) * np.sqrt(noise * error_CW)
     # One turn of the phases for all channels, so that they stay in step.
-    turn_W = _complex_normal(waves_CW.shape[1:], rng)
+    turn_W = _normal_waves(waves_CW.shape[1:], length, rng)
     other_CW = waves_CW / np.maximum(np.abs(waves_CW), 1e-12) * turn_W * np.sqrt(signal_CW * (1 - trust_CW))
     return np.fft.irfft(trust_CW * (waves_CW + noise_CW) + other_CW, n=length, axis=1)
 
 
-def _complex_normal(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.complex128]:
-    """Return complex normal numbers of mean square 1."""
-    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / np.sqrt(2)
+def _normal_waves(shape: tuple[int, ...], length: int, rng: np.random.Generator) -> NDArray[np.complex128]:
+    """Return normal numbers of mean square 1 for the frequencies (..., W) of a real course of that length.
+
+    They are complex, but for the first and, of an even length, the last: of these a real course has no other part.
+    """
+    waves = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / np.sqrt(2)
+    ends = [0, -1] if length % 2 == 0 else [0]
+    waves[..., ends] = np.sqrt(2) * waves[..., ends].real
+    return waves

@@ -1,6 +1,6 @@
 """From the user's files to the series that are trained on: read, join, name the entities, aggregate, check, set aside.
 
-Axis letters: n series, C channels, L time steps, k source steps in one aggregated step. Missing values are NaN.
+Axis letters: n series, C channels, L time steps. Missing values are NaN.
 """
 
 import dataclasses
@@ -9,25 +9,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from ttsgan.config import DataConfig, PatchConfig
 from ttsgan.data.calendar import DAY_SECONDS
-from ttsgan.data.grid import Period, steps_of
+from ttsgan.data.grid import steps_of
 from ttsgan.data.readers import read_series
+from ttsgan.data.steps import DEFAULT_START, infer_step_seconds, join_steps, parse_period, parse_start
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates
-from ttsgan.data.units import aggregation_of
 from ttsgan.errors import ConfigError, DataError
 
-YEAR_SECONDS = 365 * DAY_SECONDS
-DEFAULT_START = "2013-01-01"
 REGISTER_SERIES, REGISTER_VALUES = 200, 24
-_STEP_TEXT = re.compile(r"(\d+)\s*(s|min|h|d)")
-_STEP_UNITS = {"s": 1, "min": 60, "h": 3600, "d": DAY_SECONDS}
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +81,6 @@ class PrepareReport:
 def prepare(
     config: DataConfig,
     sources: list[Location] | None,
-    patch: PatchConfig,
     *,
     simulated: SeriesSet | None = None,
     keep_all: bool = False,
@@ -99,8 +93,6 @@ def prepare(
         Unit, step, start, entity column, aggregation and the share of values that must be there.
     sources : list of Location, or None
         Files and folders to join; None: those of ``config.source``.
-    patch : PatchConfig
-        Tokens must fit the step, and the length where padding is off.
     simulated : SeriesSet, optional
         Taken instead of any source.
     keep_all : bool
@@ -130,8 +122,7 @@ def prepare(
     if simulated is None and look_like_registers(series.values):
         logger.warning("%s: values never fall: are they readings of a register? Take their differences", name)
     before = series.step_seconds
-    series, how = _aggregate_to(series, config, one_line(name, 160))
-    _check_patch(series, patch)
+    series, how = join_steps(series, config, one_line(name, 160))
     series, set_aside = (series, ()) if keep_all else _set_aside(series, config.min_observed)
     report = PrepareReport(
         read=len(series) + len(set_aside),
@@ -208,34 +199,11 @@ def check_replaceable(where: Location, sources: Iterable[Location]) -> None:
     ConfigError
         Naming what would be lost.
     """
-    held = where.list() if where.is_dir() else []
+    held = where.list_all() if where.is_dir() else []
     other = next((item for item in held if not re.fullmatch(r"part-\d+\.parquet", item.name)), None)
     lost = other or next((source for source in sources if f"{source}/".startswith(f"{where}/")), None)
     if lost:
         raise ConfigError(f"{where} would be replaced as a whole, and {lost} with it; choose a new folder")
-
-
-def infer_step_seconds(length: int) -> int:
-    """Return the step of ``length`` values that fill a year of 365 days, or 0 when they do not.
-
-    The length must be a whole multiple or a divisor of 8760, and the step a whole number of seconds.
-    """
-    if length < 1 or (length % 8760 and 8760 % length) or YEAR_SECONDS % length:
-        return 0
-    return YEAR_SECONDS // length
-
-
-def parse_start(text: str) -> np.datetime64:
-    """Return the setting ``data.start`` (ISO 8601, a zone is turned to UTC) as datetime64[s]."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"data.start is {text!r}; allowed: an ISO 8601 time such as {DEFAULT_START}T00:00") from error
-    try:
-        moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
-    except OverflowError as error:
-        raise ConfigError(f"data.start is {text!r}; allowed: a time that has a date in UTC") from error
-    return np.datetime64(moment, "s")
 
 
 def fill_unknown(series: SeriesSet, where: object, unit: str = "", step_seconds: int = 0, start: str = "") -> SeriesSet:
@@ -275,72 +243,6 @@ def fill_unknown(series: SeriesSet, where: object, unit: str = "", step_seconds:
     )
 
 
-def parse_period(text: str) -> Period | None:
-    """Return the setting ``data.period``; None for an empty one, `ConfigError` for anything but two times in order."""
-    if not text:
-        return None
-    parts = text.split("/")
-    if len(parts) != 2 or (period := (parse_start(parts[0]), parse_start(parts[1])))[0] >= period[1]:
-        raise ConfigError(f"data.period is {text!r}; allowed: two times in order, such as 2013-01-01/2014-01-01")
-    return period
-
-
-def parse_step(text: str) -> int:
-    """Return a step such as ``4h``, ``30min``, ``900s`` or ``1d`` in seconds; `ConfigError` for other text."""
-    match = _STEP_TEXT.fullmatch(text.strip().lower())
-    seconds = int(match[1]) * _STEP_UNITS[match[2]] if match else 0
-    if not seconds:
-        raise ConfigError(f"data.step is {text!r}; allowed: a whole number and s, min, h or d, such as 4h or 30min")
-    return seconds
-
-
-def aggregate(values: np.ndarray, k: int, how: str) -> np.ndarray:
-    """Join every k steps into one.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n, C, L), float32
-        NaN where missing; k divides L.
-    k : int
-        Steps to join.
-    how : str
-        ``mean``, or ``sum``: k times the mean, so that a missing reading counts like the others of its step.
-
-    Returns
-    -------
-    ndarray of shape (n, C, L / k), float32
-        The mean of the observed steps where at least half are observed, else NaN.
-    """
-    n, channels, length = values.shape
-    out = np.empty((n, channels, length // k), dtype=np.float32)
-    for at in range(0, n, 256):
-        block = values[at : at + 256].reshape(-1, channels, length // k, k)
-        seen = ~np.isnan(block)
-        count = seen.sum(axis=-1)
-        total = np.where(seen, block, 0).sum(axis=-1, dtype=np.float64)
-        mean = total / np.maximum(count, 1)
-        out[at : at + 256] = np.where(2 * count >= k, mean * k if how == "sum" else mean, np.nan)
-    return out
-
-
-def _aggregate_to(series: SeriesSet, config: DataConfig, name: str) -> tuple[SeriesSet, str | None]:
-    if not config.step:
-        return series, None
-    target, source = parse_step(config.step), series.step_seconds
-    if target == source:
-        return series, None
-    if target % source:
-        raise DataError(f"{name}: data.step is {config.step} ({target} s), no multiple of the {source} s of the source")
-    k = target // source
-    if series.length % k:
-        raise DataError(
-            f"{name}: data.step is {config.step}, which joins {k} steps, but the length {series.length} is no multiple"
-            f" of {k}; choose another step, or cut the series"
-        )
-    how = aggregation_of(series.unit, config.aggregate)
-    return dataclasses.replace(series, values=aggregate(series.values, k, how), step_seconds=target), how
-
-
 def day_points(step_seconds: int, patch: PatchConfig) -> int:
     """Return the points of one token: ``patch.size``, or one day of steps.
 
@@ -358,7 +260,8 @@ def day_points(step_seconds: int, patch: PatchConfig) -> int:
     return DAY_SECONDS // step_seconds
 
 
-def _check_patch(series: SeriesSet, patch: PatchConfig) -> None:
+def check_patch(series: SeriesSet, patch: PatchConfig) -> None:
+    """Refuse tokens that do not fit the step, or the length where padding is off, with a `DataError`."""
     points = day_points(series.step_seconds, patch)
     if series.length % points and not patch.pad:
         raise DataError(

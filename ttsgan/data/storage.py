@@ -186,15 +186,18 @@ class Location:
             raise DataError(f"{self} does not exist; check the path")
         return info.size or 0
 
+    def list_all(self) -> list["Location"]:
+        """Return all that this folder holds, sorted by name, hidden or not."""
+        with _told("list", self):
+            found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        return [self / name for name in sorted(info.base_name for info in found)]
+
     def list(self, suffix: str = "") -> list["Location"]:
         """Return what this folder holds, sorted by name; hidden names (temporaries) and other suffixes are left out.
 
         An absent folder holds nothing.
         """
-        with _told("list", self):
-            found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
-        names = sorted(info.base_name for info in found)
-        return [self / name for name in names if name.endswith(suffix) and not name.startswith(".")]
+        return [item for item in self.list_all() if item.name.endswith(suffix) and not item.name.startswith(".")]
 
     def open_input(self) -> pa.NativeFile:
         """Return the file here, opened for reading at any position; `DataError` when there is none."""
@@ -275,8 +278,10 @@ class Location:
         """Yield an empty folder beside this one, which becomes this one when the block ends well.
 
         After an exception the new folder is removed and the old one is still there. What a killed process left behind
-        is removed, or put back, at the next call. Two processes must not replace the same folder at the same time. On
-        object stores, which cannot rename a folder, the parts are moved one by one.
+        is removed, or put back, at the next call. Two processes must not replace the same folder at the same time.
+
+        Object stores cannot rename a folder: the parts are copied one by one once the old ones are gone. Where that
+        fails, nothing is left under the name, and the new parts are whole beside it, as the error says.
         """
         partial, old = self.parent / f".{self.name}.partial", self.parent / f".{self.name}.old"
         if self.is_file():
@@ -295,13 +300,16 @@ class Location:
                     self._rename(self, old)
                 self._rename(partial, self)
                 _sync_folder(self.local_path.parent)
-            else:
-                self.remove()
-                self._move_parts(partial)
         except BaseException:
             partial.remove()
+            if old.exists() and not self.exists():
+                self._rename(old, self)
             raise
-        old.remove()
+        if self.is_local:
+            old.remove()
+        else:
+            self.remove()
+            self._move_parts(partial)
 
     @staticmethod
     def _rename(source: "Location", target: "Location") -> None:
@@ -309,14 +317,21 @@ class Location:
             os.rename(source.path, target.path)
 
     def _move_parts(self, partial: "Location") -> None:
-        with _told("move", partial):
-            self.filesystem.create_dir(self.path, recursive=True)
-            for info in self.filesystem.get_file_info(fs.FileSelector(partial.path, recursive=True)):
-                target = self.path + info.path.removeprefix(partial.path)
-                if info.type == fs.FileType.Directory:
-                    self.filesystem.create_dir(target, recursive=True)
-                else:
-                    self.filesystem.copy_file(info.path, target)
+        try:
+            with _told("move", partial):
+                self.filesystem.create_dir(self.path, recursive=True)
+                for info in self.filesystem.get_file_info(fs.FileSelector(partial.path, recursive=True)):
+                    target = self.path + info.path.removeprefix(partial.path)
+                    if info.type == fs.FileType.Directory:
+                        self.filesystem.create_dir(target, recursive=True)
+                    else:
+                        self.filesystem.copy_file(info.path, target)
+        except BaseException as error:
+            # Some of the parts would pass for all of them.
+            self.remove()
+            if isinstance(error, DataError):
+                raise DataError(f"{error}; {self} is gone, and what was to be there is whole in {partial}") from error
+            raise
         partial.remove()
 
     def check_writable(self, min_free: int = MIN_FREE_BYTES) -> None:

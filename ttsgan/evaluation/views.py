@@ -23,18 +23,20 @@ def align_weekday(judged: Judged, reference: np.datetime64) -> Judged:
     """Roll every series so that its first step has the reference's time of the week; gaps are filled on the way.
 
     A synthetic year may be another calendar year than the real one; without this, habits would be compared a
-    few days off. Of series shorter than a week the time of day alone is made the same.
+    few days off. Of series shorter than a week the time of day alone is made the same. A start within a step of the
+    reference's is taken for the nearest one of these: a copy is one, whatever is said of its minutes.
     """
     values, starts = judged.filled(), judged.starts.copy()
     if judged.has_clock and values.shape[2] * judged.step_seconds >= DAY_SECONDS:
         days = 7 if values.shape[2] >= 7 * judged.steps_per_day else 1
         cycle = days * judged.steps_per_day
-        ticks = (starts - reference).astype("timedelta64[s]").astype("int64") // judged.step_seconds
+        seconds = (starts - reference).astype("timedelta64[s]").astype("int64")
+        ticks = (seconds + judged.step_seconds // 2) // judged.step_seconds
         delta = (ticks + cycle // 2) % cycle - cycle // 2
         for steps in np.unique(delta[delta != 0]):
             rows = delta == steps
             values[rows] = np.roll(values[rows], steps, axis=2)
-        starts = starts - delta * np.timedelta64(judged.step_seconds, "s")
+        starts = reference + (ticks - delta) * np.timedelta64(judged.step_seconds, "s")
     return replace(judged, values=values, starts=starts)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.storage import one_line
+from ttsgan.errors import DataError
 from ttsgan.training.dataset import SCALE_ROWS, TrainSet, row_sizes, scaled_rows, series_shape, train_set_of
 from ttsgan.training.runtime import NotKept, Runtime
 
@@ -57,6 +58,8 @@ def map_train_set(
     ------
     NotKept
         If a worker could not write its part, such as on a full disk; all workers raise it.
+    DataError
+        If a worker could not read its series; all workers raise it.
     """
     shape = series_shape(scaler, *scaler.state["shape"].tolist(), patch_size)
     types = {name: np.dtype(bool if name == "observed" else np.float32) for name in row_sizes(shape)}
@@ -118,11 +121,14 @@ def _in_turns(mine: range, write: Callable[[int], None], runtime: Runtime) -> No
         try:
             if first is not None:
                 write(first)
-        except OSError as error:
+        except (OSError, DataError) as error:
             failure = error
-        said = torch.tensor([float(first is None), float(failure is not None)], device=runtime.device)
+        unread = isinstance(failure, DataError)
+        said = torch.tensor([first is None, failure is not None, unread], dtype=torch.float32, device=runtime.device)
         runtime.mean([said])
-        finished, failed = said.tolist()
+        finished, failed, any_unread = said.tolist()
+        if any_unread:
+            raise failure if unread else DataError("another worker could not read its training series")
         if failed:
             why = "another worker failed" if failure is None else failure.strerror or one_line(failure)
             raise NotKept(
