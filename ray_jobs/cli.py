@@ -98,7 +98,9 @@ def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) ->
     if name == "audit":
         verdict = folder.summary("audit")
         console.table("Audit", [("verdict", verdict["verdict"]), *(("", reason) for reason in verdict["reasons"])])
-        return 0 if verdict["verdict"] == "PASS" else NOT_PASSED
+        return 0 if verdict["verdict"] == "PASS" and not verdict["loosened"] else NOT_PASSED
+    if name in ("encode", "cluster", "generate"):
+        console.say(f"what comes after it is to be made anew; go on with: ttsgan run --out {folder.where.quoted}")
     return 0
 
 
@@ -137,7 +139,7 @@ def evaluate(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) 
 
 
 def audit(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) -> int:
-    """Attack the synthetic series and give the verdict; exit status 3 unless it is PASS.
+    """Attack the synthetic series and give the verdict; exit status 3 unless it is PASS within the usual limits.
 
     Parameters
     ----------
@@ -236,6 +238,7 @@ def judge(
     """
     from ray_jobs.console import Console
     from ray_jobs.judge import judge_files
+    from ray_jobs.run import reasons_of
     from ttsgan.data.storage import Location
 
     console = Console()
@@ -251,7 +254,7 @@ def judge(
     rows = [
         ("fidelity, 1 = real sample", f"{headline['value']:.2f} ({headline['low']:.2f} to {headline['high']:.2f})"),
         ("privacy audit", privacy["verdict"]),
-        *(("", reason) for reason in privacy["reasons"][:5]),
+        *reasons_of(privacy["reasons"]),
     ]
     if where is not None:
         rows.append(("report", str(where / "report.html")))

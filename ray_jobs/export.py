@@ -1,25 +1,20 @@
 """Stage export: the release folder, only when the audit allows it."""
 
-from dataclasses import asdict
 from typing import Any
 
 import jinja2
 
 from ray_jobs.console import Console
-from ray_jobs.evaluate import report_page, thresholds
+from ray_jobs.evaluate import LOOSENED, loosened, report_page
 from ray_jobs.folder import RunFolder
 from ray_jobs.stored import open_synthetic
 from ttsgan import recipes
-from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
 from ttsgan.errors import ReleaseRefused
 
 UNPROVEN_LINE = (
     "NOT PROVEN: this set was released with --accept-unproven; too few entities were there to prove that the privacy "
     "limits hold."
 )
-
-LOWER_IS_LOOSER = ("min_group_size", "planted_found")
-"""Limits that are least values; all others are most ones."""
 
 SHEET = """\
 {% if first_line %}{{ first_line }}
@@ -31,8 +26,20 @@ SHEET = """\
 {% for name, value in rows -%}
 | {{ name }} | {{ value }} |
 {% endfor %}
-Each row of `synthetic/part-*.parquet` is one series: `synthetic_id`, `start`, and `values`, an Arrow fixed-shape tensor
-that plain readers see as a list. The unit, the step and the number of channels are in the schema metadata.
+Each row of `synthetic/part-*.parquet` is one series: `synthetic_id`, `start` (its first moment, in the clock of the
+source: UTC where that told its zone), and `values`, an Arrow fixed-shape tensor that plain readers see as a list
+{%- if channels > 1 %} of the {{ length }} values of channel 0, then those of channel 1, and so on{% endif %}. The unit,
+the step and the number of channels are in the schema metadata too. With pandas, the first series as a line:
+
+```python
+import pandas as pd
+
+series = pd.read_parquet("synthetic")
+first = series.iloc[0]
+values = first["values"].reshape({{ channels }}, {{ length }})
+times = pd.date_range(first["start"], periods={{ length }}, freq="{{ step_seconds }}s")
+pd.DataFrame(values.T, times).plot()
+```
 
 ## Privacy audit: {{ verdict }}
 {% for reason in reasons %}
@@ -90,7 +97,7 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
         )
     first_line = "" if verdict == "PASS" else UNPROVEN_LINE
     if looser:
-        first_line = f"LIMITS OF THE AUDIT WERE LOOSENED: {looser}. {first_line}".strip()
+        first_line = f"{LOOSENED}: {looser}. {first_line}".strip()
     console.progress("writing the release")
     sheet = datasheet(folder, audit, fingerprint, first_line)
     with (where / "release").replace_dir() as out:
@@ -101,17 +108,6 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
         for part in (where / "synthetic").list(".parquet"):
             (out / "synthetic" / part.name).write_bytes(part.read_bytes())
     return {"verdict": verdict, "accepted_unproven": verdict != "PASS"}
-
-
-def loosened(config: RunConfig) -> str:
-    """Return the limits of the audit that are looser than the usual ones, and these; nothing where none is."""
-    usual = asdict(thresholds(AuditConfig(), ClusterConfig()))
-    limits = asdict(thresholds(config.audit, config.cluster))
-    return ", ".join(
-        f"{'audit' if hasattr(config.audit, name) else 'cluster'}.{name} = {limit:g}, usually {usual[name]:g}"
-        for name, limit in limits.items()
-        if (limit < usual[name] if name in LOWER_IS_LOOSER else limit > usual[name])
-    )
 
 
 def datasheet(folder: RunFolder, audit: dict[str, Any], fingerprint: str, first_line: str) -> dict[str, Any]:
@@ -160,5 +156,6 @@ def _readme(sheet: dict[str, Any]) -> str:
     page = jinja2.Environment(autoescape=False, keep_trailing_newline=True).from_string(SHEET)
     return page.render(
         first_line=sheet["first_line"], simulated=sheet["simulated_source"], rows=rows, verdict=sheet["verdict"],
+        length=sheet["length"], channels=sheet["channels"], step_seconds=sheet["step_seconds"],
         reasons=sheet["reasons"], train_entities=sheet["train_entities"], k=sheet["min_group_size"],
     )  # fmt: skip

@@ -172,6 +172,7 @@ class RunFolder:
             different.remove("data.source")
         if different:
             shown = ", ".join(f"{name} was {old.get(name)!r} and is now {new[name]!r}" for name in different[:4])
+            shown += f", and {len(different) - 4} more" if len(different) > 4 else ""
             advice = "use --fresh to start over, or another folder for --out"
             sections = {name.split(".")[0] for name in different}
             if different == ["generate.series"]:

@@ -31,6 +31,7 @@ STAGE_FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
 ON_RAY = ("train", "encode", "cluster", "generate", "evaluate", "audit")
 ON_ACTORS = ("encode", "generate")
 """Stages that go on with as many workers as there is room for, and wait for ever without any."""
+SHOWN_REASONS = 5
 DONE, NOT_PASSED = 0, 3
 """Exit statuses."""
 
@@ -97,6 +98,12 @@ def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: 
     return DONE
 
 
+def reasons_of(reasons: list[str]) -> list[tuple[str, str]]:
+    """Return the rows of a table for the worst reasons of a verdict, which come first."""
+    more = [f"and {len(reasons) - SHOWN_REASONS} more, in the report"] if len(reasons) > SHOWN_REASONS else []
+    return [("", reason) for reason in [*reasons[:SHOWN_REASONS], *more]]
+
+
 def show_result(folder: RunFolder, console: Console) -> None:
     """Print a short table and the paths of what was made."""
     prepared, generated = folder.summary("prepare"), folder.summary("generate")
@@ -111,8 +118,8 @@ def show_result(folder: RunFolder, console: Console) -> None:
         ("fidelity, 1 = real sample", f"{headline['value']:.2f} ({headline['low']:.2f} to {headline['high']:.2f})"),
         ("privacy audit", audit["verdict"]),
     ]
-    if audit["verdict"] != "PASS":
-        rows += [("", reason) for reason in audit["reasons"][:5]]
+    if audit["verdict"] != "PASS" or audit.get("loosened"):
+        rows += reasons_of(audit["reasons"])
     if folder.done("export"):
         rows.append(("release", str(folder.where / "release")))
     rows.append(("report", str(folder.where / "report.html")))

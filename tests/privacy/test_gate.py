@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ttsgan.errors import ConfigError, DataError
+from ttsgan.evaluation import gate
 from ttsgan.evaluation.blocks import Blocks
 from ttsgan.evaluation.copying import CopyFlags, copy_checks
 from ttsgan.evaluation.gate import Thresholds, verdict
@@ -78,8 +79,26 @@ def test_unproven_says_how_many_entities_would_do(real):
     assert result["verdict"] == "UNPROVEN"
     open_checks = [check for check in result["checks"] if check["passed"] is None]
     assert any(check["needed_entities"] and check["needed_entities"] > 300 for check in open_checks)
-    assert len(result["reasons"]) == len(open_checks)
-    assert all(str(check["threshold"]) in reason for check, reason in zip(open_checks, result["reasons"], strict=True))
+    open_checks.sort(key=lambda check: check["value"] / max(check["threshold"], 1e-12), reverse=True)
+    above = sum(check["value"] > check["threshold"] for check in open_checks)
+    reasons = result["reasons"][above > 0 :]
+    assert len(reasons) == len(open_checks)
+    for check, reason in zip(open_checks, reasons, strict=True):
+        assert f"limit is {check['threshold']:g}; about" in reason
+        assert ("synthetic series would do" in reason) == (check["attack"] in ("copying", "fragments"))
+
+
+def test_unproven_says_first_what_is_measured_above_its_limit():
+    small = gate.line("copying", "near-copies", "all", "", value=0.0, low=0.0, high=0.01, threshold=0.001, needed=3102)
+    large = gate.line("linkage", "4 weeks", "all", "", value=0.29, low=0.05, high=0.4, threshold=0.09, needed=900)
+    word, reasons = verdict([small, large], [])
+    assert word == "UNPROVEN"
+    assert reasons[0] == "1 of 2 checks are measured above their limits: by chance, or by a leak"
+    assert reasons[1].startswith(
+        "linkage: 4 weeks (all) is 0.29, but could be up to 0.4; the limit is 0.09; about 900 e"
+    )
+    assert reasons[2].endswith("about 3,102 synthetic series would do for a set without this leak")
+    assert len(verdict([small], [])[1]) == 1
 
 
 def test_a_single_literal_copy_fails_at_any_size():

@@ -2,11 +2,14 @@
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
-from ray_jobs.evaluate import _changes
-from ray_jobs.export import loosened
+from ray_jobs.evaluate import _changes, loosened
+from ray_jobs.export import _readme
 from ttsgan import recipes
+from ttsgan.data.storage import Location
+from ttsgan.data.store import series_metadata, write_part
 from ttsgan.evaluation.gate import Thresholds
 
 
@@ -27,6 +30,26 @@ def test_every_limit_that_can_be_set_is_named_when_it_is_looser(limit):
     looser = 10 if limit == "min_group_size" else 0.9
     set_so = loosened(recipes.override(config, [f"{section}.{limit}={looser}"]))
     assert set_so == f"{section}.{limit} = {looser}, usually {usual:g}"
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_first_lines_that_a_receiver_types_draw_a_series(tmp_path, channels, monkeypatch):
+    """The lines of the release's own README are run, as they stand."""
+    values = np.arange(2 * channels * 48, dtype=np.float32).reshape(2, channels, 48)
+    starts = np.array(["2013-01-01"] * 2, "datetime64[s]")
+    where = Location.parse(str(tmp_path)) / "synthetic" / "part-00000.parquet"
+    columns = {"synthetic_id": np.array(["a", "b"], object), "start": starts}
+    write_part(where, columns, values, series_metadata("kWh", 3600, channels))
+    sheet = dict.fromkeys(("min_group_size", "audits_made", "recipe", "seed", "fingerprint_of_series"), "")
+    sheet |= {"headline": {"value": 1.0}, "verdict": "PASS", "versions": {}, "unit": "kWh", "step_seconds": 3600}
+    sheet |= {"length": 48, "channels": channels, "series": 2, "train_entities": 60, "holdout_entities": 60}
+    page = _readme(sheet | {"first_line": "", "simulated_source": False, "reasons": ["all is well"]})
+    monkeypatch.chdir(tmp_path)
+    told = {}
+    exec(page.split("```python")[1].split("```")[0].replace(".plot()", ".pipe(lambda shown: shown)"), told)
+    np.testing.assert_array_equal(told["values"], values[0])
+    assert str(told["times"][-1]) == "2013-01-02 23:00:00"
+    assert ("then those of channel 1" in page) == (channels > 1)
 
 
 def test_no_name_of_a_file_or_column_is_given_away():

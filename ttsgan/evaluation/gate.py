@@ -20,7 +20,8 @@ FAMILY_ERROR = 0.025
 """Largest chance that any check of an audit of an honest set fails."""
 FAIL_ERROR = FAMILY_ERROR / NUM_CHECKS
 """Error of the lower bound of one check."""
-VERDICTS = ("FAIL", "INVALID", "UNPROVEN", "PASS")
+PER_SERIES = ("copying", "fragments")
+"""Attacks whose evidence are synthetic series; that of the others are entities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +91,15 @@ def _sentence(check: dict) -> str:
             return f"{what}: {100 * check['value']:.3g} % of the synthetic series tested; none is allowed"
         return f"{what} is {check['value']:.4g}, proven above {check['low']:.4g}; the limit is {check['threshold']:g}"
     needed = check["needed_entities"]
-    more = f"about {needed:,} entities would do for a set without this leak" if needed else "it must be 0"
+    counted = "synthetic series" if check["attack"] in PER_SERIES else "entities"
+    more = f"about {needed:,} {counted} would do for a set without this leak" if needed else "it must be 0"
     figures = f"is {check['value']:.4g}, but could be up to {check['high']:.4g}; the limit is {check['threshold']:g}"
     return f"{what} {figures}; {more}"
+
+
+def _over_limit(check: dict) -> float:
+    """Return how many times its limit a check was measured; any find where none is allowed is beyond all others."""
+    return check["value"] / max(check["threshold"], 1e-12)
 
 
 def verdict(checks: list[dict], invalid: list[str]) -> tuple[str, list[str]]:
@@ -108,15 +115,17 @@ def verdict(checks: list[dict], invalid: list[str]) -> tuple[str, list[str]]:
     Returns
     -------
     tuple
-        One of `VERDICTS`, and at least one sentence.
+        FAIL, INVALID, UNPROVEN or PASS, and at least one sentence, the worst first.
     """
     counted = [check for check in checks if not check["informs"]]
     failed = [_sentence(check) for check in counted if check["passed"] is False]
-    unproven = [_sentence(check) for check in counted if check["passed"] is None]
+    unproven = sorted((check for check in counted if check["passed"] is None), key=_over_limit, reverse=True)
     if failed:
         return "FAIL", failed + invalid
     if invalid:
         return "INVALID", invalid
     if unproven:
-        return "UNPROVEN", unproven
+        above = sum(_over_limit(check) > 1 for check in unproven)
+        measured = f"{above} of {len(counted)} checks are measured above their limits: by chance, or by a leak"
+        return "UNPROVEN", [measured] * (above > 0) + [_sentence(check) for check in unproven]
     return "PASS", [f"all {len(counted)} checks are below their limits with 95 % confidence each"]

@@ -19,7 +19,7 @@ __all__ = ["Pictures", "render"]
 
 _VERDICTS = {
     "PASS": ("pass", "\u2713", "Every attack was tried, and none gains more than its limit allows."),
-    "UNPROVEN": ("unproven", "?", "No leak was found, but the data are too few to rule one out."),
+    "UNPROVEN": ("unproven", "?", "No leak is proven, and the data are too few to rule one out."),
     "INVALID": ("invalid", "!", "A control or the self-test did not work, so nothing is known about privacy."),
     "FAIL": ("fail", "\u2715", "A leak is proven. These series must not be released."),
     None: ("absent", "\u2013", "The privacy audit has not been run. Nothing is known about leaks."),
