@@ -3,7 +3,8 @@
 k-means is cut into pieces that can be merged, so that one driver loop (`kmeans`, `form_groups`) serves arrays in this
 process and shards held elsewhere: whatever has `Shards.each` will do. Every random choice is keyed by the global row of
 an entity, and whether a latent is nearer to one centre or another is decided by an exact comparison, so that
-neither the number of shards, nor the block size, nor the order of the input changes a group.
+neither the number of shards, nor the block size, nor the order of the input changes a group, but for ties within the
+rounding of sums.
 
 Axis letters: n entities (rows), d latent dimensions, k centres, G groups. "Squared" means squared Euclidean distance.
 """

@@ -9,7 +9,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 FREE_FIELDS = ("training.accumulation", "training.checksum_interval")
-"""Fields that change no step: training may go on with others."""
+"""Fields that change no step, but for the masks of dropout: training may go on with others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,8 @@ class TrainingConfig:
     batch_size: int = 8
     """Series per optimizer step, over all workers."""
     accumulation: int = 1
-    """Parts in which each worker goes through its share of a batch, to save memory; the step stays the same."""
+    """Parts in which each worker goes through its share of a batch, to save memory; the step stays the same, but for
+    the masks of dropout."""
     encoder_lr: float = 2e-3
     """Peak learning rate of the encoder."""
     days_lr: float = 3.5e-3

@@ -86,8 +86,9 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime, asks:
     """Zero, enable, differentiate, average over workers, clip, step, disable; return the figures of ``loss``.
 
     Collective. Networks of other phases are left without gradients. With ``training.accumulation`` gradients of one
-    part of the batch after another are added up: the same step, with the memory of a part. A loss that ``asks`` for
-    means over the batch is then computed twice, because its first part needs those of the last.
+    part of the batch after another are added up: the same step (dropout draws other masks), with the memory of a part.
+    A loss that ``asks`` for means over the batch is then computed twice, because its first part needs those of the
+    last.
 
     Raises
     ------
