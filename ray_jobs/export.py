@@ -95,9 +95,8 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
         raise ReleaseRefused(
             f"{where / 'synthetic'} has changed since it was audited; run: ttsgan audit --out {where.quoted}"
         )
-    first_line = "" if verdict == "PASS" else UNPROVEN_LINE
-    if looser:
-        first_line = f"{LOOSENED}: {looser}. {first_line}".strip()
+    said = ([] if verdict == "PASS" else [UNPROVEN_LINE]) + ([f"{LOOSENED}: {looser}."] if looser else [])
+    first_line = " ".join(said)
     console.progress("writing the release")
     sheet = datasheet(folder, audit, fingerprint, first_line)
     with (where / "release").replace_dir() as out:
