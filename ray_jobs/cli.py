@@ -1,6 +1,7 @@
 """The ``ttsgan`` command.
 
-Exit status: 0 done; 1 refused or failed, with one line that says why; 2 bad usage; 3 the verdict was not PASS.
+Exit status: 0 done; 1 refused or failed, with one line that says why; 2 bad usage; 3 the verdict was not PASS,
+or its limits were looser than the usual ones.
 """
 
 import logging
@@ -88,7 +89,7 @@ def _check_section(name: str, overrides: tuple[str, ...]) -> None:
 def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) -> int:
     """Run a stage again, with other settings of its own where ``overrides`` are given."""
     from ray_jobs.console import Console
-    from ray_jobs.run import run_stage
+    from ray_jobs.run import reasons_of, run_stage
 
     console, folder = Console(), _load(general)
     _check_section(name, overrides)
@@ -97,11 +98,17 @@ def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) ->
         run_stage(folder, name, console, general.address)
     if name == "audit":
         verdict = folder.summary("audit")
-        console.table("Audit", [("verdict", verdict["verdict"]), *(("", reason) for reason in verdict["reasons"])])
-        return 0 if verdict["verdict"] == "PASS" and not verdict["loosened"] else NOT_PASSED
+        rows = reasons_of(verdict, most=len(verdict["reasons"]))
+        console.table("Audit", [("verdict", verdict["verdict"]), *rows])
+        return _passed(verdict)
     if name in ("encode", "cluster", "generate"):
         console.say(f"what comes after it is to be made anew; go on with: ttsgan run --out {folder.where.quoted}")
     return 0
+
+
+def _passed(audited: dict) -> int:
+    """Return the exit status of a verdict."""
+    return 0 if audited["verdict"] == "PASS" and not audited["loosened"] else NOT_PASSED
 
 
 def encode(general: OmitArgPrefixes[StageOptions]) -> int:
@@ -205,6 +212,7 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
         write_store(series, where)
     rows = [("series", f"{told.kept} of {told.read}"), ("entities", str(told.entities))]
     rows += [("set aside", f"{item.id}: {item.reason}") for item in told.set_aside[:10]]
+    rows += [("joined", told.joined)] if told.joined else []
     rows += [("points, step, unit", f"{told.length}, {told.step_seconds} s, {told.unit}"), ("store", str(where))]
     console.table("Prepared", rows)
     return 0
@@ -254,12 +262,12 @@ def judge(
     rows = [
         ("fidelity, 1 = real sample", f"{headline['value']:.2f} ({headline['low']:.2f} to {headline['high']:.2f})"),
         ("privacy audit", privacy["verdict"]),
-        *reasons_of(privacy["reasons"]),
+        *reasons_of(privacy),
     ]
     if where is not None:
         rows.append(("report", str(where / "report.html")))
     console.table("Judgement", rows)
-    return 0 if privacy["verdict"] == "PASS" else NOT_PASSED
+    return _passed(privacy)
 
 
 def tune(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], trials: int = 8) -> int:

@@ -23,10 +23,6 @@ from ttsgan.evaluation.judged import Judged, sample_rows
 from ttsgan.evaluation.privacy import Canaries, Thresholds, audit
 from ttsgan.evaluation.report import Pictures, render
 
-LOWER_IS_LOOSER = ("min_group_size", "planted_found")
-"""Limits that are least values; all others are most ones."""
-LOOSENED = "LIMITS OF THE AUDIT WERE LOOSENED"
-
 
 def judged(series: SeriesSet) -> Judged:
     """Return series in the form that the judges read."""
@@ -61,23 +57,16 @@ def thresholds(config: AuditConfig, cluster: ClusterConfig) -> Thresholds:
     return Thresholds(**limits, min_group_size=cluster.min_group_size, max_dominance=cluster.max_dominance)
 
 
-def loosened(config: RunConfig) -> str:
-    """Return the limits of the audit that are looser than the usual ones, and these; nothing where none is."""
+def loosened_line(config: RunConfig) -> str:
+    """Return a sentence on the limits of the audit that are looser than the usual ones; nothing where none is."""
     usual = dataclasses.asdict(thresholds(AuditConfig(), ClusterConfig()))
     limits = dataclasses.asdict(thresholds(config.audit, config.cluster))
-    return ", ".join(
+    looser = [
         f"{'audit' if hasattr(config.audit, name) else 'cluster'}.{name} = {limit:g}, usually {usual[name]:g}"
         for name, limit in limits.items()
-        if (limit < usual[name] if name in LOWER_IS_LOOSER else limit > usual[name])
-    )
-
-
-def name_loosened(audited: dict[str, Any], config: RunConfig) -> str:
-    """Put limits that are looser than the usual ones before all reasons of a verdict; return them."""
-    looser = loosened(config)
-    if looser:
-        audited["reasons"].insert(0, f"{LOOSENED}: {looser}")
-    return looser
+        if (limit < usual[name] if name == "min_group_size" else limit > usual[name])
+    ]
+    return f"LIMITS OF THE AUDIT WERE LOOSENED: {', '.join(looser)}." if looser else ""
 
 
 def fidelity(
@@ -130,10 +119,10 @@ def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
     )
     folder.manifest["audit_attempts"].append({"verdict": result["verdict"], **fingerprints})
     folder.save()
-    looser = name_loosened(result, config)
     result |= {"fingerprints": fingerprints, "attempts": folder.manifest["audit_attempts"]}
+    result |= {"loosened": loosened_line(config)}
     (where / "audit.json").write_json(result)
-    return {"verdict": result["verdict"], "reasons": result["reasons"], "loosened": bool(looser)}
+    return {name: result[name] for name in ("verdict", "reasons", "loosened")}
 
 
 def read_canaries(where: Location) -> Canaries | None:
@@ -148,8 +137,7 @@ def read_canaries(where: Location) -> Canaries | None:
 def run_report(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Write ``report.html``; return the summary."""
     console.progress("drawing the report")
-    looser = loosened(folder.config)
-    page = report_page(folder, first_line=f"{LOOSENED}: {looser}." if looser and folder.done("audit") else "")
+    page = report_page(folder, first_line=loosened_line(folder.config) if folder.done("audit") else "")
     (folder.where / "report.html").write_bytes(page.encode())
     return {"bytes": len(page)}
 

@@ -5,7 +5,7 @@ from typing import Any
 import jinja2
 
 from ray_jobs.console import Console
-from ray_jobs.evaluate import LOOSENED, loosened, report_page
+from ray_jobs.evaluate import loosened_line, report_page
 from ray_jobs.folder import RunFolder
 from ray_jobs.stored import open_synthetic
 from ttsgan import recipes
@@ -79,11 +79,10 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
         )
     if verdict in ("FAIL", "INVALID"):
         raise ReleaseRefused(f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release")
-    looser = loosened(folder.config)
+    looser = loosened_line(folder.config)
     if looser and not accept_unproven:
         raise ReleaseRefused(
-            f"limits of the audit are looser than the usual ones ({looser}); there is no release. Where that is "
-            "acceptable, run again with --accept-unproven"
+            f"{looser} There is no release. Where that is acceptable, run again with --accept-unproven"
         )
     if verdict != "PASS" and not accept_unproven:
         raise ReleaseRefused(
@@ -95,8 +94,7 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
         raise ReleaseRefused(
             f"{where / 'synthetic'} has changed since it was audited; run: ttsgan audit --out {where.quoted}"
         )
-    said = ([] if verdict == "PASS" else [UNPROVEN_LINE]) + ([f"{LOOSENED}: {looser}."] if looser else [])
-    first_line = " ".join(said)
+    first_line = f"{'' if verdict == 'PASS' else UNPROVEN_LINE} {looser}".strip()
     console.progress("writing the release")
     sheet = datasheet(folder, audit, fingerprint, first_line)
     with (where / "release").replace_dir() as out:

@@ -90,9 +90,10 @@ class RunFolder:
             folder = cls.load(where)
             folder.go_on(config, reads_again=True)
             return folder
-        held = where.list_all() if where.is_dir() and not exists else []
-        if held:
-            raise DataError(f"{where} holds files that are not a run ({held[0].name}); choose another folder for --out")
+        others = where.list_all() if where.is_dir() and not exists else []
+        if others:
+            name = others[0].name
+            raise DataError(f"{where} holds files that are not a run ({name}); choose another folder for --out")
         fingerprint = input_fingerprint(config)
         # Its manifest alone: a run of an older version may have a configuration that cannot be read.
         old = (where / "manifest.json").read_json() if exists else {}
@@ -277,11 +278,10 @@ def input_fingerprint(config: RunConfig) -> str:
         place = Location.parse(text)
         if not place.exists():
             raise DataError(f"{place} does not exist; check the path")
-        if not place.is_dir():
-            digest.update(_content(place))
-        for part in place.list() if place.is_dir() else []:
-            # The name of a file may be the id of its meter.
-            digest.update(part.name.encode() + _content(part))
+        folder = place.is_dir()
+        for part in place.list() if folder else [place]:
+            # The name of a file of a folder may be the id of its meter.
+            digest.update((part.name.encode() if folder else b"") + _content(part))
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ import ray
 
 from ray_jobs.blocks import RaySpread
 from ray_jobs.console import Console
-from ray_jobs.evaluate import LOOSENED, fidelity, judged, name_loosened, thresholds
+from ray_jobs.evaluate import fidelity, judged, loosened_line, thresholds
 from ray_jobs.folder import is_run
 from ray_jobs.machines import start_ray
 from ttsgan.config import DataConfig, RunConfig
@@ -78,14 +78,13 @@ def judge_files(
         spread=spread,
         progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
     )
-    looser = name_loosened(verdict, config)
     attempts = [*earlier, {"verdict": verdict["verdict"], **fingerprints}]
-    verdict |= {"fingerprints": fingerprints, "attempts": attempts}
+    verdict |= {"fingerprints": fingerprints, "attempts": attempts, "loosened": loosened_line(config)}
     if out is not None:
         facts = [("Training", train), ("Holdout", holdout), ("Synthetic", synthetic), ("Seed", str(config.seed))]
         page = render(
             title="Judgement of synthetic series", evaluation=evaluation, audit=verdict, pictures=pictures, facts=facts,
-            first_line=f"{LOOSENED}: {looser}." if looser else "",
+            first_line=verdict["loosened"],
         )  # fmt: skip
         (out / "evaluation.json").write_json(evaluation)
         (out / "audit.json").write_json(verdict)

@@ -81,9 +81,8 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         "train_entities": len(np.unique(series.entities[~holdout].astype(str))),
         "holdout_entities": len(np.unique(series.entities[holdout].astype(str))),
     }
-    if report.aggregated_by:
-        to, source = (f"{seconds} s" for seconds in (report.step_seconds, report.aggregated_from))
-        console.say(f"    steps of {source} are joined to {to}: the {report.aggregated_by} of their values")
+    if report.joined:
+        console.say(f"    joined: {report.joined}")
     few = few_below(np.nanmin(series.values, axis=2)[~holdout], series.entities[~holdout])
     for channel in np.flatnonzero(few):
         console.say(

@@ -32,6 +32,7 @@ ON_RAY = ("train", "encode", "cluster", "generate", "evaluate", "audit")
 ON_ACTORS = ("encode", "generate")
 """Stages that go on with as many workers as there is room for, and wait for ever without any."""
 SHOWN_REASONS = 5
+"""Reasons of a verdict that a table shows."""
 DONE, NOT_PASSED = 0, 3
 """Exit statuses."""
 
@@ -98,10 +99,11 @@ def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: 
     return DONE
 
 
-def reasons_of(reasons: list[str]) -> list[tuple[str, str]]:
-    """Return the rows of a table for the worst reasons of a verdict, which come first."""
-    more = [f"and {len(reasons) - SHOWN_REASONS} more, in the report"] if len(reasons) > SHOWN_REASONS else []
-    return [("", reason) for reason in [*reasons[:SHOWN_REASONS], *more]]
+def reasons_of(audited: dict[str, Any], most: int = SHOWN_REASONS) -> list[tuple[str, str]]:
+    """Return the rows of a table on a verdict: limits that were loosened, and the worst reasons, which come first."""
+    reasons, looser = audited["reasons"], audited.get("loosened")
+    more = [f"and {len(reasons) - most} more, in the report"] if len(reasons) > most else []
+    return [("", text) for text in [*([looser] if looser else []), *reasons[:most], *more]]
 
 
 def show_result(folder: RunFolder, console: Console) -> None:
@@ -119,7 +121,7 @@ def show_result(folder: RunFolder, console: Console) -> None:
         ("privacy audit", audit["verdict"]),
     ]
     if audit["verdict"] != "PASS" or audit.get("loosened"):
-        rows += reasons_of(audit["reasons"])
+        rows += reasons_of(audit)
     if folder.done("export"):
         rows.append(("release", str(folder.where / "release")))
     rows.append(("report", str(folder.where / "report.html")))

@@ -11,7 +11,7 @@ import pytest
 
 from ray_jobs.cli import COMMANDS, _joined_overrides, main
 from ray_jobs.console import Console
-from ray_jobs.folder import RunFolder, input_fingerprint
+from ray_jobs.folder import RunFolder
 from ray_jobs.options import DataOptions, RunOptions
 from ray_jobs.run import run_stage
 from ray_jobs.settings import open_run
@@ -218,50 +218,6 @@ def test_fresh_keeps_the_old_run_until_the_new_series_have_been_read(tmp_path, c
     assert "err" in line
     assert (out / "checkpoints").is_dir()
     assert RunFolder.load(Location.parse(str(out))).config == recipes.quick()
-
-
-def test_audits_of_the_same_households_count_over_fresh_runs(tmp_path):
-    """Auditing until it passes is a leak, whether or not the run is begun anew in between."""
-    where, config = Location.parse(str(tmp_path / "r")), recipes.quick()
-    folder = RunFolder.create(where, config, fresh=False)
-    folder.manifest["audit_attempts"].append({"verdict": "FAIL"})
-    folder.save()
-    other = recipes.override(config, ["seed=1"])
-    assert RunFolder.create(where, other, fresh=True).manifest["audit_attempts"] == [{"verdict": "FAIL"}]
-    (tmp_path / "r" / "config.json").write_text('{"of": "an older version"}')
-    assert RunFolder.create(where, other, fresh=True).manifest["audit_attempts"] == [{"verdict": "FAIL"}]
-    other = recipes.override(config, ["sample.seed=1"])
-    assert RunFolder.create(where, other, fresh=True).manifest["audit_attempts"] == []
-
-
-def test_audits_count_though_a_fresh_start_failed(tmp_path):
-    where, config = Location.parse(str(tmp_path / "r")), recipes.quick()
-    folder = RunFolder.create(where, config, fresh=False)
-    folder.manifest["audit_attempts"].append({"verdict": "FAIL"})
-    folder.save()
-    again = RunFolder.create(where, config, fresh=True)
-    again.start_over()
-    again.withdraw()
-    assert RunFolder.load(where).manifest["audit_attempts"] == [{"verdict": "FAIL"}]
-
-
-def test_two_commands_do_not_work_on_one_folder(tmp_path):
-    folder = RunFolder.create(Location.parse(str(tmp_path / "r")), recipes.quick(), fresh=False)
-    with folder.held(), pytest.raises(DataError, match="worked on by another command"), folder.held():
-        pass
-    with folder.held():
-        pass
-
-
-def test_files_that_were_renamed_are_other_data(tmp_path):
-    """The name of a file may be the id of its meter."""
-    (tmp_path / "meters").mkdir()
-    for name in ("a", "b"):
-        (tmp_path / "meters" / f"{name}.csv").write_text(f"time,kwh\n2013-01-01,{name}")
-    config = recipes.override(recipes.quick(), [f"data.source={tmp_path}/meters"])
-    before = input_fingerprint(config)
-    (tmp_path / "meters" / "b.csv").rename(tmp_path / "meters" / "c.csv")
-    assert input_fingerprint(config) != before
 
 
 def test_another_number_of_series_needs_no_new_training(tmp_path, capsys):

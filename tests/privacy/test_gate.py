@@ -93,7 +93,7 @@ def test_unproven_says_first_what_is_measured_above_its_limit():
     large = gate.line("linkage", "4 weeks", "all", "", value=0.29, low=0.05, high=0.4, threshold=0.09, needed=900)
     word, reasons = verdict([small, large], [])
     assert word == "UNPROVEN"
-    assert reasons[0] == "1 of 2 checks are measured above their limits: by chance, or by a leak"
+    assert reasons[0] == "1 of 2 checks are measured above their limits, by chance or by a leak"
     assert reasons[1].startswith(
         "linkage: 4 weeks (all) is 0.29, but could be up to 0.4; the limit is 0.09; about 900 e"
     )

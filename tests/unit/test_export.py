@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from ray_jobs.evaluate import _changes, loosened
+from ray_jobs.evaluate import _changes, loosened_line
 from ray_jobs.export import _readme
 from ttsgan import recipes
 from ttsgan.data.storage import Location
@@ -15,21 +15,27 @@ from ttsgan.evaluation.gate import Thresholds
 
 def test_looser_limits_are_named_and_stricter_ones_are_not():
     config = recipes.quick()
-    assert loosened(config) == ""
-    assert loosened(recipes.override(config, ["audit.auc=0.53", "audit.max_targets=9000"])) == ""
-    assert loosened(recipes.override(config, ["cluster.max_dominance=0.1", "cluster.min_group_size=20"])) == ""
+    assert loosened_line(config) == ""
+    assert loosened_line(recipes.override(config, ["audit.auc=0.53", "audit.max_targets=9000"])) == ""
+    assert loosened_line(recipes.override(config, ["cluster.max_dominance=0.1", "cluster.min_group_size=20"])) == ""
+    looser = loosened_line(recipes.override(config, ["audit.auc=0.9", "audit.tpr=0.5"]))
+    named = "audit.auc = 0.9, usually 0.55, audit.tpr = 0.5, usually 0.02"
+    assert looser == f"LIMITS OF THE AUDIT WERE LOOSENED: {named}."
 
 
-@pytest.mark.parametrize("limit", [field.name for field in fields(Thresholds)])
-def test_every_limit_that_can_be_set_is_named_when_it_is_looser(limit):
-    config = recipes.quick()
-    section = next((name for name in ("audit", "cluster") if hasattr(getattr(config, name), limit)), None)
-    if section is None:
-        return  # of the gate alone: nobody can set it
-    usual = getattr(Thresholds(), limit)
+SETTABLE = [
+    (section, limit.name)
+    for section in ("audit", "cluster")
+    for limit in fields(Thresholds)
+    if hasattr(getattr(recipes.quick(), section), limit.name)
+]
+
+
+@pytest.mark.parametrize(("section", "limit"), SETTABLE)
+def test_every_limit_that_can_be_set_is_named_when_it_is_looser(section, limit):
     looser = 10 if limit == "min_group_size" else 0.9
-    set_so = loosened(recipes.override(config, [f"{section}.{limit}={looser}"]))
-    assert set_so == f"{section}.{limit} = {looser}, usually {usual:g}"
+    told = loosened_line(recipes.override(recipes.quick(), [f"{section}.{limit}={looser}"]))
+    assert told.endswith(f": {section}.{limit} = {looser}, usually {getattr(Thresholds(), limit):g}.")
 
 
 @pytest.mark.parametrize("channels", [1, 2])

@@ -69,6 +69,13 @@ class PrepareReport:
     aggregated_by: str | None
     missing_share: float
 
+    @property
+    def joined(self) -> str:
+        """How steps were joined, in words; nothing where they were not."""
+        if not self.aggregated_by:
+            return ""
+        return f"steps of {self.aggregated_from} s to {self.step_seconds} s, the {self.aggregated_by} of their values"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain objects for JSON, with a count for each reason."""
         reasons = Counter(item.reason for item in self.set_aside)

@@ -126,6 +126,9 @@ def verdict(checks: list[dict], invalid: list[str]) -> tuple[str, list[str]]:
         return "INVALID", invalid
     if unproven:
         above = sum(_over_limit(check) > 1 for check in unproven)
-        measured = f"{above} of {len(counted)} checks are measured above their limits: by chance, or by a leak"
-        return "UNPROVEN", [measured] * (above > 0) + [_sentence(check) for check in unproven]
+        sentences = [_sentence(check) for check in unproven]
+        if above:
+            measured = f"{above} of {len(counted)} checks are measured above their limits"
+            sentences.insert(0, f"{measured}, by chance or by a leak")
+        return "UNPROVEN", sentences
     return "PASS", [f"all {len(counted)} checks are below their limits with 95 % confidence each"]

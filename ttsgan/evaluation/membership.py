@@ -182,11 +182,14 @@ class _Traces:
 
     def __call__(self, courses: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray]:
         """Return the scores of these courses (n, C * T) against the mean (C * T,) of the synthetic ones."""
-        apart, direction = courses - self.centre.astype(np.float32), mean - self.centre
+        direction = mean - self.centre
+        towards = {"mean": direction, "whitened mean": self._whitened(direction)}
+        # In single precision: targets are many.
+        apart = courses - self.centre.astype(np.float32)
         size = np.linalg.norm(apart, axis=1)
         return {
-            name: apart @ towards / np.maximum(size * np.linalg.norm(towards), 1e-12)
-            for name, towards in (("mean", direction), ("whitened mean", self._whitened(direction)))
+            name: apart @ one.astype(np.float32) / np.maximum(size * np.linalg.norm(one), 1e-12)
+            for name, one in towards.items()
         }
 
     def _whitened(self, direction: np.ndarray) -> np.ndarray:
