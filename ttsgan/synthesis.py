@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ttsgan.data import calendar
 from ttsgan.data.scaling import SeriesScaler
-from ttsgan.models.networks import Networks, SeriesShape
-from ttsgan.models.patching import patchify, unpatchify
+from ttsgan.drawing import draw_scores
+from ttsgan.models.networks import Networks
+from ttsgan.models.patching import unpatchify
 from ttsgan.seeds import digest_of, seed_of
 
 GRAINS = (1, *(days * calendar.DAY_SECONDS for days in (1, 7, 28, 84)))
@@ -135,27 +135,5 @@ class Synthesizer:
             base = draw_scores(networks, self.scaler, cond_BZ, numbers, starts, generator)
         noise = networks.generator.draw_noise(len(cond), generator, self.device)
         written = networks.write_scores(noise, cond_BZ, numbers, calendar_BNF, base)
-        return self.scaler.inverse(_series(written, shape), numbers.cpu().numpy())
-
-
-@torch.no_grad()
-def draw_scores(
-    networks: Networks,
-    scaler: SeriesScaler,
-    cond_BZ: Tensor,
-    numbers_BH: Tensor,
-    starts: NDArray,
-    generator: torch.Generator,
-) -> Tensor:
-    """Return score tokens (B, N, P) of households with these numbers, their days drawn from the temporal prior."""
-    shape, lead, numbers = networks.shape, networks.lead, numbers_BH.cpu().numpy()
-    features = calendar.features_of(starts, shape.num_tokens, shape.patch_size * scaler.step_seconds, lead)
-    regular = torch.from_numpy(scaler.regular(numbers, starts, lead * shape.patch_size))
-    tokens = (patchify(regular, shape.patch_size), torch.from_numpy(features))
-    residual = networks.draw_residual(cond_BZ, numbers_BH, *(part.to(cond_BZ) for part in tokens), generator)
-    scores = scaler.compose_scores(_series(residual, shape), numbers, starts)
-    return patchify(torch.from_numpy(scores), shape.patch_size).to(cond_BZ)
-
-
-def _series(tokens_BNP: Tensor, shape: SeriesShape) -> NDArray[np.float32]:
-    return unpatchify(tokens_BNP.float(), shape.channels, shape.length).cpu().numpy()
+        scores = unpatchify(written.float(), shape.channels, shape.length).cpu().numpy()
+        return self.scaler.inverse(scores, numbers.cpu().numpy())

@@ -35,7 +35,7 @@ from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from ttsgan.evaluation.distances import Sampler
-from ttsgan.evaluation.judged import Judged, joined
+from ttsgan.evaluation.judged import Judged, joined, sample_rows
 from ttsgan.evaluation.random_features import attend, convolve, share_gaps, whole_days
 
 CLIP = 6.0
@@ -237,10 +237,7 @@ def classifier_entries(
     chosen, at = [], 0
     few = []
     for judged in sets:
-        index = np.arange(len(judged))
-        if len(judged) > num:
-            rank = rng.permutation(judged.codes.max() + 1)[judged.codes]
-            index = np.sort(np.argsort(rank, kind="stable")[:num])
+        index = sample_rows(judged.entities, num, rng)
         few.append(judged.take(index))
         chosen.append(index + at)
         at += len(judged)

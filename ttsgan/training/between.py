@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttsgan import clustering
-from ttsgan.data import calendar
 from ttsgan.data.scaling import SeriesScaler
+from ttsgan.drawing import draw_scores
 from ttsgan.models.networks import Networks
-from ttsgan.models.patching import patchify, unpatchify
+from ttsgan.models.patching import unpatchify
 from ttsgan.seeds import seed_of
 from ttsgan.training.dataset import TrainSet
 from ttsgan.training.phases import SHARED
@@ -100,15 +100,7 @@ def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: 
         parts["numbers"].append(numbers)
         parts["start_index"].append(data.start_index[anchors])
         if state.config.generator.noise == "prior":
-            token_seconds, lead = data.shape.patch_size * scaler.step_seconds, state.average.lead
-            features = calendar.features_of(starts, data.shape.num_tokens, token_seconds, lead)
-            regular = scaler.regular(numbers.cpu().numpy(), starts, lead * data.shape.patch_size)
-            regular_BNP = patchify(torch.from_numpy(regular).to(cond), data.shape.patch_size)
-            calendar_BNF = torch.from_numpy(features).to(cond)
-            residual = state.average.draw_residual(cond, numbers, regular_BNP, calendar_BNF, generator)
-            drawn = unpatchify(residual, data.shape.channels, data.shape.length).cpu().numpy()
-            scores = scaler.compose_scores(drawn, numbers.cpu().numpy(), starts)
-            parts["base"].append(patchify(torch.from_numpy(scores).to(cond.device), data.shape.patch_size))
+            parts["base"].append(draw_scores(state.average, scaler, cond, numbers, starts, generator))
     for name, tensors in parts.items():
         if tensors:
             # As many chunks for each worker may be more than are wanted.
