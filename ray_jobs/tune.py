@@ -1,18 +1,31 @@
 """Search with Ray Tune: each trial is one Ray Train run, compared by the validation loss of the temporal prior.
 
+Optuna proposes settings, none twice; trials that fall behind are stopped early.
+
 The validation loss is in nats per value of one scaled series, so that it means the same for every patch size, and it is
 measured on training entities kept apart: the holdout takes no part in the choice.
 """
 
+import logging
+import math
+import os
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 from ray import tune
 from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
 from ray.train import RunConfig as TrainRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune import Callback
+from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -34,6 +47,8 @@ from ttsgan.training.state import stage_series
 METRIC = "validation"
 DEPTHS = (1, 2, 3, 4)
 LATENT_DIMS = (8, 16, 32)
+AT_RANDOM = 5
+"""Settings tried at random before Optuna proposes any."""
 
 
 def search_space(config: RunConfig, step_seconds: int) -> dict[str, tuple[int, ...]]:
@@ -44,6 +59,85 @@ def search_space(config: RunConfig, step_seconds: int) -> dict[str, tuple[int, .
         "days.depth": DEPTHS,
         "encoder.latent_dim": LATENT_DIMS,
     }
+
+
+class Untried(TPESampler):
+    """Optuna's sampler, but no setting twice: its loss would be the same again.
+
+    Parameters
+    ----------
+    space : dict of str to tuple
+        The values of each field.
+    seed : int
+    """
+
+    def __init__(self, space: dict[str, tuple[int, ...]], seed: int) -> None:
+        super().__init__(seed=seed, n_startup_trials=AT_RANDOM)
+        self.space = {name: CategoricalDistribution(values) for name, values in space.items()}
+        self.values = space
+        self.settings = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+        self.random = np.random.default_rng(seed)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return all fields, which are always chosen together."""
+        return self.space
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return what Optuna proposes, or the nearest to it that was not tried; at first one at random."""
+        tried = [other.params for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        left = [setting for setting in self.settings if setting not in tried]
+        proposed = super().sample_relative(study, trial, search_space)
+        self.random.shuffle(left)
+        return min(left, key=lambda setting: self._steps_between(setting, proposed)) if proposed else left[0]
+
+    def _steps_between(self, one: dict[str, Any], other: dict[str, Any]) -> int:
+        """Count the steps from value to next value over all fields."""
+        return sum(abs(v.index(one[name]) - v.index(other[name])) for name, v in self.values.items())
+
+
+class Told(Callback):
+    """Tells of each trial that it ended or failed, and how far those at work are."""
+
+    def __init__(self, console: Console, trials: int, series: int) -> None:
+        self.console, self.trials, self.series, self.ended = console, trials, series, 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune keeps a copy of what it was started with; a terminal cannot be copied."""
+        return {**vars(self), "console": None}
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
+        """Tell how far a trial is."""
+        self.console.progress(f"{self._name(self.ended + 1, trial)}: {self._so_far(result)}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Tell what a trial came to."""
+        self.ended += 1
+        early = ", stopped early" if trial.last_result.get("series_seen", 0) < self.series else ""
+        self.console.say(f"    {self._name(self.ended, trial)}: {self._so_far(trial.last_result)}{early}")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Tell why a trial failed."""
+        self.ended += 1
+        error = Path(trial.error_file)
+        why = reason(error.read_text()) if error.is_file() else "see the end"
+        self.console.say(f"    {self._name(self.ended, trial)} failed: {why}")
+
+    def _name(self, number: int, trial: Trial) -> str:
+        chosen = ", ".join(f"{name} = {value}" for name, value in trial.evaluated_params.items())
+        return f"trial {number} of {self.trials} ({chosen})"
+
+    def _so_far(self, result: dict) -> str:
+        loss = result.get(METRIC, UNKNOWN_LOSS)
+        told = f"validation {loss:.4f}" if loss < UNKNOWN_LOSS else "no validation yet"
+        return f"{told} after {result.get('series_seen', 0)} of {self.series} series"
+
+
+def reason(error: Exception | str) -> str:
+    """Return the line of an error, or of a traceback, that says what was wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
 
 
 def _trial_worker(settings: dict[str, Any]) -> None:
@@ -63,6 +157,7 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     where, config = folder.where, folder.config
     step_seconds = folder.summary("prepare")["step_seconds"]
     space = search_space(config, step_seconds)
+    trials = min(trials, math.prod(len(values) for values in space.values()))
     # Ray Train frees the machines of a trial that is stopped early through the state API, which the dashboard serves.
     start_ray(config.runtime, address, dashboard=True)
     # Trials are not elastic: they are compared by what they did with the same machines.
@@ -95,6 +190,9 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
 
     total = sum(stage_series(config.training, stage) for stage in ("encoder", "days"))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Of a failed trial `Told` says why in one line.
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     with console.working(f"searching {' x '.join(f'{k} {list(v)}' for k, v in space.items())}, {trials} trials"):
         results = tune.Tuner(
             # The driver only waits: its workers hold the CPUs.
@@ -103,7 +201,7 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode="min",
-                search_alg=OptunaSearch(seed=config.seed),
+                search_alg=OptunaSearch(sampler=Untried(space, config.seed)),
                 scheduler=ASHAScheduler(
                     time_attr="series_seen", max_t=total, grace_period=_grace(config), reduction_factor=2
                 ),
@@ -111,13 +209,17 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
                 max_concurrent_trials=runtime.max_concurrent_trials,
             ),
             run_config=tune.RunConfig(name="search", storage_path=storage.path, storage_filesystem=storage.filesystem,
-                                      verbose=0),
+                                      verbose=0, callbacks=[Told(console, trials, total)]),
         ).fit()  # fmt: skip
     rows = [_row(result, space) for result in results]
     finished = [row for row in rows if row[METRIC] < UNKNOWN_LOSS]
+    errors = [row["error"] for row in rows if row["error"]]
     if not finished:
-        raise ConfigError(f"none of {trials} trials came to a validation; raise training.max_series")
+        why = f"{len(errors)} failed, the first by: {errors[0]}" if errors else "raise training.max_series"
+        raise ConfigError(f"none of {trials} trials came to a validation; {why}")
     write_table(where / "trials.parquet", {name: np.array([row[name] for row in rows]) for name in rows[0]})
+    if errors:
+        console.say(f"{len(errors)} of {trials} trials failed: column error of {where / 'trials.parquet'}")
     best = min(finished, key=lambda row: row[METRIC])
     chosen = recipes.override(config, [f"{name}={best[name]}" for name in space])
     (where / "best.json").write_json(recipes.to_dict(chosen))
@@ -142,5 +244,5 @@ def _row(result: Any, space: dict[str, tuple[int, ...]]) -> dict[str, Any]:
         **{name: (result.config or {}).get(name, 0) for name in space},
         METRIC: float(metrics.get(METRIC, np.inf)),
         "series_seen": int(metrics.get("series_seen", 0)),
-        "error": str(result.error or "")[:500],
+        "error": reason(result.error) if result.error else "",
     }

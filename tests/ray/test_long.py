@@ -35,9 +35,10 @@ def stages(out) -> dict:
 def test_search_goes_on_after_a_trial_is_stopped_early(tmp_path):
     out = tmp_path / "run"
     words = [*COMMAND, "tune", "--data", "sample", "--out", str(out), "--trials", "3", "--set", *SMALL]
-    subprocess.run(words, check=True, timeout=540)
+    said = subprocess.run(words, check=True, timeout=540, stdout=subprocess.PIPE, text=True).stdout
+    assert "trial 3 of 3 (" in said
     trials = pq.read_table(out / "trials.parquet").to_pylist()
-    assert len(trials) == 3
+    assert len({(trial["patch.size"], trial["days.depth"], trial["encoder.latent_dim"]) for trial in trials}) == 3
     assert min(trial["validation"] for trial in trials) < 10
     best = min(trials, key=lambda trial: trial["validation"])
     config = recipes.from_dict(json.loads((out / "best.json").read_text()))
