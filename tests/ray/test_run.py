@@ -1,12 +1,15 @@
 """The whole job on a small simulated population: every stage real, on one local Ray."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from ray_jobs.cli import main
+from ray_jobs.export import UNPROVEN_LINE
 from ray_jobs.folder import STAGES, RunFolder
 from ttsgan.data.storage import Location
 from ttsgan.data.store import read_store
@@ -94,15 +97,57 @@ def test_export_trusts_nothing_but_the_audit_of_the_run(finished, capsys):
     (out / "audit.json").write_text(own)
 
 
-def test_accepting_what_is_unproven(finished, capsys):
-    out, _ = finished
-    verdict = json.loads((out / "audit.json").read_text())["verdict"]
-    status = main(["run", "--out", str(out), "--accept-unproven"])
-    if verdict == "FAIL":
-        assert status == 3
-        assert not (out / "release").exists()
-        return
-    assert status == 0
+def as_if(out: Path, to: Path, verdict: str, min_group_size: int) -> Path:
+    """Copy a finished run as its audit would have left it with this verdict, and with this limit of groups."""
+    shutil.copytree(out, to)
+    for name in ("audit.json", "manifest.json", "config.json"):
+        page = json.loads((to / name).read_text())
+        if name == "audit.json":
+            page["verdict"] = verdict
+        elif name == "manifest.json":
+            page["stages"]["audit"]["summary"]["verdict"] = verdict
+        else:
+            page["cluster"]["min_group_size"] = min_group_size
+        (to / name).write_text(json.dumps(page))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("verdict", "min_group_size", "accept", "first_line"),
+    [
+        ("PASS", 15, False, "# Synthetic series (made from SIMULATED households)"),
+        ("PASS", 10, False, None),
+        ("PASS", 10, True, "LIMITS OF THE AUDIT WERE LOOSENED: cluster.min_group_size = 10, usually 15."),
+        ("UNPROVEN", 15, False, None),
+        ("UNPROVEN", 15, True, UNPROVEN_LINE),
+        ("FAIL", 15, True, None),
+        ("INVALID", 15, True, None),
+    ],
+)
+def test_what_each_verdict_releases(finished, tmp_path, verdict, min_group_size, accept, first_line, capsys):
+    out = as_if(finished[0], tmp_path / "run", verdict, min_group_size)
+    status = main(["export", "--out", str(out), *(["--accept-unproven"] if accept else [])])
+    assert status == (0 if first_line else 3)
+    assert (out / "release").exists() == bool(first_line)
+    if first_line:
+        assert (out / "release" / "README.md").read_text().splitlines()[0] == first_line
+    else:
+        assert "there is no release" in capsys.readouterr().err.lower()
+
+
+def test_series_changed_since_their_audit_are_not_released(finished, tmp_path, capsys):
+    out = as_if(finished[0], tmp_path / "run", "PASS", 15)
+    part = min((out / "synthetic").glob("part-*.parquet"))
+    table = pq.read_table(part)
+    pq.write_table(table.take(list(range(len(table)))[::-1]), part)
+    assert main(["export", "--out", str(out)]) == 3
+    assert "has changed since it was audited" in capsys.readouterr().err
+    assert not (out / "release").exists()
+
+
+def test_accepting_what_is_unproven(finished, tmp_path, capsys):
+    out = as_if(finished[0], tmp_path / "run", "UNPROVEN", 10)
+    assert main(["run", "--out", str(out), "--accept-unproven"]) == 0
     readme = (out / "release" / "README.md").read_text()
     first = readme.splitlines()[0]
     assert first.startswith("NOT PROVEN")
