@@ -35,11 +35,13 @@ def run(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions]
         says so. FAIL is never accepted.
     """
     from ray_jobs.console import Console
-    from ray_jobs.run import run_all
     from ray_jobs.settings import open_run
 
     console = Console()
     folder = open_run(general, data, console)
+    # Takes seconds: what is wrong with the command itself was said before.
+    from ray_jobs.run import run_all
+
     with folder.held():
         return run_all(folder, console, general.address, accept_unproven)
 
@@ -56,12 +58,13 @@ def train(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOption
         chrome://tracing or ui.perfetto.dev) and a table of the heaviest operators for each.
     """
     from ray_jobs.console import Console
-    from ray_jobs.run import run_stage
     from ray_jobs.settings import open_run
-    from ray_jobs.train import PROFILE_FOLDER
 
     console = Console()
     folder = open_run(general, data, console)
+    from ray_jobs.run import run_stage
+    from ray_jobs.train import PROFILE_FOLDER
+
     with folder.held():
         if not folder.done("prepare"):
             run_stage(folder, "prepare", console, general.address)
@@ -89,11 +92,12 @@ def _check_section(name: str, overrides: tuple[str, ...]) -> None:
 def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) -> int:
     """Run a stage again, with other settings of its own where ``overrides`` are given."""
     from ray_jobs.console import Console
-    from ray_jobs.run import reasons_of, run_stage
 
     console, folder = Console(), _load(general)
     _check_section(name, overrides)
     folder.config = recipes.override(folder.config, overrides)
+    from ray_jobs.run import reasons_of, run_stage
+
     with folder.held():
         run_stage(folder, name, console, general.address)
     if name == "audit":
@@ -281,14 +285,15 @@ def tune(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions
         Configurations to try; bad ones are stopped early.
     """
     from ray_jobs.console import Console
-    from ray_jobs.run import run_stage
     from ray_jobs.settings import open_run
-    from ray_jobs.tune import run_tune
 
     if trials < 1:
         raise ConfigError(f"--trials is {trials}; allowed: 1 or more")
     console = Console()
     folder = open_run(general, data, console)
+    from ray_jobs.run import run_stage
+    from ray_jobs.tune import run_tune
+
     with folder.held():
         if not folder.done("prepare"):
             run_stage(folder, "prepare", console, general.address)

@@ -2,18 +2,14 @@
 
 from dataclasses import replace
 
-import torch
-
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder, is_run
 from ray_jobs.options import DataOptions, RunOptions
 from ttsgan import recipes
-from ttsgan.config import RunConfig
+from ttsgan.config import RunConfig, check_batch, check_precision
 from ttsgan.data.steps import parse_period, parse_start, parse_step
 from ttsgan.data.storage import Location
 from ttsgan.errors import ConfigError
-from ttsgan.training.loop import check_batch
-from ttsgan.training.step import precision_type
 
 
 def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = None) -> RunConfig:
@@ -59,8 +55,7 @@ def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = N
     ):
         if text:
             read(text)
-    if not config.runtime.use_gpu:
-        precision_type(config.training.precision, torch.device("cpu"))
+    check_precision(config.training.precision, config.runtime.use_gpu)
     most = max(config.runtime.num_workers, 1)
     check_batch(config.training, range(config.runtime.min_workers or most, most + 1))
     return config

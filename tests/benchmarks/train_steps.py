@@ -15,13 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ttsgan import api, recipes
-from ttsgan.config import RunConfig
+from ttsgan.config import SHARED, RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.simulate import simulate
 from ttsgan.training.between import GROUPINGS
 from ttsgan.training.dataset import TrainSet
 from ttsgan.training.loop import Trainer
-from ttsgan.training.phases import SHARED
 from ttsgan.training.runtime import Runtime
 from ttsgan.training.telemetry import Telemetry
 

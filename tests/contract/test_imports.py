@@ -31,6 +31,18 @@ def test_the_library_never_imports_ray():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_wrong_command_is_refused_before_anything_heavy_is_imported(tmp_path):
+    """These libraries take eight seconds: a mistyped path is told in one."""
+    code = (
+        "import sys\nfrom ray_jobs.cli import main\n"
+        f"status = main(['run', '--data', '/nowhere/meters.csv', '--out', {str(tmp_path / 'run')!r}])\n"
+        "print(status, sorted(set(sys.modules) & {'ray', 'torch', 'sklearn', 'scipy', 'pandas', 'matplotlib'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1 []"
+    assert "/nowhere/meters.csv does not exist" in done.stderr
+
+
 def test_there_is_something_to_import():
     assert {"ttsgan.api", "ttsgan.training.loop", "ttsgan.models.days", "ttsgan.data.scaling"} <= set(MODULES)
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from ttsgan import losses, recipes
-from ttsgan.config import DaysConfig
+from ttsgan.config import SHARED, DaysConfig
 from ttsgan.config.training import LOSSES
 from ttsgan.models.layers import Block
 from ttsgan.training import phases, step
@@ -312,12 +312,12 @@ def test_draws_of_one_condition_stay_together(adversarial):
     pool = made.state.drawn
     count = len(pool["pool_cond"])
     assert {len(pool[f"pool_{name}"]) for name in ("numbers", "start_index", "base")} == {count}
-    cond = pool["pool_cond"].unflatten(0, (-1, phases.SHARED))
+    cond = pool["pool_cond"].unflatten(0, (-1, SHARED))
     assert torch.equal(cond, cond[:, :1].expand_as(cond))
     batch, _ = made._adversarial_batch("generator")
-    four = batch.cond.unflatten(0, (-1, phases.SHARED))
+    four = batch.cond.unflatten(0, (-1, SHARED))
     assert torch.equal(four, four[:, :1].expand_as(four))
-    numbers = batch.numbers.unflatten(0, (-1, phases.SHARED))
+    numbers = batch.numbers.unflatten(0, (-1, SHARED))
     assert not torch.equal(numbers, numbers[:, :1].expand_as(numbers))
     assert batch.base.std(0).mean() > 0.1
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from ttsgan import api, recipes
-from ttsgan.config import TrainingConfig
+from ttsgan.config import TrainingConfig, check_batch
 from ttsgan.errors import ConfigError, DivergedError
 from ttsgan.training import between, phases, state, step
-from ttsgan.training.loop import ALARM_AFTER, VALIDATIONS, Trainer, check_batch
+from ttsgan.training.loop import ALARM_AFTER, VALIDATIONS, Trainer
 from ttsgan.training.runtime import LocalRuntime
 from ttsgan.training.telemetry import Telemetry
 

@@ -11,10 +11,11 @@ from ttsgan.config.checks import require
 from ttsgan.config.data import DataConfig, PatchConfig, SampleConfig
 from ttsgan.config.networks import DaysConfig, DiscriminatorConfig, EncoderConfig, GeneratorConfig, HouseholdConfig
 from ttsgan.config.stages import AuditConfig, ClusterConfig, EvaluateConfig, GenerateConfig, RuntimeConfig
-from ttsgan.config.training import FREE_FIELDS, LossConfig, TrainingConfig
+from ttsgan.config.training import FREE_FIELDS, SHARED, LossConfig, TrainingConfig, check_batch, check_precision
 
 __all__ = [
     "FREE_FIELDS",
+    "SHARED",
     "AuditConfig",
     "ClusterConfig",
     "DataConfig",
@@ -31,6 +32,8 @@ __all__ = [
     "RuntimeConfig",
     "SampleConfig",
     "TrainingConfig",
+    "check_batch",
+    "check_precision",
 ]
 
 

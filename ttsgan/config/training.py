@@ -1,13 +1,15 @@
 """The adversarial loss and the course of training."""
 
+import math
 from dataclasses import dataclass
 
 from ttsgan.config.checks import require
+from ttsgan.errors import ConfigError
 
 LOSSES = ("standard", "hinge", "lsgan", "wgan-gp", "relativistic")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-
-
+SHARED = 4
+"""Consecutive series of a batch that share one condition, so that the cycle term can average over them."""
 FREE_FIELDS = ("training.accumulation", "training.checksum_interval")
 """Fields that change no step, but for the masks of dropout: training may go on with others."""
 
@@ -104,3 +106,33 @@ class TrainingConfig:
         require(shares <= 1, "training.encoder_share + training.days_share", shares, "at most 1")
         require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         require(self.precision in PRECISIONS, "training.precision", self.precision, ", ".join(PRECISIONS))
+
+
+def check_batch(training: TrainingConfig, workers: range) -> None:
+    """Refuse a global batch that cannot be shared equally, cycle groups whole, by each number of ``workers``.
+
+    Raises
+    ------
+    ConfigError
+        With the batch, the numbers of workers and what is allowed.
+    """
+    parts = training.accumulation
+    unit = math.lcm(*(SHARED * count * parts for count in workers))
+    if training.batch_size % unit:
+        shown = str(workers[0]) if len(workers) == 1 else f"{workers[0]} to {workers[-1]}"
+        each = f", each in {parts} parts (training.accumulation)" if parts > 1 else ""
+        raise ConfigError(
+            f"training.batch_size is {training.batch_size}; allowed with {shown} workers{each}: a multiple of {unit}"
+        )
+
+
+def check_precision(precision: str, on_gpu: bool) -> None:
+    """Refuse fp16 on a CPU, which is unusably slow there.
+
+    Raises
+    ------
+    ConfigError
+        With what is allowed.
+    """
+    if precision == "fp16" and not on_gpu:
+        raise ConfigError("training.precision is 'fp16' on a CPU; allowed there: auto, fp32, bf16")

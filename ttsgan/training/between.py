@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttsgan import clustering
+from ttsgan.config import SHARED
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.drawing import draw_scores
 from ttsgan.models.networks import Networks
 from ttsgan.models.patching import unpatchify
 from ttsgan.seeds import seed_of
 from ttsgan.training.dataset import TrainSet
-from ttsgan.training.phases import SHARED
 from ttsgan.training.runtime import Runtime
 from ttsgan.training.state import TrainState
 
@@ -86,7 +86,7 @@ def _conditions(state: TrainState, data: TrainSet, latents: Tensor, runtime: Run
 
 
 def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: Runtime) -> None:
-    """Draw household numbers and years from the averaged prior, `phases.SHARED` for each condition."""
+    """Draw household numbers and years from the averaged prior, `SHARED` for each condition."""
     chunks = -(-POOL_CHUNKS // runtime.world_size)
     parts: dict[str, list[Tensor]] = {"cond": [], "numbers": [], "start_index": [], "base": []}
     for chunk in range(runtime.rank * chunks, (runtime.rank + 1) * chunks):

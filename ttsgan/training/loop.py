@@ -12,14 +12,12 @@ back to.
 """
 
 import logging
-import math
 
 import torch
 
 from ttsgan import losses
-from ttsgan.config import RunConfig, TrainingConfig
+from ttsgan.config import SHARED, RunConfig, check_batch
 from ttsgan.data.scaling import SeriesScaler
-from ttsgan.errors import ConfigError
 from ttsgan.losses import MeanOver
 from ttsgan.models.patching import unpatchify
 from ttsgan.seeds import seed_of
@@ -59,24 +57,6 @@ ALARM_AFTER = 0.25
 """Share of the adversarial stage after which a lack of diversity is taken for a collapse."""
 MAX_ROLLBACKS = 3
 """Times that a stage goes back to a checkpoint before training gives up."""
-
-
-def check_batch(training: TrainingConfig, workers: range) -> None:
-    """Refuse a global batch that cannot be shared equally, cycle groups whole, by each number of ``workers``.
-
-    Raises
-    ------
-    ConfigError
-        With the batch, the numbers of workers and what is allowed.
-    """
-    parts = training.accumulation
-    unit = math.lcm(*(phases.SHARED * count * parts for count in workers))
-    if training.batch_size % unit:
-        shown = str(workers[0]) if len(workers) == 1 else f"{workers[0]} to {workers[-1]}"
-        each = f", each in {parts} parts (training.accumulation)" if parts > 1 else ""
-        raise ConfigError(
-            f"training.batch_size is {training.batch_size}; allowed with {shown} workers{each}: a multiple of {unit}"
-        )
 
 
 class Trainer:
@@ -317,8 +297,8 @@ class Trainer:
         rows, rnd = self._begin(phase, self.fitted_rows)
         drawn = self.state.drawn
         # Draws of one condition stay together, so that the cycle term can average over them.
-        first = rnd.integers(len(drawn["pool_cond"]) // phases.SHARED)[:: phases.SHARED] * phases.SHARED
-        pool = (first[:, None] + torch.arange(phases.SHARED, device=first.device)).flatten()
+        first = rnd.integers(len(drawn["pool_cond"]) // SHARED)[::SHARED] * SHARED
+        pool = (first[:, None] + torch.arange(SHARED, device=first.device)).flatten()
         batch = phases.AdversarialBatch(
             real=self.data.scores[rows],
             real_cond=drawn["cond"][rnd.integers(between.GROUPINGS), rows],

@@ -12,13 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ttsgan import losses
-from ttsgan.config import DaysConfig, RunConfig
+from ttsgan.config import SHARED, DaysConfig, RunConfig
 from ttsgan.models.networks import Networks
 from ttsgan.models.patching import tokens_at
 from ttsgan.training.dataset import TrainSet
 
-SHARED = 4
-"""Consecutive draws of the pool that share one condition, so that the cycle term can average over them."""
 NOISE_SERIES = 100
 """Training series for which `DaysConfig` says the noise."""
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ttsgan.config import TrainingConfig
-from ttsgan.errors import ConfigError, DivergedError
+from ttsgan.config import TrainingConfig, check_precision
+from ttsgan.errors import DivergedError
 from ttsgan.losses import MeanOver
 from ttsgan.models.ema import update_average
 from ttsgan.training.runtime import Runtime
@@ -54,18 +54,15 @@ def precision_type(precision: str, device: torch.device) -> torch.dtype:
     Raises
     ------
     ConfigError
-        For fp16 on a CPU, which is unusably slow there.
+        As `check_precision`.
     """
-    if precision == "fp16":
-        if device.type == "cpu":
-            raise ConfigError("training.precision is 'fp16' on a CPU; allowed there: auto, fp32, bf16")
-        return torch.float16
+    on_gpu = device.type == "cuda"
+    check_precision(precision, on_gpu)
     if precision == "auto":
-        on_gpu = device.type == "cuda"
         # Without emulation, which old cards answer for, at a fraction of the speed.
         fast = torch.cuda.is_bf16_supported(False) if on_gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 @contextmanager
