@@ -3,11 +3,12 @@
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from ray_jobs.console import Console
 from ray_jobs.evaluate import loosened_line, report_page
 from ray_jobs.folder import RunFolder
-from ray_jobs.stored import open_synthetic
+from ray_jobs.stored import Stored, open_synthetic
 from ttsgan import recipes
 from ttsgan.errors import ReleaseRefused
 
@@ -89,14 +90,15 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
             f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release. "
             "Where that is acceptable, run again with --accept-unproven"
         )
-    fingerprint = open_synthetic(where).fingerprint()
+    synthetic = open_synthetic(where)
+    fingerprint = synthetic.fingerprint()
     if fingerprint != audit["fingerprints"]["synthetic"]:
         raise ReleaseRefused(
             f"{where / 'synthetic'} has changed since it was audited; run: ttsgan audit --out {where.quoted}"
         )
     first_line = f"{'' if verdict == 'PASS' else UNPROVEN_LINE} {looser}".strip()
     console.progress("writing the release")
-    sheet = datasheet(folder, audit, fingerprint, first_line)
+    sheet = datasheet(folder, audit, synthetic, fingerprint, first_line)
     with (where / "release").replace_dir() as out:
         (out / "README.md").write_bytes(_readme(sheet).encode())
         (out / "datasheet.json").write_json(sheet)
@@ -107,8 +109,11 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
     return {"verdict": verdict, "accepted_unproven": verdict != "PASS"}
 
 
-def datasheet(folder: RunFolder, audit: dict[str, Any], fingerprint: str, first_line: str) -> dict[str, Any]:
+def datasheet(
+    folder: RunFolder, audit: dict[str, Any], synthetic: Stored, fingerprint: str, first_line: str
+) -> dict[str, Any]:
     """Return what a user of the release must know; it names no source series and no group."""
+    starts, step, length = synthetic.starts, synthetic.nothing.step_seconds, synthetic.nothing.values.shape[2]
     prepared, groups = folder.summary("prepare"), folder.summary("cluster")
     evaluation = (folder.where / "evaluation.json").read_json()
     return {
@@ -116,8 +121,10 @@ def datasheet(folder: RunFolder, audit: dict[str, Any], fingerprint: str, first_
         "first_line": first_line,
         "simulated_source": prepared["simulated"],
         "unit": prepared["unit"],
-        "step_seconds": prepared["step_seconds"],
-        "length": prepared["length"],
+        "step_seconds": step,
+        "length": length,
+        "first_moment": str(starts.min()),
+        "end": str(starts.max() + np.timedelta64(step * length, "s")),
         "channels": prepared["channels"],
         "series": folder.summary("generate")["series"],
         "train_entities": prepared["train_entities"],
@@ -141,6 +148,7 @@ def _readme(sheet: dict[str, Any]) -> str:
     rows = [
         ("Series", f"{sheet['series']}, {sheet['length']} points each"),
         ("Unit, step", f"{sheet['unit']}, {sheet['step_seconds']} s"),
+        ("Period", f"{sheet['first_moment']} to {sheet['end']}"),
         ("Channels", sheet["channels"]),
         ("Entities in training, held out", f"{sheet['train_entities']}, {sheet['holdout_entities']}"),
         ("Fewest entities behind a condition (k)", sheet["min_group_size"]),

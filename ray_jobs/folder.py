@@ -125,7 +125,11 @@ class RunFolder:
         if not self.where.is_local:
             yield
             return
-        with (self.where / LOCK).local_path.open("a") as file:
+        try:
+            file = (self.where / LOCK).local_path.open("a")
+        except OSError as error:
+            raise DataError(f"{self.where} cannot be written to ({one_line(error)}); commands write there") from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_jobs.folder import RunFolder, input_fingerprint
+from ray_jobs.folder import LOCK, RunFolder, input_fingerprint
 from ttsgan import recipes
 from ttsgan.data.storage import Location
 from ttsgan.errors import DataError
@@ -38,6 +38,14 @@ def test_two_commands_do_not_work_on_one_folder(tmp_path):
     with folder.held(), pytest.raises(DataError, match="worked on by another command"), folder.held():
         pass
     with folder.held():
+        pass
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(tmp_path):
+    """Whoever runs the tests may write everywhere: a folder in the place of the lock stands for a read-only disk."""
+    folder = RunFolder.create(Location.parse(str(tmp_path / "r")), recipes.quick(), fresh=False)
+    (tmp_path / "r" / LOCK).mkdir()
+    with pytest.raises(DataError, match=r"r cannot be written to \(.+\); commands write there$"), folder.held():
         pass
 
 

@@ -117,7 +117,8 @@ def _value_column(table: pa.Table, where: Location, names: list[str], entity: st
     if len(found) != 1:
         raise DataError(
             f"{where}: the value column is not clear ({one_line(', '.join(found) or 'none', 120)} found); keep one of"
-            f" them, or name it {VALUE_NAMES[0]!r}"
+            f" them, or name it {VALUE_NAMES[0]!r}; several quantities of one id are channels of a .npy array (series,"
+            " channels, steps)"
         )
     return found[0]
 
