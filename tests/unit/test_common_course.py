@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from ttsgan.config import HouseholdConfig
-from ttsgan.data.common_course import _normal_waves, guess_course, mean_by_owner
+from ttsgan.data.common_course import MAX_TRACE, _normal_waves, guess_course, mean_by_owner, spend, traces
 from ttsgan.data.scaling import SeriesScaler
 
 LENGTH = 2190
@@ -50,6 +51,54 @@ def test_members_stand_out_less_in_the_guess():
         in_guess.append(advantage(guess - true, rows, others))
     assert np.mean(in_mean) > 2
     assert np.mean(in_guess) < 0.6 * np.mean(in_mean)
+
+
+def test_best_attack_on_a_guess_finds_what_the_budget_says():
+    """Who knows the true course, and how far the guess is trusted at each frequency, weighs both as is best."""
+    found, told = [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        true = 2 * smooth(seed)
+        rows = true + rng.normal(size=(400, 1, LENGTH))
+        members, others = rows[:200], rows[200:]
+        guess = np.fft.rfft(guess_course(members.mean(axis=0), members, rng)[0])
+        power = np.abs(np.fft.rfft(members.mean(axis=0)[0])) ** 2
+        error = ((np.abs(np.fft.rfft(members[:, 0])) ** 2).mean(axis=0) - power) / 199
+        signal = np.maximum(power - error, 1e-12)
+        trust = spend(MAX_TRACE * 200, signal, error)
+        told.append(traces(trust, signal, error).sum() / 200)
+        known = np.fft.rfft(true[0])
+        weighed = trust / (signal * (1 - trust**2)) * (guess - trust * known)
+        own = np.fft.rfft(rows[:, 0]) - known
+        scores = (weighed * own.conj()).real.sum(axis=1)
+        found.append((scores[:200, None] > scores[200:]).mean())
+    np.testing.assert_allclose(told, MAX_TRACE)
+    assert len(others) == 200
+    assert np.mean(found) == pytest.approx(ndtr(np.sqrt(MAX_TRACE / 2)), abs=0.02)
+
+
+@pytest.mark.parametrize("budget", [0.1, 3.0, 20.0])
+def test_no_other_way_to_spend_a_budget_loses_less(budget):
+    rng = np.random.default_rng(0)
+    signal, error = rng.exponential(size=40) ** 2, rng.exponential(size=40)
+    trust = spend(budget, signal, error)
+    assert traces(trust, signal, error).sum() == pytest.approx(budget)
+    # A trust beyond that in the mean itself would be noise taken away.
+    assert (trust <= signal / (signal + error) + 1e-12).all()
+    np.testing.assert_allclose(spend(1e3, signal, error), signal / (signal + error))
+    lost = (signal * (1 - trust)).sum()
+    for _ in range(200):
+        other = np.clip(trust * np.exp(0.1 * rng.normal(size=40)), 0, signal / (signal + error))
+        if traces(other, signal, error).sum() <= budget:
+            assert (signal * (1 - other)).sum() > lost
+
+
+def test_even_noise_loses_more_for_as_many_traces():
+    rng = np.random.default_rng(0)
+    signal, error = np.linspace(5, 0.01, 500) ** 2 * rng.exponential(size=500), np.ones(500)
+    even = signal / (signal + 41 * error)
+    spent = spend(traces(even, signal, error).sum(), signal, error)
+    assert (signal * (1 - spent)).sum() < 0.95 * (signal * (1 - even)).sum()
 
 
 @pytest.mark.parametrize("length", [8, 9])

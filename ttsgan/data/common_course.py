@@ -10,13 +10,17 @@ Axis letters: B series, M members, D dates, C channels, T time steps, W frequenc
 import numpy as np
 from numpy.typing import NDArray
 
+TINY = 1e-12
 MIN_SHARED = 10
 """A course is estimated only for dates that series of so many entities share."""
 COURSE_NOISE = 10.0
-"""Power of the noise that hides many members, over that of the mean's own error."""
+"""Noise that hides many members: power over that of the mean's own error, were it the same at all frequencies."""
 MANY = 5_000
 """Members from which on that is enough. Each of fewer weighs more in the mean: the noise grows as the root of how many
 times fewer there are."""
+MAX_TRACE = 0.03
+"""Most that a member may stand out by for who knows the true course, as the square of a distance in standard
+deviations: of members and others .03 tells at most an AUC of .549."""
 
 
 def common_courses(
@@ -78,11 +82,11 @@ def mean_by_owner(
 def guess_course(mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a course that the members of a date may share, drawn given their mean and noise that hides them.
 
-    The mean is taken for the true course plus an error, whose power at each frequency the members' own power tells.
-    Noise of `COURSE_NOISE` times that power, or more for few members, is added, and the sum is weighed as Wiener's
-    filter does. What the filter takes is replaced by a random course of the same power: a draw from the law of the true
-    course given the noisy mean.
-    Many members leave the mean nearly as it is; few leave little of it.
+    The mean is taken for the true course plus an error, whose power at each frequency the members' differences from it tell.
+    Noise is added, and the sum is weighed as Wiener's filter does. What the filter takes is replaced by a random course
+    of the same power: a draw from the law of the true course given the noisy mean. How much members may show by it
+    `COURSE_NOISE` and `MAX_TRACE` say; `spend` divides that among the frequencies, so that there is little noise where
+    much is shared. Many members leave the mean nearly as it is; few leave little of it.
 
     Parameters
     ----------
@@ -92,18 +96,70 @@ def guess_course(mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generato
         Each member's scores without its habits; 0 where missing.
     rng : numpy.random.Generator
     """
-    length = mean_CT.shape[1]
+    length, members = mean_CT.shape[1], len(members_MCT)
     waves_CW = np.fft.rfft(mean_CT, axis=1)
     power_CW = sum(np.square(np.abs(np.fft.rfft(member_CT, axis=1))) for member_CT in members_MCT)
-    error_CW = power_CW / len(members_MCT) ** 2
-    signal_CW = np.maximum(np.square(np.abs(waves_CW)) - error_CW, 0)
-    noise = COURSE_NOISE * max(1.0, np.sqrt(MANY / len(members_MCT)))
-    trust_CW = signal_CW / np.maximum(signal_CW + (1 + noise) * error_CW, 1e-12)
-    noise_CW = _normal_waves(waves_CW.shape, length, rng) * np.sqrt(noise * error_CW)
+    shared_CW = np.square(np.abs(waves_CW))
+    # What members have of their own: their power without what they share.
+    error_CW = np.maximum((power_CW / members - shared_CW) / (members - 1), TINY)
+    signal_CW = np.maximum(shared_CW - error_CW, TINY)
+    noise = COURSE_NOISE * max(1.0, np.sqrt(MANY / members))
+    even_CW = signal_CW / (signal_CW + (1 + noise) * error_CW)
+    budget = min(traces(even_CW, signal_CW, error_CW).sum(), MAX_TRACE * members)
+    trust_CW = spend(budget, signal_CW, error_CW)
+    lost_CW = signal_CW * (1 - trust_CW)
+    noise_CW = _normal_waves(waves_CW.shape, length, rng)
+    noise_CW *= np.sqrt(np.maximum(trust_CW * lost_CW - trust_CW**2 * error_CW, 0))
     # One turn of the phases for all channels, so that they stay in step.
     turn_W = _normal_waves(waves_CW.shape[1:], length, rng)
-    other_CW = waves_CW / np.maximum(np.abs(waves_CW), 1e-12) * turn_W * np.sqrt(signal_CW * (1 - trust_CW))
-    return np.fft.irfft(trust_CW * (waves_CW + noise_CW) + other_CW, n=length, axis=1)
+    other_CW = waves_CW / np.maximum(np.abs(waves_CW), TINY) * turn_W * np.sqrt(lost_CW)
+    return np.fft.irfft(trust_CW * waves_CW + noise_CW + other_CW, n=length, axis=1)
+
+
+def traces(trust: NDArray, signal: NDArray, error: NDArray) -> NDArray[np.float64]:
+    """Return how far members stand out in a guess at each frequency, all together.
+
+    The square of a distance in standard deviations, the sum over all members. A member's part of the mean, of power
+    ``error / members``, is in the guess ``trust`` times; all else that is not the true course has there the power
+    ``signal * (1 - trust**2)``. A frequency has two such numbers, but for the first and the last.
+
+    Parameters
+    ----------
+    trust : ndarray
+        Weight of the noisy mean, from 0 to below 1.
+    signal, error : ndarray
+        Power of the true course, and of the error of the mean; above 0.
+    """
+    return 2 * error / signal * trust**2 / (1 - trust**2)
+
+
+def spend(budget: float, signal: NDArray, error: NDArray) -> NDArray[np.float64]:
+    """Return the trusts that lose least of the true course and whose `traces` come to a budget.
+
+    The loss, the sum of ``signal * (1 - trust)``, is least where one more trace buys as much at every frequency.
+
+    Parameters
+    ----------
+    budget : float
+        Sum of the traces, at most.
+    signal, error : ndarray
+        As for `traces`.
+    """
+    # Of shares x = trust^2 / (1 - trust^2) a trace buys signal^2 / error / (2 trust (1 + x)^2) / 2.
+    share = np.logspace(-16, 8, 4_001)
+    slope = 2 * np.sqrt(share / (1 + share)) * (1 + share) ** 2
+    most = signal**2 / (error * (2 * signal + error))
+    worth = np.log(signal**2 / error)
+
+    def shares(price: float) -> NDArray[np.float64]:
+        return np.minimum(np.exp(np.interp(worth - price, np.log(slope), np.log(share))), most)
+
+    low, high = worth.min() - np.log(slope[-1]), worth.max() - np.log(slope[0])
+    for _ in range(60):
+        price = (low + high) / 2
+        low, high = (price, high) if (2 * error / signal * shares(price)).sum() > budget else (low, price)
+    found = shares(high)
+    return np.sqrt(found / (1 + found))
 
 
 def _normal_waves(shape: tuple[int, ...], length: int, rng: np.random.Generator) -> NDArray[np.complex128]:
