@@ -82,11 +82,11 @@ def mean_by_owner(
 def guess_course(mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a course that the members of a date may share, drawn given their mean and noise that hides them.
 
-    The mean is taken for the true course plus an error, whose power at each frequency the members' differences from it tell.
-    Noise is added, and the sum is weighed as Wiener's filter does. What the filter takes is replaced by a random course
-    of the same power: a draw from the law of the true course given the noisy mean. How much members may show by it
-    `COURSE_NOISE` and `MAX_TRACE` say; `spend` divides that among the frequencies, so that there is little noise where
-    much is shared. Many members leave the mean nearly as it is; few leave little of it.
+    The mean is taken for the true course plus an error, whose power at each frequency the members' differences from it
+    tell. Noise is added, and the sum is weighed as Wiener's filter does. What the filter takes is replaced by a random
+    course of the same power: a draw from the law of the true course given the noisy mean. How much members may show by
+    it `COURSE_NOISE` and `MAX_TRACE` say; `spend` divides that among the frequencies, so that there is little noise
+    where much is shared. Many members leave the mean nearly as it is; few leave little of it.
 
     Parameters
     ----------
