@@ -19,7 +19,7 @@ MANY = 5_000
 """Members from which on that is enough. Each of fewer weighs more in the mean: the noise grows as the root of how many
 times fewer there are."""
 MAX_TRACE = 0.03
-"""Most that a member may stand out by for who knows the true course, as the square of a distance in standard
+"""Most that a usual member may stand out by for who knows the true course, as the square of a distance in standard
 deviations: of members and others .03 tells at most an AUC of .549."""
 
 
