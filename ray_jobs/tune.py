@@ -100,8 +100,8 @@ class Untried(TPESampler):
 class Told(Callback):
     """Tells of each trial that it ended or failed, and how far those at work are."""
 
-    def __init__(self, console: Console, trials: int, series: int) -> None:
-        self.console, self.trials, self.series, self.ended = console, trials, series, 0
+    def __init__(self, console: Console, planned: int, series: int) -> None:
+        self.console, self.planned, self.series = console, planned, series
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune keeps a copy of what it was started with; a terminal cannot be copied."""
@@ -109,24 +109,22 @@ class Told(Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
         """Tell how far a trial is."""
-        self.console.progress(f"{self._name(self.ended + 1, trial)}: {self._so_far(result)}")
+        self.console.progress(f"{self._name(trials, trial)}: {self._so_far(result)}")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tell what a trial came to."""
-        self.ended += 1
         early = ", stopped early" if trial.last_result.get("series_seen", 0) < self.series else ""
-        self.console.say(f"    {self._name(self.ended, trial)}: {self._so_far(trial.last_result)}{early}")
+        self.console.say(f"    {self._name(trials, trial)}: {self._so_far(trial.last_result)}{early}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tell why a trial failed."""
-        self.ended += 1
         error = Path(trial.error_file)
-        why = reason(error.read_text()) if error.is_file() else "see the end"
-        self.console.say(f"    {self._name(self.ended, trial)} failed: {why}")
+        why = reason(error.read_text()) if error.is_file() else "why is told at the end"
+        self.console.say(f"    {self._name(trials, trial)} failed: {why}")
 
-    def _name(self, number: int, trial: Trial) -> str:
+    def _name(self, trials: list[Trial], trial: Trial) -> str:
         chosen = ", ".join(f"{name} = {value}" for name, value in trial.evaluated_params.items())
-        return f"trial {number} of {self.trials} ({chosen})"
+        return f"trial {trials.index(trial) + 1} of {self.planned} ({chosen})"
 
     def _so_far(self, result: dict) -> str:
         loss = result.get(METRIC, UNKNOWN_LOSS)

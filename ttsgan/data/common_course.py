@@ -20,7 +20,8 @@ MANY = 5_000
 times fewer there are."""
 MAX_TRACE = 0.01
 """Most that a usual member may stand out by for who knows the true course, as the square of a distance in standard
-deviations: members and others are told apart with an AUC of at most .528."""
+deviations: members and others are told apart with an AUC of at most .528. This is of one channel: of several, what
+replaces the lost part is in step, so that who compares them takes some of it off."""
 
 
 def common_courses(
@@ -141,24 +142,28 @@ def spend(budget: float, signal: NDArray, error: NDArray) -> NDArray[np.float64]
     Parameters
     ----------
     budget : float
-        Sum of the traces, at most.
+        Sum of the traces; the most is that of the mean itself, without noise.
     signal, error : ndarray
         As for `traces`.
     """
-    # Of shares x = trust^2 / (1 - trust^2) a trace buys signal^2 / error / (2 trust (1 + x)^2) / 2.
-    share = np.logspace(-16, 8, 4_001)
-    slope = 2 * np.sqrt(share / (1 + share)) * (1 + share) ** 2
-    most = signal**2 / (error * (2 * signal + error))
+    # In odds, trust^2 / (1 - trust^2), of which each leaves a trace of `cost`, all follows from one price of a trace:
+    # signal^2 / error = price * 2 trust (1 + odds)^2.
+    cost = 2 * error / signal
+    known = np.logspace(-16, 8, 4_001)
+    slope = 2 * np.sqrt(known / (1 + known)) * (1 + known) ** 2
     worth = np.log(signal**2 / error)
+    # Those of the mean itself, without noise.
+    most = signal**2 / (error * (2 * signal + error))
 
-    def shares(price: float) -> NDArray[np.float64]:
-        return np.minimum(np.exp(np.interp(worth - price, np.log(slope), np.log(share))), most)
+    def odds(price: float) -> NDArray[np.float64]:
+        return np.minimum(np.exp(np.interp(worth - price, np.log(slope), np.log(known))), most)
 
+    # Bounds of the price's logarithm.
     low, high = worth.min() - np.log(slope[-1]), worth.max() - np.log(slope[0])
     for _ in range(60):
         price = (low + high) / 2
-        low, high = (price, high) if (2 * error / signal * shares(price)).sum() > budget else (low, price)
-    found = shares(high)
+        low, high = (price, high) if (cost * odds(price)).sum() > budget else (low, price)
+    found = odds(high)
     return np.sqrt(found / (1 + found))
 
 
