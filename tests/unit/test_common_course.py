@@ -57,7 +57,6 @@ def test_members_stand_out_less_in_the_guess():
 @pytest.mark.parametrize("most", [MAX_TRACE, 0.3])
 def test_best_attack_on_a_guess_finds_what_the_budget_says(monkeypatch, most):
     """Who knows the true course, and how far the guess is trusted at each frequency, weighs both as is best."""
-    monkeypatch.setattr(common_course, "MAX_TRACE", most)
     monkeypatch.setattr(common_course, "COURSE_NOISE", 0.0)
     found, told = [], []
     for seed in range(12):
@@ -65,7 +64,7 @@ def test_best_attack_on_a_guess_finds_what_the_budget_says(monkeypatch, most):
         true = 2 * smooth(seed)
         rows = true + rng.normal(size=(400, 1, LENGTH))
         members = rows[:200]
-        guess = np.fft.rfft(guess_course(members.mean(axis=0), members, rng)[0])
+        guess = np.fft.rfft(guess_course(members.mean(axis=0), members, rng, most)[0])
         power = np.abs(np.fft.rfft(members.mean(axis=0)[0])) ** 2
         error = ((np.abs(np.fft.rfft(members[:, 0])) ** 2).mean(axis=0) - power) / 199
         signal = np.maximum(power - error, 1e-12)
@@ -80,19 +79,61 @@ def test_best_attack_on_a_guess_finds_what_the_budget_says(monkeypatch, most):
     assert np.mean(found) == pytest.approx(ndtr(np.sqrt(most / 2)), abs=0.02)
 
 
+def test_several_channels_in_step_tell_no_more_than_the_budget_says(monkeypatch):
+    """Who compares two channels takes off what replaces the lost part: weighs them by the inverse of its covariance."""
+    monkeypatch.setattr(common_course, "COURSE_NOISE", 0.0)
+    most, found = 0.3, {"together": [], "apart": []}
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        true = 2 * np.repeat(smooth(seed), 2, axis=0)
+        rows = true + rng.normal(size=(400, 2, LENGTH))
+        members = rows[:200]
+        mean = np.fft.rfft(members.mean(axis=0))
+        guess = np.fft.rfft(guess_course(members.mean(axis=0), members, rng, most))
+        error = ((np.abs(np.fft.rfft(members)) ** 2).mean(axis=0) - np.abs(mean) ** 2) / 199
+        signal = np.maximum(np.abs(mean) ** 2 - error, 1e-12)
+        trust = spend(most * 200, signal, error, True)
+        other = mean / np.abs(mean) * np.sqrt(signal * (1 - trust))
+        noise = signal * trust * (1 - trust)
+        rest = (guess - trust * np.fft.rfft(true)) / noise
+        in_step = (other.conj() * rest).sum(axis=0) / (1 + (np.abs(other) ** 2 / noise).sum(axis=0))
+        own = np.fft.rfft(rows) - np.fft.rfft(true)
+        weighed = {"together": rest - other / noise * in_step, "apart": rest * noise / (signal * (1 - trust**2))}
+        for name, weights in weighed.items():
+            scores = (trust * weights * own.conj()).real.sum(axis=(1, 2))
+            found[name].append((scores[:200, None] > scores[200:]).mean())
+    together, apart = np.mean(found["together"]), np.mean(found["apart"])
+    assert apart + 0.01 < together < ndtr(np.sqrt(most / 2)) + 0.01
+
+
+def test_a_member_of_many_dates_stands_out_no_more_than_one_of_one(monkeypatch):
+    """Traced in the course of each date, it is told by all of them together."""
+    shared = []
+    monkeypatch.setattr(common_course, "guess_course", lambda mean, members, rng, most: shared.append(most) or mean)
+    first = np.datetime64("2013-01-01", "s")
+    starts = np.repeat(first + np.arange(4) * np.timedelta64(365, "D"), 20)
+    rest, observed = np.random.default_rng(0).normal(size=(80, 1, 50)), np.ones((80, 1, 50), dtype=bool)
+    common_course.common_courses(rest, observed, starts, np.tile(np.arange(20), 4), 0)
+    np.testing.assert_allclose(shared, MAX_TRACE / 4)
+    shared.clear()
+    common_course.common_courses(rest, observed, starts, np.arange(80), 0)
+    np.testing.assert_allclose(shared, MAX_TRACE)
+
+
+@pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("budget", [0.1, 3.0, 20.0])
-def test_no_other_way_to_spend_a_budget_loses_less(budget):
+def test_no_other_way_to_spend_a_budget_loses_less(budget, bare):
     rng = np.random.default_rng(0)
     signal, error = rng.exponential(size=40) ** 2, rng.exponential(size=40)
-    trust = spend(budget, signal, error)
-    assert traces(trust, signal, error).sum() == pytest.approx(budget)
+    trust = spend(budget, signal, error, bare)
+    assert traces(trust, signal, error, bare).sum() == pytest.approx(budget)
     # A trust beyond that in the mean itself would be noise taken away.
     assert (trust <= signal / (signal + error) + 1e-12).all()
-    np.testing.assert_allclose(spend(1e3, signal, error), signal / (signal + error))
+    np.testing.assert_allclose(spend(1e3, signal, error, bare), signal / (signal + error))
     lost = (signal * (1 - trust)).sum()
     for _ in range(200):
         other = np.clip(trust * np.exp(0.1 * rng.normal(size=40)), 0, signal / (signal + error))
-        if traces(other, signal, error).sum() <= budget:
+        if traces(other, signal, error, bare).sum() <= budget:
             assert (signal * (1 - other)).sum() > lost
 
 

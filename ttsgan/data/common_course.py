@@ -19,9 +19,8 @@ MANY = 5_000
 """Members from which on that is enough. Each of fewer weighs more in the mean: the noise grows as the root of how many
 times fewer there are."""
 MAX_TRACE = 0.01
-"""Most that a usual member may stand out by for who knows the true course, as the square of a distance in standard
-deviations: members and others are told apart with an AUC of at most .528. This is of one channel: of several, what
-replaces the lost part is in step, so that who compares them takes some of it off."""
+"""Most that a usual member may stand out by for who knows the true course, over all dates and channels, as the square
+of a distance in standard deviations: members and others are told apart with an AUC of at most .528."""
 
 
 def common_courses(
@@ -48,15 +47,18 @@ def common_courses(
         ``start`` (D,), int64, seconds since 1970; for each, ``course`` (D, C, T), of its members, and ``guess``
         (D, C, T), for new series.
     """
-    dates, courses, guesses = [], [], []
+    courses, guesses = [], []
     rng = np.random.default_rng(seed)
-    for start in np.unique(starts_B):
+    owners_of = {start: np.unique(owners_B[starts_B == start]) for start in np.unique(starts_B)}
+    shared = {start: owners for start, owners in owners_of.items() if len(owners) >= MIN_SHARED}
+    for start, owners in shared.items():
         rows = starts_B == start
-        if len(np.unique(owners_B[rows])) >= MIN_SHARED:
-            members, seen = mean_by_owner(rest_BCT[rows], observed_BCT[rows], owners_B[rows])
-            courses.append(members.sum(axis=0) / (seen.sum(axis=0) + MIN_SHARED))
-            guesses.append(guess_course(courses[-1], members, rng))
-            dates.append(start.astype("datetime64[s]").astype(np.int64))
+        members, seen = mean_by_owner(rest_BCT[rows], observed_BCT[rows], owners_B[rows])
+        courses.append(members.sum(axis=0) / (seen.sum(axis=0) + MIN_SHARED))
+        # A member of several dates may be traced in the course of each: the limit is for all of them.
+        dates_of_one = sum(np.isin(owners, others).sum() for others in shared.values()) / len(owners)
+        guesses.append(guess_course(courses[-1], members, rng, MAX_TRACE / dates_of_one))
+    dates = [start.astype("datetime64[s]").astype(np.int64) for start in shared]
     shape = (-1, *rest_BCT.shape[1:])
     return {
         "start": np.array(dates, dtype=np.int64),
@@ -80,14 +82,16 @@ def mean_by_owner(
     return total / np.maximum(count, 1), count > 0
 
 
-def guess_course(mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
+def guess_course(
+    mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generator, most: float = MAX_TRACE
+) -> NDArray[np.float64]:
     """Return a course that the members of a date may share, drawn given their mean and noise that hides them.
 
     The mean is taken for the true course plus an error, whose power at each frequency the members' differences from it
     tell. Noise is added, and the sum is weighed as Wiener's filter does. What the filter takes is replaced by a random
     course of the same power: a draw from the law of the true course given the noisy mean. How much members may show by
-    it `COURSE_NOISE` and `MAX_TRACE` say; `spend` divides that among the frequencies, so that there is little noise
-    where much is shared. Many members leave the mean nearly as it is; few leave little of it.
+    it `COURSE_NOISE` and ``most`` say; `spend` divides that among the frequencies, so that there is little noise where
+    much is shared. Many members leave the mean nearly as it is; few leave little of it.
 
     Parameters
     ----------
@@ -96,6 +100,8 @@ def guess_course(mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generato
     members_MCT : ndarray
         Each member's scores without its habits; 0 where missing.
     rng : numpy.random.Generator
+    most : float
+        As `MAX_TRACE`, for these dates.
     """
     length, members = mean_CT.shape[1], len(members_MCT)
     waves_CW = np.fft.rfft(mean_CT, axis=1)
@@ -106,23 +112,25 @@ def guess_course(mean_CT: NDArray, members_MCT: NDArray, rng: np.random.Generato
     signal_CW = np.maximum(shared_CW - error_CW, TINY)
     noise = COURSE_NOISE * max(1.0, np.sqrt(MANY / members))
     even_CW = signal_CW / (signal_CW + (1 + noise) * error_CW)
-    budget = min(traces(even_CW, signal_CW, error_CW).sum(), MAX_TRACE * members)
-    trust_CW = spend(budget, signal_CW, error_CW)
+    bare = len(mean_CT) > 1
+    budget = min(traces(even_CW, signal_CW, error_CW, bare).sum(), most * members)
+    trust_CW = spend(budget, signal_CW, error_CW, bare)
     lost_CW = signal_CW * (1 - trust_CW)
     noise_CW = _normal_waves(waves_CW.shape, length, rng)
     noise_CW *= np.sqrt(np.maximum(trust_CW * lost_CW - trust_CW**2 * error_CW, 0))
-    # One turn of the phases for all channels, so that they stay in step.
+    # One turn of the phases for all channels, so that they stay in step: who compares them may take this off.
     turn_W = _normal_waves(waves_CW.shape[1:], length, rng)
     other_CW = waves_CW / np.maximum(np.abs(waves_CW), TINY) * turn_W * np.sqrt(lost_CW)
     return np.fft.irfft(trust_CW * waves_CW + noise_CW + other_CW, n=length, axis=1)
 
 
-def traces(trust: NDArray, signal: NDArray, error: NDArray) -> NDArray[np.float64]:
+def traces(trust: NDArray, signal: NDArray, error: NDArray, bare: bool = False) -> NDArray[np.float64]:
     """Return how far members stand out in a guess at each frequency, all together.
 
     The square of a distance in standard deviations, the sum over all members. A member's part of the mean, of power
     ``error / members``, is in the guess ``trust`` times; all else that is not the true course has there the power
-    ``signal * (1 - trust**2)``. A frequency has two such numbers, but for the first and the last.
+    ``signal * (1 - trust**2)``, or ``signal * trust * (1 - trust)`` without the random course that replaces what is
+    lost. A frequency has two such numbers, but for the first and the last.
 
     Parameters
     ----------
@@ -130,11 +138,14 @@ def traces(trust: NDArray, signal: NDArray, error: NDArray) -> NDArray[np.float6
         Weight of the noisy mean, from 0 to below 1.
     signal, error : ndarray
         Power of the true course, and of the error of the mean; above 0.
+    bare : bool
+        Whether that random course is known: the most that several channels, in step, may tell of it.
     """
-    return 2 * error / signal * trust**2 / (1 - trust**2)
+    odds = trust / (1 - trust) if bare else trust**2 / (1 - trust**2)
+    return 2 * error / signal * odds
 
 
-def spend(budget: float, signal: NDArray, error: NDArray) -> NDArray[np.float64]:
+def spend(budget: float, signal: NDArray, error: NDArray, bare: bool = False) -> NDArray[np.float64]:
     """Return the trusts that lose least of the true course and whose `traces` come to a budget.
 
     The loss, the sum of ``signal * (1 - trust)``, is least where one more trace buys as much at every frequency.
@@ -143,17 +154,18 @@ def spend(budget: float, signal: NDArray, error: NDArray) -> NDArray[np.float64]
     ----------
     budget : float
         Sum of the traces; the most is that of the mean itself, without noise.
-    signal, error : ndarray
+    signal, error, bare
         As for `traces`.
     """
-    # In odds, trust^2 / (1 - trust^2), of which each leaves a trace of `cost`, all follows from one price of a trace:
-    # signal^2 / error = price * 2 trust (1 + odds)^2.
+    # In odds, of which each leaves a trace of `cost`, all follows from one price of a trace:
+    # signal / cost = price * slope, the change of odds with trust.
     cost = 2 * error / signal
     known = np.logspace(-16, 8, 4_001)
-    slope = 2 * np.sqrt(known / (1 + known)) * (1 + known) ** 2
-    worth = np.log(signal**2 / error)
+    trust = known / (1 + known) if bare else np.sqrt(known / (1 + known))
+    slope = (1 + known) ** 2 * (1 if bare else 2 * trust)
+    worth = np.log(signal / cost)
     # Those of the mean itself, without noise.
-    most = signal**2 / (error * (2 * signal + error))
+    most = signal / error if bare else signal**2 / (error * (2 * signal + error))
 
     def odds(price: float) -> NDArray[np.float64]:
         return np.minimum(np.exp(np.interp(worth - price, np.log(slope), np.log(known))), most)
@@ -163,8 +175,8 @@ def spend(budget: float, signal: NDArray, error: NDArray) -> NDArray[np.float64]
     for _ in range(60):
         price = (low + high) / 2
         low, high = (price, high) if (cost * odds(price)).sum() > budget else (low, price)
-    found = odds(high)
-    return np.sqrt(found / (1 + found))
+    share = odds(high) / (1 + odds(high))
+    return share if bare else np.sqrt(share)
 
 
 def _normal_waves(shape: tuple[int, ...], length: int, rng: np.random.Generator) -> NDArray[np.complex128]:
