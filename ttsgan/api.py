@@ -24,6 +24,7 @@ from ttsgan.clustering import allocate, form_groups
 from ttsgan.config import RunConfig
 from ttsgan.data.marginals import MIN_HOMES
 from ttsgan.data.prepare import day_points
+from ttsgan.data.quantiles import varies
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.split import check_enough
 from ttsgan.errors import ConfigError, DataError, NotFittedError
@@ -274,8 +275,7 @@ class TTSGAN:
         infinite = np.flatnonzero(np.isinf(values).any(axis=(1, 2)))
         if len(infinite):
             raise DataError(f"series {infinite[0]} holds an infinite value; allowed: finite numbers, NaN where missing")
-        most = np.where(np.isnan(values), -np.inf, values).max(axis=2)
-        varied = (most > np.where(np.isnan(values), np.inf, values).min(axis=2)).all(axis=1)
+        varied = varies(values).all(axis=1)
         if not varied.all():
             row = int(np.flatnonzero(~varied)[0])
             raise DataError(f"series {row} is constant or wholly missing in a channel; leave it out")

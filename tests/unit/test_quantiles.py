@@ -122,3 +122,9 @@ def test_zeros_come_before_the_law_of_the_rest(rng):
     made = quantiles.sorted_values(grid, laws, 50, np.array([0, 20, 50]))
     assert (made == 0).sum(1).tolist() == [0, 20, 50]
     np.testing.assert_array_equal(made[1, 20:], np.interp(ndtri((np.arange(30) + 0.5) / 30), grid, laws[1]))
+
+
+def test_varies():
+    nan = np.nan
+    values = np.array([[[1.0, 2.0], [3.0, 3.0]], [[nan, 1.0], [nan, nan]], [[-1.0, -1.5], [0.0, -0.0]]])
+    np.testing.assert_array_equal(quantiles.varies(values), [[True, False], [False, False], [True, False]])

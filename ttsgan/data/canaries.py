@@ -11,10 +11,10 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from ttsgan.data.calendar import DAY_SECONDS
 from ttsgan.data.store import SeriesSet
 
 PREFIX = "canary-"
-DAY_SECONDS = 86_400
 
 
 def make_canaries(like: SeriesSet, count: int, seed: int) -> tuple[SeriesSet, NDArray[np.bool_]]:

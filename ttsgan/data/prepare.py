@@ -16,6 +16,7 @@ import numpy as np
 from ttsgan.config import DataConfig, PatchConfig
 from ttsgan.data.calendar import DAY_SECONDS
 from ttsgan.data.grid import steps_of
+from ttsgan.data.quantiles import varies
 from ttsgan.data.readers import read_series
 from ttsgan.data.steps import DEFAULT_START, infer_step_seconds, join_steps, parse_period, parse_start
 from ttsgan.data.storage import Location, one_line
@@ -283,11 +284,8 @@ def _set_aside(series: SeriesSet, min_observed: float) -> tuple[SeriesSet, tuple
     constant = np.empty(len(series), dtype=bool)
     for at in range(0, len(series), 256):
         block = series.values[at : at + 256]
-        missing = np.isnan(block)
-        seen[at : at + 256] = 1 - missing.mean(axis=(1, 2))
-        low = np.where(missing, np.inf, block).min(axis=2)
-        high = np.where(missing, -np.inf, block).max(axis=2)
-        constant[at : at + 256] = (low >= high).any(axis=1)
+        seen[at : at + 256] = 1 - np.isnan(block).mean(axis=(1, 2))
+        constant[at : at + 256] = ~varies(block).all(axis=1)
     reasons = np.full(len(series), "", dtype=object)
     reasons[constant] = "constant" if series.channels == 1 else "constant or missing in a channel"
     reasons[seen < min_observed] = f"observed below {min_observed:g} (data.min_observed)"

@@ -12,6 +12,11 @@ from scipy.special import ndtri
 GRID_POINTS = 65
 
 
+def varies(values: NDArray) -> NDArray[np.bool_]:
+    """Return whether values along the last axis are not all the same; missing ones (NaN) do not count."""
+    return np.fmax.reduce(values, axis=-1) > np.fmin.reduce(values, axis=-1)
+
+
 def score_grid(length: int) -> NDArray[np.float64]:
     """Return the normal scores (Q,) at which quantile functions of series of ``length`` points are kept."""
     top = ndtri(1 - 0.5 / max(length, 2))

@@ -110,7 +110,7 @@ class SeriesScaler:
         """
         if len(values) < 3:
             raise DataError(f"the scaler was given {len(values)} training series; at least 3 are needed")
-        varied = np.array([[len(np.unique(x[~np.isnan(x)])) > 1 for x in series] for series in values]).all(axis=1)
+        varied = quantiles.varies(values).all(axis=1)
         if not varied.all():
             row = int(np.flatnonzero(~varied)[0])
             raise DataError(f"training series {row} is constant or wholly missing in a channel; set it aside first")

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from ttsgan.data import calendar
 from ttsgan.data.appliances import APPLIANCES, ARCHETYPES, Archetype
 from ttsgan.errors import ConfigError
 
@@ -163,7 +164,7 @@ def _surroundings(rng: Rng, start: np.datetime64) -> _Surroundings:
     month = first.astype(int) % 12 + 1
     date = 100 * month + (day - first.astype("datetime64[D]")).astype(int) + 1  # 1225 is 25 December
     number = (day - day.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.float64)
-    weekday = (day.astype(np.int64) + 3) % 7
+    weekday = calendar.weekday(day.astype("datetime64[s]").astype(np.int64))
 
     year = day.astype("datetime64[Y]").astype(int) + 1970
     moon = (19 * (year % 19) + 24) % 30  # Easter by the rule of Gauss, which holds from 1900 to 2099

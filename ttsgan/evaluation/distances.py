@@ -11,7 +11,7 @@ import numpy as np
 
 from ttsgan.errors import DataError
 from ttsgan.evaluation.features import PROBABILITIES, Features
-from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.judged import Judged, draw_rows
 from ttsgan.evaluation.stats import wasserstein_columns
 
 CEILING = 8.0
@@ -247,10 +247,8 @@ class Sampler:
 
     def without_replacement(self, index: np.ndarray) -> np.ndarray:
         """Choose n of these series, whole entities first to last in random order."""
-        entities, codes = np.unique(self.codes[index], return_inverse=True)
-        rank = self.rng.permutation(len(entities))[codes]
         counts = np.zeros(self.total, int)
-        counts[index[np.argsort(rank, kind="stable")[: self.num]]] = 1
+        counts[index[draw_rows(np.unique(self.codes[index], return_inverse=True)[1], self.num, self.rng)]] = 1
         return counts
 
     def halves(self) -> tuple[np.ndarray, np.ndarray]:

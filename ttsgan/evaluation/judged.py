@@ -14,9 +14,11 @@ from functools import cached_property
 
 import numpy as np
 
+from ttsgan.data import calendar
+from ttsgan.data.calendar import DAY_SECONDS
+from ttsgan.data.quantiles import varies
 from ttsgan.errors import DataError
 
-DAY_SECONDS = 86_400
 PATCH_STEPS = 24
 MAX_SLOTS = 24
 
@@ -102,9 +104,8 @@ class Judged:
 
     def usable(self) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks of shape (n,): series with no reading at all, and series that never change."""
-        low, high = np.fmin.reduce(self.values, axis=2), np.fmax.reduce(self.values, axis=2)
-        empty = np.isnan(low).all(axis=1)
-        return empty, ~empty & ~(high > low).any(axis=1)
+        empty = np.isnan(np.fmin.reduce(self.values, axis=2)).all(axis=1)
+        return empty, ~empty & ~varies(self.values).any(axis=1)
 
     def sample_entities(self, limit: int, rng: np.random.Generator) -> Judged:
         """Return at most `limit` series, whole entities as far as possible, in the original order."""
@@ -155,8 +156,9 @@ class Judged:
         first = self.starts + self.first_midnights() * np.timedelta64(self.step_seconds, "s")
         stride = np.timedelta64(self.steps_per_day * self.step_seconds, "s")
         dates = (first[:, None] + np.arange(num_days) * stride).astype("datetime64[D]")
-        weekday = (dates.astype("int64") + 3) % 7
-        return weekday, dates.astype("datetime64[M]").astype("int64") % 12
+        return calendar.weekday(dates.astype("datetime64[s]").astype(np.int64)), dates.astype("datetime64[M]").astype(
+            "int64"
+        ) % 12
 
     def calendar_means(self, days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Average the days of each series by month, and by weekday and weekend.
@@ -193,7 +195,11 @@ def sample_rows(entities: np.ndarray, limit: int, rng: np.random.Generator) -> n
     """Return at most `limit` positions of series (n,), ascending, whole entities as far as possible."""
     if len(entities) <= limit:
         return np.arange(len(entities))
-    codes = np.unique(entities.astype(str), return_inverse=True)[1]
+    return draw_rows(np.unique(entities.astype(str), return_inverse=True)[1], limit, rng)
+
+
+def draw_rows(codes: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
+    """Return as `sample_rows`, given the entity numbers (n,), 0.., of the series; all are drawn, however few."""
     rank = rng.permutation(codes.max() + 1)[codes]
     return np.sort(np.argsort(rank, kind="stable")[:limit])
 

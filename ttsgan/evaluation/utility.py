@@ -27,7 +27,7 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPRegressor
 
-from ttsgan.evaluation.judged import Judged, check_comparable
+from ttsgan.evaluation.judged import Judged, check_comparable, draw_rows
 
 PAST_DAYS = 7
 EXAMPLES, TESTED = 8192, 16_384
@@ -77,11 +77,6 @@ class _Side:
     @property
     def known(self) -> NDArray[np.bool_]:
         return ~np.isnan(self.days)
-
-    def choose(self, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Choose the rows of at most `limit` series, whole entities as far as possible."""
-        rank = rng.permutation(self.codes.max() + 1)[self.codes]
-        return np.sort(np.argsort(rank, kind="stable")[:limit])
 
     def halves(self, rows: NDArray[np.int64], rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """Split rows in two so that no entity is in both."""
@@ -296,8 +291,8 @@ def _run(task: _Task, train: _Sides, holdout: _Sides, synthetic: _Sides, rng: np
     num = min(len(train[0].codes), len(synthetic[0].codes))
     errors = {model: np.empty((NUM_DRAWS, 4, len(holdout), len(codes))) for model in task.models}
     for draw in range(NUM_DRAWS):
-        real = train[0].choose(num, rng)
-        sources = [(synthetic, synthetic[0].choose(num, rng)), (train, real)]
+        real = draw_rows(train[0].codes, num, rng)
+        sources = [(synthetic, draw_rows(synthetic[0].codes, num, rng)), (train, real)]
         sources += [(train, half) for half in train[0].halves(real, rng)]
         for c, test in enumerate(tests):
             sets = [task.examples(sides[c], rows, max(1, EXAMPLES // num), rng) for sides, rows in sources]

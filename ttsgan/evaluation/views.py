@@ -16,7 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ttsgan.evaluation.judged import DAY_SECONDS, Judged
+from ttsgan.data.calendar import DAY_SECONDS
+from ttsgan.evaluation.judged import Judged
 
 
 def align_weekday(judged: Judged, reference: np.datetime64) -> Judged:
