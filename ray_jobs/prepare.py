@@ -1,7 +1,10 @@
 """Stage prepare: sources to ``store/`` and ``splits.parquet``; the split comes before anything is fitted."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
@@ -39,37 +42,17 @@ def sample_series(config: RunConfig) -> SeriesSet:
 def run_prepare(folder: RunFolder, console: Console) -> dict:
     """Read, check, aggregate, set aside, split; return the summary."""
     config = folder.config
-    simulated = None
-    if config.data.is_sample:
-        console.progress(f"simulating {config.sample.households} households")
-        simulated = sample_series(config)
-    series, report = prepare(config.data, None, simulated=simulated)
-    check_patch(series, config.patch)
-    summary = report.to_dict()
-    fraction = config.data.holdout_fraction()
-    if fraction is None:
-        place = Location.parse(config.data.holdout)
-        extra, extra_report = prepare(config.data, [place])
-        check_disjoint(series.entities, extra.entities)
-        holdout = np.arange(len(series) + len(extra)) >= len(series)
-        both = [", ".join(config.data.source), str(place)]
-        series = concatenate([series, extra], both)
-        refuse_duplicates(series.ids, one_line(" and ".join(both), 160))
-        summary["set_aside_of_holdout"] = extra_report.to_dict()["set_aside_by_reason"]
-    else:
-        holdout = split_entities(series.entities, fraction, config.seed, secret=series.fingerprint())
+    source = ", ".join(config.data.source)
+    series, holdout, summary = _read_halves(config, console)
     if is_canary(series.entities).any():
-        raise DataError(
-            f"{', '.join(config.data.source)}: entities named {PREFIX}... are kept for planted series; rename"
-        )
+        raise DataError(f"{source}: entities named {PREFIX}... are kept for planted series; rename")
     check_enough(series.entities[~holdout], config.cluster.min_group_size)
     if folder.replaces:
         folder.start_over()
     if config.data.canaries:
         canaries, included = make_canaries(series.subset(~holdout), config.data.canaries, config.seed)
         write_store(canaries.subset(~included), folder.where / "canaries")
-        names = [", ".join(config.data.source), "canaries"]
-        series = concatenate([series, canaries.subset(included)], names)
+        series = concatenate([series, canaries.subset(included)], [source, "canaries"])
         holdout = np.concatenate([holdout, np.zeros(included.sum(), bool)])
     write_store(series, folder.where / "store")
     write_splits(folder.where / "splits.parquet", series.ids, series.entities, holdout)
@@ -81,27 +64,54 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         "train_entities": len(np.unique(series.entities[~holdout].astype(str))),
         "holdout_entities": len(np.unique(series.entities[holdout].astype(str))),
     }
+    for remark in _remarks(series, holdout):
+        console.say(f"    {remark}")
+    return summary
+
+
+def _read_halves(config: RunConfig, console: Console) -> tuple[SeriesSet, NDArray[np.bool_], dict]:
+    """Return all series, which of them are held out, and a summary of how they were read."""
+    simulated = None
+    if config.data.is_sample:
+        console.progress(f"simulating {config.sample.households} households")
+        simulated = sample_series(config)
+    series, report = prepare(config.data, None, simulated=simulated)
+    check_patch(series, config.patch)
     if report.joined:
         console.say(f"    joined: {report.joined}")
+    summary = report.to_dict()
+    fraction = config.data.holdout_fraction()
+    if fraction is not None:
+        return series, split_entities(series.entities, fraction, config.seed, secret=series.fingerprint()), summary
+    place = Location.parse(config.data.holdout)
+    extra, extra_report = prepare(config.data, [place])
+    check_disjoint(series.entities, extra.entities)
+    both = [", ".join(config.data.source), str(place)]
+    whole = concatenate([series, extra], both)
+    refuse_duplicates(whole.ids, one_line(" and ".join(both), 160))
+    summary["set_aside_of_holdout"] = extra_report.to_dict()["set_aside_by_reason"]
+    return whole, np.arange(len(whole)) >= len(series), summary
+
+
+def _remarks(series: SeriesSet, holdout: NDArray[np.bool_]) -> Iterator[str]:
+    """Yield what the owner should know of these halves before hours of training."""
+    entities = series.entities.astype(str)
     few = few_below(np.nanmin(series.values, axis=2)[~holdout], series.entities[~holdout])
     for channel in np.flatnonzero(few):
-        console.say(
-            f"    values below 0 in channel {channel} are taken for zeros: {few[channel]} entities of the training half"
+        yield (
+            f"values below 0 in channel {channel} are taken for zeros: {few[channel]} entities of the training half"
             " have any, and new series that have some would point at them"
         )
-    _, owned = np.unique(series.entities[~holdout].astype(str), return_counts=True)
+    owned = np.unique(entities[~holdout], return_counts=True)[1]
     if len(owned) > 1 and owned.max() > max(LARGE_SHARE * owned.sum(), 2 * np.median(owned)):
-        console.say(
-            f"    one entity owns {owned.max()} of {owned.sum()} series of the training half: new series will be like"
+        yield (
+            f"one entity owns {owned.max()} of {owned.sum()} series of the training half: new series will be like"
             " its own as often, though it is one of those to protect; keep fewer of its series, or leave it out"
         )
-    labels = series.starts, series.entities.astype(str)
-    dates = other_dates(*([of[half] for of in labels] for half in (~holdout, holdout)))
-    if dates:
-        console.say(f"    {dates}: the audit will say INVALID, so nothing of this run can be released")
-    if summary["holdout_entities"] < MIN_ENTITIES:
-        console.say(
-            f"    holdout has {summary['holdout_entities']} entities; the audit needs {MIN_ENTITIES}, so nothing"
-            " of this run can be released: add entities or change --holdout"
+    if dates := other_dates(*((series.starts[half], entities[half]) for half in (~holdout, holdout))):
+        yield f"{dates}: the audit will say INVALID, so nothing of this run can be released"
+    if (kept := len(np.unique(entities[holdout]))) < MIN_ENTITIES:
+        yield (
+            f"holdout has {kept} entities; the audit needs {MIN_ENTITIES}, so nothing of this run can be released:"
+            " add entities or change --holdout"
         )
-    return summary

@@ -153,8 +153,7 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
         If no trial finished, or the cluster is too small for one.
     """
     where, config = folder.where, folder.config
-    step_seconds = folder.summary("prepare")["step_seconds"]
-    space = search_space(config, step_seconds)
+    space = search_space(config, folder.summary("prepare")["step_seconds"])
     trials = min(trials, math.prod(len(values) for values in space.values()))
     # Ray Train frees the machines of a trial that is stopped early through the state API, which the dashboard serves.
     start_ray(config.runtime, address, dashboard=True)
@@ -162,6 +161,29 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     check_resources(replace(config.runtime, min_workers=0))
     if not (where / "checkpoints" / SCALER_FILE).is_file():
         fit_run_scaler(folder)
+    with console.working(f"searching {' x '.join(f'{k} {list(v)}' for k, v in space.items())}, {trials} trials"):
+        rows = [_row(result, space) for result in _search(where, config, space, trials, console)]
+    finished = sorted((row for row in rows if row[METRIC] < UNKNOWN_LOSS), key=lambda row: row[METRIC])
+    errors = [row["error"] for row in rows if row["error"]]
+    if not finished:
+        why = f"{len(errors)} failed, the first by: {errors[0]}" if errors else "raise training.max_series"
+        raise ConfigError(f"none of {trials} trials came to a validation; {why}")
+    write_table(where / "trials.parquet", {name: np.array([row[name] for row in rows]) for name in rows[0]})
+    if errors:
+        console.say(f"{len(errors)} of {trials} trials failed: column error of {where / 'trials.parquet'}")
+    best = recipes.override(config, [f"{name}={finished[0][name]}" for name in space])
+    (where / "best.json").write_json(recipes.to_dict(best))
+    console.table(
+        "Trials, best first",
+        [(f"{row[METRIC]:.4f}", ", ".join(f"{n} = {row[n]}" for n in space) + f" ({row['series_seen']} series)")
+         for row in finished[:8]] + [("best", f"ttsgan run --config {where / 'best.json'} --out ANOTHER_FOLDER")],
+    )  # fmt: skip
+
+
+def _search(
+    where: Location, config: RunConfig, space: dict[str, tuple[int, ...]], trials: int, console: Console
+) -> tune.ResultGrid:
+    """Train the trials, each by a run of Ray Train of its own; those that fall behind are stopped."""
     storage, uri = where / "trials", where.uri
     settings, runtime = recipes.to_dict(config), config.runtime
 
@@ -191,42 +213,23 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     # Of a failed trial `Told` says why in one line.
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    with console.working(f"searching {' x '.join(f'{k} {list(v)}' for k, v in space.items())}, {trials} trials"):
-        results = tune.Tuner(
-            # The driver only waits: its workers hold the CPUs.
-            tune.with_resources(trial, {"CPU": 0.1}),
-            param_space={name: tune.choice(list(values)) for name, values in space.items()},
-            tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="min",
-                search_alg=OptunaSearch(sampler=Untried(space, config.seed)),
-                scheduler=ASHAScheduler(
-                    time_attr="series_seen", max_t=total, grace_period=_grace(config), reduction_factor=2
-                ),
-                num_samples=trials,
-                max_concurrent_trials=runtime.max_concurrent_trials,
+    return tune.Tuner(
+        # The driver only waits: its workers hold the CPUs.
+        tune.with_resources(trial, {"CPU": 0.1}),
+        param_space={name: tune.choice(list(values)) for name, values in space.items()},
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode="min",
+            search_alg=OptunaSearch(sampler=Untried(space, config.seed)),
+            scheduler=ASHAScheduler(
+                time_attr="series_seen", max_t=total, grace_period=_grace(config), reduction_factor=2
             ),
-            run_config=tune.RunConfig(name="search", storage_path=storage.path, storage_filesystem=storage.filesystem,
-                                      verbose=0, callbacks=[Told(console, trials, total)]),
-        ).fit()  # fmt: skip
-    rows = [_row(result, space) for result in results]
-    finished = [row for row in rows if row[METRIC] < UNKNOWN_LOSS]
-    errors = [row["error"] for row in rows if row["error"]]
-    if not finished:
-        why = f"{len(errors)} failed, the first by: {errors[0]}" if errors else "raise training.max_series"
-        raise ConfigError(f"none of {trials} trials came to a validation; {why}")
-    write_table(where / "trials.parquet", {name: np.array([row[name] for row in rows]) for name in rows[0]})
-    if errors:
-        console.say(f"{len(errors)} of {trials} trials failed: column error of {where / 'trials.parquet'}")
-    best = min(finished, key=lambda row: row[METRIC])
-    chosen = recipes.override(config, [f"{name}={best[name]}" for name in space])
-    (where / "best.json").write_json(recipes.to_dict(chosen))
-    shown = sorted(finished, key=lambda row: row[METRIC])[:8]
-    console.table(
-        "Trials, best first",
-        [(f"{row[METRIC]:.4f}", ", ".join(f"{n} = {row[n]}" for n in space) + f" ({row['series_seen']} series)")
-         for row in shown] + [("best", f"ttsgan run --config {where / 'best.json'} --out ANOTHER_FOLDER")],
-    )  # fmt: skip
+            num_samples=trials,
+            max_concurrent_trials=runtime.max_concurrent_trials,
+        ),
+        run_config=tune.RunConfig(name="search", storage_path=storage.path, storage_filesystem=storage.filesystem,
+                                  verbose=0, callbacks=[Told(console, trials, total)]),
+    ).fit()  # fmt: skip
 
 
 def _grace(config: RunConfig) -> int:
