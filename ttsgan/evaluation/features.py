@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import fft
 
-from ttsgan.data import calendar
-from ttsgan.data.calendar import DAY_SECONDS
-from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.judged import DAY_SECONDS, Judged, weekday
 
 PROBABILITIES = np.concatenate([[0.001, 0.005], np.linspace(0.01, 0.99, 29), [0.995, 0.999]])
 SPECTRUM_BINS = 40
@@ -310,7 +308,7 @@ def _peak_columns(judged: Judged, magnitude: np.ndarray) -> dict[str, np.ndarray
     if judged.has_clock and num_days >= 2:
         columns["peak hour"] = np.eye(judged.slots)[seconds % DAY_SECONDS * judged.slots // DAY_SECONDS]
     if num_days >= 14:
-        columns["peak weekday"] = np.eye(7)[calendar.weekday(seconds)]
+        columns["peak weekday"] = np.eye(7)[weekday(dates)]
     if num_days >= ABOUT_A_YEAR:
         columns["peak month"] = np.eye(12)[dates.astype("datetime64[M]").astype(np.int64) % 12]
     return columns

@@ -14,11 +14,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ttsgan.data import calendar
-from ttsgan.data.calendar import DAY_SECONDS
-from ttsgan.data.quantiles import varies
 from ttsgan.errors import DataError
 
+DAY_SECONDS = 86_400
 PATCH_STEPS = 24
 MAX_SLOTS = 24
 
@@ -104,8 +102,9 @@ class Judged:
 
     def usable(self) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks of shape (n,): series with no reading at all, and series that never change."""
-        empty = np.isnan(np.fmin.reduce(self.values, axis=2)).all(axis=1)
-        return empty, ~empty & ~varies(self.values).any(axis=1)
+        low, high = np.fmin.reduce(self.values, axis=2), np.fmax.reduce(self.values, axis=2)
+        empty = np.isnan(low).all(axis=1)
+        return empty, ~empty & ~(high > low).any(axis=1)
 
     def sample_entities(self, limit: int, rng: np.random.Generator) -> Judged:
         """Return at most `limit` series, whole entities as far as possible, in the original order."""
@@ -156,9 +155,7 @@ class Judged:
         first = self.starts + self.first_midnights() * np.timedelta64(self.step_seconds, "s")
         stride = np.timedelta64(self.steps_per_day * self.step_seconds, "s")
         dates = (first[:, None] + np.arange(num_days) * stride).astype("datetime64[D]")
-        return calendar.weekday(dates.astype("datetime64[s]").astype(np.int64)), dates.astype("datetime64[M]").astype(
-            "int64"
-        ) % 12
+        return weekday(dates), dates.astype("datetime64[M]").astype("int64") % 12
 
     def calendar_means(self, days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Average the days of each series by month, and by weekday and weekend.
@@ -189,6 +186,11 @@ class Judged:
     def fingerprints(self) -> list[bytes]:
         """Return one digest per series of its values (NaN included), to find identical rows."""
         return [hashlib.sha256(row).digest() for row in self.values]
+
+
+def weekday(dates: np.ndarray) -> np.ndarray:
+    """Return the day of the week of dates (datetime64[D]), Monday 0 to Sunday 6."""
+    return (dates.astype(np.int64) + 3) % 7
 
 
 def sample_rows(entities: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:

@@ -282,13 +282,13 @@ def audit(
         "sizes": sizes, "thresholds": asdict(thresholds), "seed": seed,
         "curves": {"roc": {"fpr": [], "tpr": [], "attacks": []}},
     }  # fmt: skip
-    invalid = _overlap(seen["train"], seen["holdout"])
-    unfit = [f"{n} has {s['audited_entities']} entities with usable series, fewer than {MIN_ENTITIES}"
+    unfit = _overlap(seen["train"], seen["holdout"])
+    unfit += [f"{n} has {s['audited_entities']} entities with usable series, fewer than {MIN_ENTITIES}"
            for n, s in sizes.items() if s["audited_entities"] < MIN_ENTITIES]  # fmt: skip
     dates = other_dates(*((seen[name].starts, seen[name].entities) for name in ("train", "holdout")))
     unfit += [dates] if dates else []
     if unfit:
-        result["verdict"], result["reasons"] = "INVALID", invalid + unfit
+        result["verdict"], result["reasons"] = "INVALID", unfit
         return jsonable(result)
     targets = usable["holdout"][sample_rows(seen["holdout"].entities[usable["holdout"]], max_targets, rng)]
     chosen = np.sort(rng.permutation(usable["synthetic"])[:SKETCH_SERIES])
@@ -306,7 +306,7 @@ def audit(
         real, blocks, sketch, first_of, thresholds, max_targets, rng, planted=planted, inside=inside, self_test=True,
         spread=spread, report=report,
     )  # fmt: skip
-    failed = outcome.self_test_fails
+    failed, invalid = outcome.self_test_fails, []
     if outcome.planted_found < thresholds.planted_found * len(planted):
         invalid.append(
             f"self-test: {outcome.planted_found} of {len(planted)} planted copies were found; "

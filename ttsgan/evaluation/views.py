@@ -16,8 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ttsgan.data.calendar import DAY_SECONDS
-from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.judged import DAY_SECONDS, Judged
 
 
 def align_weekday(judged: Judged, reference: np.datetime64) -> Judged:
