@@ -52,7 +52,7 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False) -> 
     ray.data.DataContext.get_current().enable_progress_bars = False
     if address == "local":
         wanted = runtime.num_workers * runtime.cpus_per_worker
-        slots = max(os.cpu_count() or 1, wanted) + SPARE_SLOTS
+        slots = max(cores(), wanted) + SPARE_SLOTS
         with _no_stderr(), _own_sigterm():
             ray.init(
                 address="local",
@@ -67,6 +67,11 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False) -> 
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"--address {address} cannot be joined: {' '.join(str(error).split())[:200]}") from error
+
+
+def cores() -> int:
+    """Return how many cores this process may use: those of its affinity, which a batch system may have narrowed."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -102,17 +107,17 @@ def check_this_machine(runtime: RuntimeConfig) -> None:
     ConfigError
         With what is asked for and what there is.
     """
-    workers, cores, cards = runtime.num_workers, os.cpu_count() or 1, torch.cuda.device_count()
+    workers, cards = runtime.num_workers, torch.cuda.device_count()
     if runtime.use_gpu and cards < max(workers, 1):
         least = "runtime.num_workers" if cards else "runtime.use_gpu"
         raise ConfigError(
             f"runtime.num_workers = {workers} workers need {max(workers, 1)} GPUs, this machine has {cards}; change"
             f" {least}, or give the --address of a cluster"
         )
-    if workers * runtime.cpus_per_worker > WORKERS_PER_CORE * cores:
+    if workers * runtime.cpus_per_worker > WORKERS_PER_CORE * cores():
         raise ConfigError(
             f"runtime.num_workers = {workers} workers need {workers * runtime.cpus_per_worker} CPUs, this machine has"
-            f" {cores} (up to {WORKERS_PER_CORE} workers may share one); lower runtime.num_workers or"
+            f" {cores()} (up to {WORKERS_PER_CORE} workers may share one); lower runtime.num_workers or"
             " runtime.cpus_per_worker, or give the --address of a cluster"
         )
 
@@ -133,9 +138,13 @@ def check_resources(runtime: RuntimeConfig) -> None:
     if missing and runtime.scale_up_seconds:
         request_resources(bundles=[each] * workers)
         give_up = time.monotonic() + runtime.scale_up_seconds
-        while missing and time.monotonic() < give_up:
-            time.sleep(POLL_SECONDS)
-            missing = _missing(each, workers)
+        try:
+            while missing and time.monotonic() < give_up:
+                time.sleep(POLL_SECONDS)
+                missing = _missing(each, workers)
+        finally:
+            # A request holds its machines until another one takes its place, long after this run.
+            request_resources(bundles=[])
     if missing:
         field = "runtime.min_workers" if runtime.min_workers else "runtime.num_workers"
         raise ConfigError(f"{field} = {workers} workers need {missing}; lower {field} or add machines")

@@ -49,7 +49,7 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
     with console.working(f"[{position + 1}/{len(STAGES)}] {stage}"):
         runtime = folder.config.runtime
         # Before anything is read: what is prepared is to be trained on here.
-        if stage in ("prepare", "train") and address == "local":
+        if stage in ("prepare", "train", *ON_ACTORS) and address == "local":
             check_this_machine(runtime)
         if stage in ON_RAY:
             start_ray(runtime, address)

@@ -24,11 +24,11 @@ from ray_jobs.stored import open_half
 from ttsgan import api, recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
-from ttsgan.data.storage import Location
+from ttsgan.data.storage import Location, one_line
 from ttsgan.errors import ConfigError, DataError, DivergedError, TtsganError
 from ttsgan.training import between
 from ttsgan.training.dataset import TrainSet
-from ttsgan.training.runtime import LocalRuntime, NotKept, Runtime, Stopped, device_of
+from ttsgan.training.runtime import LocalRuntime, NotKept, Runtime, Stopped, device_of, patiently
 from ttsgan.training.telemetry import PROGRESS_FILE
 
 log = logging.getLogger(__name__)
@@ -70,9 +70,9 @@ def train_worker(
             runtime.profile = stack.enter_context(_written_to(where / PROFILE_FOLDER, keep=True))
         state = api.train(data, scaler, config, runtime, logs, score)
     if runtime.rank == 0 and keep_model:
-        with (where / "checkpoints" / "model").replace_dir() as model:
-            for name, content in api.Model(state.average, scaler, config).files().items():
-                (model / name).write_bytes(content)
+        files = api.Model(state.average, scaler, config).files()
+        place = where / "checkpoints" / "model"
+        patiently(lambda: _write_all(files, place), f"write {place}")
     return {
         "series_seen": state.total_series,
         "validation_loss_of_days": round(state.best_loss, 4),
@@ -80,6 +80,12 @@ def train_worker(
         "workers": runtime.world_size,
         "parameters": sum(p.numel() for p in state.networks.parameters()),
     }
+
+
+def _write_all(files: dict[str, bytes], place: Location) -> None:
+    with place.replace_dir() as made:
+        for name, content in files.items():
+            (made / name).write_bytes(content)
 
 
 def _training_data(
@@ -120,7 +126,15 @@ def _written_to(place: Location, keep: bool) -> Iterator[Path]:
             done.set()
             if keep:
                 copier.join()
-                _copy(Path(scratch), place)
+                _copy_last(Path(scratch), place)
+
+
+def _copy_last(scratch: Path, place: Location) -> None:
+    """Copy what is left; a log that cannot be kept costs neither the model nor what else there is to tell."""
+    try:
+        patiently(lambda: _copy(scratch, place), f"write {place}")
+    except (DataError, OSError) as error:
+        log.warning("%s; training goes on without the end of its log", one_line(error))
 
 
 def _copy(scratch: Path, place: Location) -> None:

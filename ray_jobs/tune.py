@@ -32,7 +32,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
-from ray_jobs.machines import check_resources, start_ray
+from ray_jobs.machines import check_resources, check_this_machine, start_ray
 from ray_jobs.runtime import RayRuntime
 from ray_jobs.train import SCALER_FILE, SILENCE_SECONDS, fit_run_scaler, train_worker
 from ttsgan import recipes
@@ -155,6 +155,8 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     where, config = folder.where, folder.config
     space = search_space(config, folder.summary("prepare")["step_seconds"])
     trials = min(trials, math.prod(len(values) for values in space.values()))
+    if address == "local":
+        check_this_machine(config.runtime)
     # Ray Train frees the machines of a trial that is stopped early through the state API, which the dashboard serves.
     start_ray(config.runtime, address, dashboard=True)
     # Trials are not elastic: they are compared by what they did with the same machines.

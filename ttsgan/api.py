@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.mapped import Read, map_train_set
 from ttsgan.training.runtime import LocalRuntime, Runtime, device_of
-from ttsgan.training.state import TrainState, total_series
+from ttsgan.training.state import TrainState, total_series, work_left
 from ttsgan.training.telemetry import Telemetry
 
 MAX_SCALER_ROWS = 5_000
@@ -204,7 +205,8 @@ def train(
     score: Callable[[NDArray, NDArray], float] | None,
 ) -> TrainState:
     """Train to the end, going on from ``runtime``'s newest checkpoint. Collective over workers."""
-    telemetry = Telemetry(log_folder if runtime.rank == 0 else None, total_series(config.training))
+    log_folder = log_folder if runtime.rank == 0 else None
+    telemetry = Telemetry(log_folder, total_series(config.training), partial(work_left, config.training))
     try:
         return Trainer(config, data, scaler, runtime, telemetry, score).train()
     finally:

@@ -11,9 +11,11 @@ import pytest
 import torch
 from pyarrow.fs import LocalFileSystem
 
+from ray_jobs import train
 from ray_jobs.failures import told
 from ray_jobs.runtime import forget_registry, write_checkpoint
 from ttsgan.data.storage import Location
+from ttsgan.errors import DataError, DivergedError
 from ttsgan.training import between
 from ttsgan.training import runtime as runtimes
 from ttsgan.training.runtime import LocalRuntime, NotKept, fault_of, patiently
@@ -189,3 +191,31 @@ def test_not_kept_reaches_the_command_line_as_it_is():
     outer = RuntimeError("worker failed")
     outer.__cause__ = NotKept("no space left on device: cannot write checkpoint 1 in runs")
     assert told(outer) is outer.__cause__
+
+
+def test_a_location_that_fails_for_a_moment_is_asked_again(tmp_path, monkeypatch, pauses):
+    """What a `Location` tells in words passes like the error that it tells of; other words do not."""
+    place, left, real = Location.parse(str(tmp_path / "model")), [1, 1], os.fsync
+
+    def fsync(number):
+        if left:
+            raise OSError(errno.EIO, f"Input/output error {left.pop()}")
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    patiently(lambda: place.write_bytes(b"weights"), f"write {place}")
+    assert pauses == [1, 4]
+    assert place.read_bytes() == b"weights"
+    with pytest.raises(DataError, match="cannot read .*Not a directory"):
+        patiently((place / "absent").read_bytes, "read it")
+    assert len(pauses) == 2
+
+
+def test_the_end_of_a_log_costs_no_model(tmp_path, monkeypatch, pauses, caplog):
+    """Its last copy fails again and again, after a stage that diverged: that is what is told."""
+    place = Location.parse(f"file://{tmp_path}/kept")
+    monkeypatch.setattr(Location, "is_local", property(lambda _: False))
+    monkeypatch.setattr(train, "_copy", lambda *_: (_ for _ in ()).throw(DataError("cannot write it")))
+    with pytest.raises(DivergedError, match="it diverged"), train._written_to(place, keep=True):
+        raise DivergedError("it diverged")
+    assert "goes on without the end of its log" in caplog.text

@@ -1,16 +1,22 @@
 """One step, and what is looked at beside it: gradients that no scaler makes good, checksums, other checkpoints."""
 
+import errno
+import io
 import json
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
+from ttsgan import recipes
 from ttsgan.errors import DataError
 from ttsgan.training import step
 from ttsgan.training.runtime import LocalRuntime, seal_of
-from ttsgan.training.step import Unstable, take_step
+from ttsgan.training.state import COSTS, STAGES, stage_series, work_left
+from ttsgan.training.step import Unstable, check_equal, take_step
 from ttsgan.training.telemetry import PROGRESS_FILE, Telemetry
 
 CPU = torch.device("cpu")
@@ -35,15 +41,22 @@ def test_a_gradient_that_no_scale_makes_good_is_told(trainer):
 
 
 def test_a_checksum_sees_places_and_buffers(trainer):
-    encoder, networks = trainer().state.networks.encoder, trainer().state.networks
-    first = step._checksum(encoder, CPU)
-    assert first == step._checksum(encoder, CPU)
-    weight = encoder.embed.weight.detach().view(-1)
+    state, told = trainer().state, []
+
+    def sums():
+        check_equal(state, SimpleNamespace(device=CPU, gather=lambda own: told.append(own) or own))
+        return told[-1].clone()
+
+    first = sums()
+    assert (first == sums()).all()
+    weight = state.networks.encoder.embed.weight.detach().view(-1)
     weight[:2] = weight[:2].flip(0).clone()
-    assert first != step._checksum(encoder, CPU), "two weights that changed places"
-    first = step._checksum(networks, CPU)
-    networks.numbers_mean += 1
-    assert first != step._checksum(networks, CPU)
+    assert (first != sums()).sum() == 1, "two weights that changed places"
+    for networks in (state.networks, state.average):
+        for held in (networks.numbers_mean, networks.latent_std, networks.correction):
+            before = sums()
+            held += 1
+            assert (before != sums()).sum() == 1, "what the networks hold beside their parts"
 
 
 def test_a_whole_checkpoint_of_other_code_is_named(trainer, tmp_path):
@@ -70,3 +83,63 @@ def test_progress_is_json_whatever_the_figures_are(tmp_path):
     line = (tmp_path / PROGRESS_FILE).read_text()
     said = json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert (said["gradient_norm/days"], said["loss/days"], said["rate/days"]) == (None, None, 0.5)
+
+
+def test_a_log_that_cannot_be_written_does_not_end_training(tmp_path, monkeypatch, caplog):
+    """One error in the lines and one in TensorBoard's file: told once, and what comes later is there."""
+    told = Telemetry(tmp_path, 100)
+    told.report("days", 10, {"loss/days": 1.0})
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    told.report("days", 20, {})
+    told.report("days", 30, {})
+    monkeypatch.setattr(Path, "open", opened)
+    told.report("days", 40, {})
+    told.writer.add_scalar = lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
+    told.report("days", 50, {"loss/days": 1.0})
+    told.report("days", 60, {"loss/days": 1.0})
+    told.close()
+    lines = [json.loads(line)["series_seen"] for line in (tmp_path / PROGRESS_FILE).read_text().splitlines()]
+    assert lines == [10, 40, 50, 60]
+    warned = [record.getMessage() for record in caplog.records if "progress cannot be written" in record.getMessage()]
+    assert len(warned) == 2
+    assert "No space left on device" in warned[1]
+
+
+def test_what_is_left_costs_more_in_the_last_stage(small_config):
+    training = recipes.override(small_config, ["training.max_series=1600"]).training
+    sizes = {stage: stage_series(training, stage) for stage in STAGES}
+    days_end = sizes["encoder"] + sizes["days"]
+    assert work_left(training, "adversarial", days_end) == sizes["adversarial"]
+    assert work_left(training, "days", days_end - 8) == 8 + COSTS["adversarial"] * sizes["adversarial"]
+    assert work_left(training, "encoder", 0) == sum(COSTS[stage] * size for stage, size in sizes.items())
+    assert work_left(training, "adversarial", days_end + sizes["adversarial"]) == 0
+
+
+def test_nothing_in_a_checkpoint_runs_code_when_it_is_read(trainer, tmp_path):
+    """Weights are safetensors; the rest is read as weights alone, so that an object of another class is refused."""
+    made = trainer(runtime=LocalRuntime(tmp_path))
+    files = made.state.files()
+    assert {name.split(".")[-1] for name in files} == {"safetensors", "pt", "json"}
+    held = io.BytesIO()
+    torch.save({"optimizers": Path("/"), "grad_scalers": {}}, held)
+    made.runtime.save("000000000_0", files | {"optimizers.pt": held.getvalue()}, {})
+    with pytest.raises(DataError, match="Weights only load failed"):
+        made.state.load(tmp_path / "checkpoint_000000000_0")
+
+
+def test_gradients_are_unscaled_before_they_are_clipped(trainer):
+    """With a scale of 2^16 a gradient of length 1/2 is not clipped to 1; the step is that without a scaler."""
+    steps = {}
+    for enabled in (False, True):
+        state = (made := trainer("training.grad_clip=1.0")).state
+        state.grad_scalers = {name: torch.amp.GradScaler("cpu", enabled=enabled) for name in state.optimizers}
+        first = state.parameters_of("encoder")[0]
+
+        def loss(part, _, first=first):
+            return 0.5 * first.view(-1)[0], {}
+
+        figures = take_step(state, "encoder", loss, made.runtime, asks=False)
+        steps[enabled] = figures["gradient_norm/encoder"], first.detach().clone()
+    assert steps[False][0] == steps[True][0] == 0.5
+    torch.testing.assert_close(steps[True][1], steps[False][1])

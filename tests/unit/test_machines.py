@@ -14,7 +14,7 @@ from ttsgan.errors import ConfigError
 
 
 def test_more_than_this_machine_has_is_refused_with_the_numbers(monkeypatch):
-    monkeypatch.setattr(machines.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machines, "cores", lambda: 4)
     monkeypatch.setattr(machines.torch.cuda, "device_count", lambda: 0)
     for fits in ({"num_workers": 0}, {"num_workers": 4}, {"num_workers": 4, "cpus_per_worker": 2}):
         check_this_machine(RuntimeConfig(**fits))
@@ -49,3 +49,32 @@ def test_asked_to_end_once_and_twice():
         assert asked == [True], "a checkpoint first"
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_cores_are_those_that_this_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert machines.cores() == 1
+        with pytest.raises(ConfigError, match="this machine has 1 "):
+            check_this_machine(RuntimeConfig(num_workers=3))
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize("come", [True, False])
+def test_machines_are_not_held_after_they_were_asked_for(monkeypatch, come):
+    """A request stays with the autoscaler until the next, whatever becomes of who asked."""
+    asked, clock = [], iter(range(1000))
+    answers = iter(["4 CPUs, the Ray cluster has 0", *(["still"] * 3), *([""] if come else ["still"] * 100)])
+    monkeypatch.setattr(machines, "request_resources", lambda bundles: asked.append(bundles))
+    monkeypatch.setattr(machines, "_missing", lambda *_: next(answers))
+    monkeypatch.setattr(machines.time, "sleep", lambda _: None)
+    monkeypatch.setattr(machines.time, "monotonic", lambda: next(clock))
+    wanted = RuntimeConfig(num_workers=4, scale_up_seconds=10)
+    if come:
+        machines.check_resources(wanted)
+    else:
+        with pytest.raises(ConfigError, match="4 workers need still"):
+            machines.check_resources(wanted)
+    assert asked == [[{"CPU": 1}] * 4, []]

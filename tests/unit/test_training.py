@@ -272,7 +272,7 @@ def test_training_lowers_its_losses(two_stages, trainer):
 
 
 def test_the_generator_is_scored_on_the_way(trainer):
-    """Three times between the start and the end of the adversarial stage, on series in physical units."""
+    """Twice in the prior's stage, and three times between start and end of the next, in physical units."""
     seen = []
 
     def score(values, starts):
@@ -283,8 +283,10 @@ def test_the_generator_is_scored_on_the_way(trainer):
     made = trainer(*settings, score=score)
     held = weights(made.train().networks.generator)
     told = [(at, figures["score/pool"]) for _, at, figures in made.telemetry.lines if "score/pool" in figures]
-    assert told == [(112 + 16, 1.0), (112 + 24, 2.0), (112 + 40, 3.0)]
-    assert [shape for shape, *_ in seen] == [(128, 1, 252)] * 3 + [(256, 1, 252)] * 3
+    assert told == [(112 + 16, 3.0), (112 + 24, 4.0), (112 + 40, 5.0)]
+    of_prior = [(at, figures["score/prior"]) for _, at, figures in made.telemetry.lines if "score/prior" in figures]
+    assert of_prior == [(80, 1.0), (112, 2.0)]
+    assert [shape for shape, *_ in seen] == [(128, 1, 252)] * 5 + [(256, 1, 252)] * 3
     assert all(kind == "M" and 0 < mean < 10 for _, kind, mean in seen)
     assert same(held, weights(trainer(*settings).train().networks.generator)), "and nothing is trained otherwise"
 
@@ -306,3 +308,19 @@ def test_no_alarm_before_its_time_or_above_the_floor(trainer):
     made._watch_diversity(0.21, 1.0)
     with pytest.raises(DivergedError, match=r"0\.190 of the real spread"):
         made._watch_diversity(0.19, 0.26)
+
+
+def test_a_look_at_validation_in_parts_is_one_at_all(trainer, two_stages):
+    """Days that are mostly missing do not count: parts hold different numbers of them."""
+    made = two_stages(trainer("training.validation_share=0.3"))
+    whole, sizes = made._validate_days(), []
+    real = phases.days_loss
+    for parts in (2, 4):
+        config = recipes.override(made.config, [f"training.accumulation={parts}"])
+        other = trainer(data=made.data)
+        other.config, other.state = config, made.state
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(phases, "days_loss", lambda *args, **kw: sizes.append(len(args[2])) or real(*args, **kw))
+            assert other._validate_days() == pytest.approx(whole, rel=1e-6)
+        assert max(sizes) == 8 // parts
+        sizes.clear()

@@ -117,9 +117,23 @@ def pool_values(state: TrainState, data: TrainSet, scaler: SeriesScaler, count: 
     base = state.drawn["pool_base"][rows] if "pool_base" in state.drawn else None
     numbers = state.drawn["pool_numbers"][rows]
     scores = state.average.write_scores(noise, state.drawn["pool_cond"][rows], numbers, data.calendar[index], base)
-    starts = np.unique(data.starts)[index.cpu().numpy()]
+    return _in_units(scores, numbers, data, scaler), np.unique(data.starts)[index.cpu().numpy()]
+
+
+@torch.no_grad()
+def prior_values(state: TrainState, data: TrainSet, scaler: SeriesScaler, count: int) -> tuple[NDArray, NDArray]:
+    """Return ``count`` series (B, C, T) of the averaged prior, in physical units, and their starts."""
+    rows = torch.linspace(0, len(data) - 1, count).round().long()
+    cond, starts = state.drawn["cond"][0, rows.to(data.scores.device)], data.starts[rows.numpy()]
+    generator = torch.Generator().manual_seed(seed_of(state.config.seed, "prior values"))
+    numbers = state.average.draw_household(cond, generator)
+    scores = draw_scores(state.average, scaler, cond, numbers, starts, generator)
+    return _in_units(scores, numbers, data, scaler), starts
+
+
+def _in_units(scores: Tensor, numbers: Tensor, data: TrainSet, scaler: SeriesScaler) -> NDArray[np.float32]:
     scores_BCT = unpatchify(scores.float(), data.shape.channels, data.shape.length).cpu().numpy()
-    return scaler.inverse(scores_BCT, numbers.cpu().numpy()), starts
+    return scaler.inverse(scores_BCT, numbers.cpu().numpy())
 
 
 def choose_correction(

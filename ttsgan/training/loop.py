@@ -14,6 +14,7 @@ back to.
 import logging
 
 import torch
+from numpy.typing import NDArray
 
 from ttsgan import losses
 from ttsgan.config import SHARED, RunConfig, check_batch
@@ -34,6 +35,7 @@ from ttsgan.training.step import (
     autocast,
     check_equal,
     mean_over,
+    parts_of_share,
     precision_type,
     take_step,
     tried,
@@ -51,6 +53,8 @@ SCORES, SCORED = 4, 128
 
 A score takes about half a second for series of 2,190 points, all together 1 % of the ``quick`` recipe's training.
 """
+DRAWN = 2
+"""Times that series are drawn from the prior in its stage, to be scored and shown; each with a validation."""
 UNKNOWN_LOSS = 1e6
 """Reported as validation loss before the first one is known; a search does not compare it."""
 ALARM_AFTER = 0.25
@@ -178,24 +182,44 @@ class Trainer:
             state.diversity += 0.1 * (figures["diversity"] - state.diversity)
             self._watch_diversity(state.diversity, state.series_seen / total)
         last = state.series_seen >= total
-        validate = self._stage == "days" and _crossed(state.series_seen, total / VALIDATIONS, training.batch_size)
-        if validate:
-            figures["validation/days"] = self._validate_days()
+        looked = self._look(figures, last)
         if state.rollbacks:
             figures["rollbacks"] = state.rollbacks
-        score = self._stage == "adversarial" and _crossed(state.series_seen, total / SCORES, training.batch_size)
-        if score and not last and self.score is not None:
-            figures["score/pool"] = self.score(*between.pool_values(state, self.data, self.scaler, SCORED))
-        report = _crossed(state.series_seen, training.log_interval, training.batch_size) or score or last
+        report = looked or last or _crossed(state.series_seen, training.log_interval, training.batch_size)
         if report:
             self.telemetry.report(self._stage, state.total_series, {**figures, "workers": self.runtime.world_size})
-        due = validate or _crossed(state.series_seen, training.checkpoint_interval, training.batch_size)
+        due = "validation/days" in figures
+        due = due or _crossed(state.series_seen, training.checkpoint_interval, training.batch_size)
         due = due or (report and self.runtime.noticed())
         # A collapsed generator is not kept: a rollback would lead back to it.
         if leaving or (due and not last and state.diversity >= training.diversity_floor):
             self._save()
         if leaving:
             raise Stopped(f"stopped as asked after {state.total_series} series; the same command goes on from there")
+
+    def _look(self, figures: dict[str, float], last: bool) -> bool:
+        """Add what is looked at now and then to the figures; return whether it was time to. Collective.
+
+        That is the prior's validation loss, and the score of series drawn from it, or from the generator; the end of
+        the generator's stage scores more of them (`between.choose_correction`).
+        """
+
+        def due(times: int) -> bool:
+            return _crossed(self.state.series_seen, self._stage_series / times, self.config.training.batch_size)
+
+        if self._stage == "days" and due(VALIDATIONS):
+            figures["validation/days"] = self._validate_days()
+            if self.score is not None and due(DRAWN) and self.config.generator.noise == "prior":
+                values, starts = between.prior_values(self.state, self.data, self.scaler, SCORED)
+                figures["score/prior"] = self.score(values, starts)
+                self._draw_picture(values)
+            return True
+        if self._stage == "adversarial" and due(SCORES):
+            if self.score is not None and not last:
+                values, starts = between.pool_values(self.state, self.data, self.scaler, SCORED)
+                figures["score/pool"] = self.score(values, starts)
+            return True
+        return False
 
     def _compare_workers(self) -> None:
         training = self.config.training
@@ -212,7 +236,7 @@ class Trainer:
         elif self._stage == "adversarial":
             figures = between.choose_correction(self.state, self.data, self.scaler, self.runtime, self.score)
             self.telemetry.report("adversarial", self.state.total_series, figures)
-            self._draw_picture()
+            self._draw_picture(between.pool_values(self.state, self.data, self.scaler, 4)[0])
 
     # ---- a step ----------------------------------------------------------------------------------------------------
 
@@ -323,9 +347,19 @@ class Trainer:
         # Each worker takes its share; of fewer series than workers, each takes them all.
         mine = rows[first::size] if len(rows) >= size else rows
         cond = self.state.drawn["cond"][0, mine]
+        total, days = torch.zeros(2, device=self.runtime.device)
+        # Whole years: in parts no larger than those of a step, or the look would need more memory than all steps.
+        part = parts_of_share(self.config.training, self.runtime)[0].stop
+
+        def counted(seen: torch.Tensor) -> torch.Tensor:
+            nonlocal days
+            days = days + seen
+            return torch.ones_like(seen)
+
+        for of_part, cond_of_part in zip(mine.split(part), cond.split(part), strict=True):
+            total += phases.days_loss(self.state.average, self.data, of_part, cond_of_part, None, mean_over=counted)[0]
         mean = mean_over(self.runtime)
-        loss, _ = phases.days_loss(self.state.average, self.data, mine, cond, None, mean_over=mean)
-        value = float(mean(loss))
+        value = float(mean(total) / mean(days).clamp(min=1))
         if value < self.state.best_loss:
             self.state.best_loss = value
             best = {f"best.{k}": v.clone() for k, v in self.state.average.days.state_dict().items()}
@@ -341,8 +375,7 @@ class Trainer:
                 "raise loss.mode_seeking or loss.penalty_weight, or lower training.generator_lr",
             )
 
-    def _draw_picture(self) -> None:
-        values, _ = between.pool_values(self.state, self.data, self.scaler, 4)
+    def _draw_picture(self, values: NDArray) -> None:
         real = self.scaler.inverse(
             unpatchify(self.data.scores[:4], self.data.shape.channels, self.data.shape.length).cpu().numpy(),
             self.data.numbers[:4].cpu().numpy(),

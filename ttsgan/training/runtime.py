@@ -71,14 +71,16 @@ def patiently(act: Callable[[], T], what: str) -> T:
 
     Raises
     ------
-    OSError
+    OSError, DataError
         The last one, when it does not pass.
     """
     for pause in PAUSES:
         try:
             return act()
-        except OSError as error:
-            if error.errno not in PASSING:
+        except (OSError, DataError) as error:
+            # A `Location` tells of an error in words, and names it as the cause.
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in PASSING:
                 raise
             log.warning("cannot %s: %s; trying again in %g s", what, one_line(error), pause)
         time.sleep(pause)

@@ -7,6 +7,7 @@ A checkpoint folder holds ``networks.safetensors`` and ``average.safetensors`` (
 import copy
 import io
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from ttsgan.training.runtime import patiently
 
 STAGES = ("encoder", "days", "adversarial")
 """Stages of training, in order; each has its own networks, and those before it are frozen."""
+COSTS = {"encoder": 1.0, "days": 1.0, "adversarial": 4.0}
+"""What a series costs in each, about, to tell how long training will take."""
 
 
 CHECKED_SECTIONS = (
@@ -42,6 +45,16 @@ def stage_series(config: TrainingConfig, stage: str) -> int:
     share = {"encoder": config.encoder_share, "days": config.days_share}
     share["adversarial"] = 1 - config.encoder_share - config.days_share
     return round(share[stage] * config.max_series / config.batch_size) * config.batch_size
+
+
+def work_left(config: TrainingConfig, stage: str, series_seen: int) -> float:
+    """Return how many series of ``stage`` cost what is left after ``series_seen`` series of all stages."""
+    left, end = 0.0, 0
+    for name in STAGES:
+        size = stage_series(config, name)
+        end += size
+        left += COSTS[name] * min(size, max(0, end - series_seen))
+    return left / COSTS[stage]
 
 
 class TrainState:
@@ -171,7 +184,7 @@ class TrainState:
         files = patiently(lambda: {p.name: p.read_bytes() for p in folder.iterdir()}, f"read {folder}")
         try:
             self.restore(files)
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
             raise DataError(
                 f"checkpoint {folder.name} is whole and of other networks than these ({one_line(error, 160)}): it is of"
                 " another version of ttsgan; start over"
