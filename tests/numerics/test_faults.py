@@ -206,7 +206,7 @@ def test_a_location_that_fails_for_a_moment_is_asked_again(tmp_path, monkeypatch
     patiently(lambda: place.write_bytes(b"weights"), f"write {place}")
     assert pauses == [1, 4]
     assert place.read_bytes() == b"weights"
-    with pytest.raises(DataError, match="cannot read .*Not a directory"):
+    with pytest.raises(DataError, match=r"cannot read .*Not a directory"):
         patiently((place / "absent").read_bytes, "read it")
     assert len(pauses) == 2
 
