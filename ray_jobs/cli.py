@@ -217,7 +217,8 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
     rows = [("series", f"{told.kept} of {told.read}"), ("entities", str(told.entities))]
     rows += [("set aside", f"{item.id}: {item.reason}") for item in told.set_aside[:10]]
     rows += [("joined", told.joined)] if told.joined else []
-    rows += [("points, step, unit", f"{told.length}, {told.step_seconds} s, {told.unit}"), ("store", str(where))]
+    rows += [("points, step, unit", f"{told.length}, {told.step_seconds} s, {told.unit}")]
+    rows += [("from, until", f"{told.first}, {told.end}"), ("store", str(where))]
     console.table("Prepared", rows)
     return 0
 

@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ttsgan.config import DataConfig
-from ttsgan.data.prepare import look_like_registers, prepare
+from ttsgan.data.doubts import look_like_registers
+from ttsgan.data.prepare import prepare
 from ttsgan.data.readers import read_series
 from ttsgan.data.storage import Location
 from ttsgan.errors import DataError
@@ -82,7 +83,10 @@ class TestRows:
         same(read(text(tmp_path, "id,time,kwh", rows)))
 
     def test_two_values_for_one_stamp(self, tmp_path):
-        for again, told in ((1, "local clock time repeats"), (30, "several series in one.*name the column")):
+        for again, told in (
+            (1, "local clock time repeats"),
+            (30, "several series in one: make one id.*--entity COLUMN"),
+        ):
             rows = [f"H1,{stamp},9" for stamp in STAMPS[:again]] + long_rows()
             with pytest.raises(DataError, match=rf"duplicate time stamp .* for 'H1' \({again} in all\).*{told}"):
                 read(text(tmp_path, "id,time,kwh", rows))

@@ -198,6 +198,7 @@ def test_prepare_sorts_aggregates_and_reports(series, tmp_path):
         **{"read": 3, "kept": 3, "entities": 2, "length": 12, "channels": 1, "step_seconds": 14_400, "unit": "kW"},
         **{"aggregated_from": 3600, "aggregated_by": "mean", "missing_share": 0.0},
         **{"set_aside": [], "set_aside_by_reason": {}},
+        **{"first": "2013-01-01T00:00:00", "end": "2013-01-03T00:00:00"},
     }
     assert told == expected
     assert prepare(DataConfig(step="1h"), [where])[1].aggregated_from is None

@@ -55,9 +55,16 @@ def codes(column: pa.ChunkedArray, where: Location, name: str) -> tuple[np.ndarr
         labels(column, where, name)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = encoded.unify_dictionaries().combine_chunks()
-    names = labels(pa.chunked_array([encoded.dictionary]), where, name)
-    ids, rank = np.unique(names.astype(str), return_inverse=True)
-    return ids.astype(object), rank[encoded.indices.to_numpy()]
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0)
+    at, known = encoded.indices.to_numpy(), encoded.dictionary
+    # Categories that no row has, of a table that was filtered, are no labels.
+    used = np.flatnonzero(np.bincount(at, minlength=len(known)))
+    names = labels(pa.chunked_array([known.take(pa.array(used))]), where, name)
+    ids, rank_of_used = np.unique(names.astype(str), return_inverse=True)
+    rank = np.zeros(len(known), dtype=np.int64)
+    rank[used] = rank_of_used
+    return ids.astype(object), rank[at]
 
 
 def numbers(column: pa.ChunkedArray, where: Location, name: str) -> np.ndarray:

@@ -42,6 +42,14 @@ from ttsgan.data.store import SeriesSet, labels
 from ttsgan.data.units import bracketed_unit, named_unit
 from ttsgan.errors import DataError
 
+NO_HOME = frozenset(
+    (
+        *("total", "sum", "mean", "average", "temperature", "temp", "outdoor_temperature", "weather", "humidity"),
+        *("holiday", "weekday", "day", "hour", "month", "year", "season"),
+    )
+)
+"""Names of columns that stand beside those of households."""
+_BESIDE = re.compile(r"(.+)_(?:status|state|flag|quality|qc)")
 _STEP_NAME = re.compile(r"(\D*)(\d+)")
 _MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _MOMENT = re.compile(
@@ -119,6 +127,8 @@ def _time_column(table: pa.Table, id_column: str | None, where: Location) -> str
         return named[0] if named else None
     if id_column is None:
         return holding[0] if holding[0] == names[0] or len(holding) == 1 else None
+    # Of an interval's two ends the first is its stamp.
+    holding.sort(key=lambda name: not re.search("start|begin|from", plain_name(name)))
     return holding[0] if len(codes(table[id_column], where, id_column)[0]) < table.num_rows else None
 
 
@@ -175,7 +185,15 @@ def _day_rows(table: pa.Table, where: Location, id_column: str, time_column: str
     """Return a table of one row per id and day as a long one; others as they are."""
     rest = [name for name in table.column_names if name not in (id_column, time_column)]
     steps, families = _numbered(rest)
-    if not steps or len(families) > 1 or DAY_SECONDS % len(steps):
+    if not steps or len(families) > 1:
+        return table
+    if len(steps) in (25, 50, 100):
+        raise DataError(
+            f"{where} has {len(steps)} columns for a day, {steps[0]!r} to {steps[-1]!r}: more than fit, for the day of"
+            " autumn on which local clock time repeats an hour; write one row for each value, with its time in UTC, or"
+            f" leave the last {len(steps) // 25} out"
+        )
+    if DAY_SECONDS % (60 * len(steps)):
         return table
     when = stamps(table[time_column], where, time_column)
     if (when != when.astype("datetime64[D]")).any():
@@ -190,6 +208,7 @@ def _day_rows(table: pa.Table, where: Location, id_column: str, time_column: str
 
 def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: Period | None, name: str) -> SeriesSet:
     ids = [other for other in table.column_names if other != name]
+    _refuse_others(ids, where)
     when = stamps(table[name], where, name)
     rows = inside(when, period, where)
     table, seconds = table.take(pa.array(rows)), when[rows].astype(np.int64)
@@ -217,6 +236,21 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: P
     starts = np.full(len(ids), begin).astype("datetime64[s]")
     units = {bracketed_unit(name) for name in ids}
     return series_set(where, names, names, starts, values, step, unit=units.pop() if len(units) == 1 else "")
+
+
+def _refuse_others(names: list[str], where: Location) -> None:
+    """Refuse columns that stand among those of households and are none, such as a total: each would be protected."""
+    plain = {plain_name(name): name for name in names}
+    found = [name for short, name in plain.items() if short in NO_HOME]
+    for short, name in plain.items():
+        match = _BESIDE.fullmatch(short)
+        if match and match[1] in plain:
+            found.append(name)
+    if found:
+        raise DataError(
+            f"{where} has a column for each series, and {one_line(', '.join(map(repr, found)), 120)} among them: leave"
+            " out what is no series of a household, or each would be taken for one"
+        )
 
 
 def _read_by_row(table: pa.Table, where: Location, id_column: str | None) -> SeriesSet | None:

@@ -6,6 +6,8 @@ from ttsgan.data.calendar import DAY_SECONDS
 from ttsgan.data.storage import Location
 from ttsgan.errors import DataError
 
+LEAST_SHARE = 0.25
+"""Share of the span of all series that what they have in common must be, to be told of."""
 OFTEN = 0.01
 """Share of rows from which on stamps that occur twice are no hour of autumn, but several series in one."""
 
@@ -41,12 +43,15 @@ def frequent(gaps: np.ndarray) -> int:
 def twice_advice(share: float, told_apart_by: str) -> str:
     """Return what to do about stamps that occur twice in this share of the rows."""
     if share >= OFTEN:
-        return f"so many are several series in one: {told_apart_by}"
+        return (
+            f"so many are several series in one: {told_apart_by}; or a column beside the stamps tells the time of day:"
+            " join the two to one stamp"
+        )
     return "keep one row for each (local clock time repeats an hour in autumn: use UTC)"
 
 
 def span_of_all(begin: np.ndarray, end: np.ndarray) -> str:
-    """Return the span of whole days that series have in common, or, where there is none, that of them all.
+    """Return the span of whole days that series have in common, or, where that is a small part, that of them all.
 
     Parameters
     ----------
@@ -54,6 +59,6 @@ def span_of_all(begin: np.ndarray, end: np.ndarray) -> str:
         Seconds since 1970 of the first moment of each series, and of the first after it.
     """
     low, high = -(-begin.max() // DAY_SECONDS), end.min() // DAY_SECONDS
-    if low >= high:
-        low, high = begin.min() // DAY_SECONDS, -(-end.max() // DAY_SECONDS)
-    return "/".join(str(day.astype("datetime64[D]")) for day in (low, high))
+    first, last = begin.min() // DAY_SECONDS, -(-end.max() // DAY_SECONDS)
+    span = (low, high) if high - low > LEAST_SHARE * (last - first) else (first, last)
+    return "/".join(str(day.astype("datetime64[D]")) for day in span)

@@ -68,6 +68,7 @@ def read_long(
     """
     others = [name for name in table.column_names if name not in (id_column, time_column)]
     value = _value_column(table, where, others, entity_column)
+    _refuse_units(table, where, others)
     values_R = numbers(table[value], where, value)
     when = stamps(table[time_column], where, time_column)
     ids, owner_R = codes(table[id_column], where, id_column)
@@ -143,7 +144,8 @@ def _in_order(
     same = again & (empty[later] | (values_R[later] == values_R[former]))
     if (again & ~same).any():
         at, count = later[int(np.argmax(again & ~same))], int((again & ~same).sum())
-        advice = twice_advice(count / len(rows), "name the column that tells them apart 'id'")
+        apart = "make one id of the id and what tells them apart, and name the home by --entity COLUMN"
+        advice = twice_advice(count / len(rows), apart)
         raise DataError(
             f"{where}: duplicate time stamp {seconds_R[at].astype('M8[s]')} in {time_column!r} for"
             f" {ids[owner_R[at]]!r} ({count} in all); {advice}"
@@ -220,6 +222,18 @@ def _attributes(
         told = one_line(", ".join(map(repr, changing)), 160)
         logger.warning("%s: not read, for they change within an id: %s", where, told)
     return attributes
+
+
+def _refuse_units(table: pa.Table, where: Location, names: list[str]) -> None:
+    """Refuse a column of units that says several."""
+    for name in names:
+        if plain_name(name) in UNIT_NAMES and is_text(table.schema.field(name).type):
+            units = sorted(filter(None, pc.unique(table[name].cast(pa.string())).to_pylist()))
+            if len(units) > 1:
+                raise DataError(
+                    f"{where}: column {name!r} holds {len(units)} units ({one_line(', '.join(units), 80)}); bring all"
+                    " values to one"
+                )
 
 
 def _told_unit(attributes: dict[str, pa.Array]) -> str:

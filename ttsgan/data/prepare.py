@@ -15,6 +15,7 @@ import numpy as np
 
 from ttsgan.config import DataConfig, PatchConfig
 from ttsgan.data.calendar import DAY_SECONDS
+from ttsgan.data.doubts import alike, look_like_registers, refuse_codes
 from ttsgan.data.grid import steps_of
 from ttsgan.data.quantiles import varies
 from ttsgan.data.readers import read_series
@@ -56,6 +57,8 @@ class PrepareReport:
         ``sum`` or ``mean``, where steps were joined.
     missing_share : float
         Share of missing values in the series used (0 to 1).
+    first, end : str
+        First moment of the series used, and the first after the last, ISO 8601, UTC where the source told a zone.
     """
 
     read: int
@@ -69,6 +72,8 @@ class PrepareReport:
     aggregated_from: int | None
     aggregated_by: str | None
     missing_share: float
+    first: str
+    end: str
 
     @property
     def joined(self) -> str:
@@ -127,8 +132,8 @@ def prepare(
         series = concatenate([_read_one(place, config) for place in places], [str(place) for place in places])
     name = "sample" if simulated is not None else ", ".join(str(place) for place in places)
     refuse_duplicates(series.ids, one_line(name, 160))
-    if simulated is None and look_like_registers(series.values):
-        logger.warning("%s: values never fall: are they readings of a register? Take their differences", name)
+    if simulated is None:
+        _doubt(series, one_line(name, 160))
     before = series.step_seconds
     series, how = join_steps(series, config, one_line(name, 160))
     series, set_aside = (series, ()) if keep_all else _set_aside(series, config.min_observed)
@@ -144,18 +149,24 @@ def prepare(
         aggregated_from=before if how else None,
         aggregated_by=how,
         missing_share=float(np.isnan(series.values).mean()),
+        first=str(series.starts.min()),
+        end=str(series.starts.max() + np.timedelta64(series.length * series.step_seconds, "s")),
     )
     return series, report
 
 
-def look_like_registers(values: np.ndarray) -> bool:
-    """Tell whether nearly all series (n, C, L), of the first few, rise and never fall, as a counter does."""
-    rising = []
-    for row in values[:REGISTER_SERIES].reshape(-1, values.shape[2]):
-        seen = row[~np.isnan(row)]
-        if len(seen) >= REGISTER_VALUES and seen.min() < seen.max():
-            rising.append((np.diff(seen) >= 0).all())
-    return len(rising) > 0 and np.mean(rising) > 0.9
+def _doubt(series: SeriesSet, name: str) -> None:
+    """Refuse or tell of what series hold that they should not."""
+    refuse_codes(series.values, name)
+    if look_like_registers(series.values):
+        logger.warning("%s: values hardly ever fall: are they readings of a register? Take their differences", name)
+    if twins := alike(series.entities):
+        logger.warning(
+            "%s: %r and %r are taken for two entities: if they are one, give it one name, or it may be trained on and"
+            " held out at once",
+            name,
+            *twins,
+        )
 
 
 def _read_one(where: Location, config: DataConfig) -> SeriesSet:
@@ -245,6 +256,10 @@ def fill_unknown(series: SeriesSet, where: object, unit: str = "", step_seconds:
             f"{where}: the step of {series.length} values is not known (a year would be a multiple or divisor of 8760);"
             " set data.step_seconds (--step-seconds), or write step_seconds into the schema metadata of the file"
         )
+    if not (series.step_seconds or step_seconds):
+        logger.warning("%s: its %d values are taken for a year, at %d s (--step-seconds)", where, series.length, step)
+    if np.isnat(series.starts).any() and not start:
+        logger.warning("%s: it tells no dates; %s is taken for the start (--start)", where, DEFAULT_START)
     starts = np.where(np.isnat(series.starts), parse_start(start or DEFAULT_START), series.starts)
     return dataclasses.replace(
         series, unit=series.unit or unit, step_seconds=step, starts=starts.astype("datetime64[s]")

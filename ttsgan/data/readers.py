@@ -7,6 +7,7 @@ import csv
 import io
 import logging
 import re
+from itertools import zip_longest
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +28,13 @@ SUFFIXES = (*PARQUET, *CSV, *TEXT, ".npy")
 _NULLS = ["", "NULL", "Null", "null", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "-NaN", "None", "none"]
 BESIDE = 4
 """Columns that a file of one meter may have beside stamps and values; of more, each is a series, one a total."""
-_DAY_FIRST = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y")
-"""Dates with full stops have the day first wherever they are written."""
+_DAY_FIRST = tuple(f"%d.%m.%{year}{clock}" for year in "yY" for clock in (" %H:%M", " %H:%M:%S", ""))
+"""Dates with full stops have the day first wherever they are written; years of two digits are tried first."""
+_ROW_NUMBERS = re.compile(r"|Unnamed: 0|__index_level_\d+__")
+"""Names that pandas gives to the numbers of rows."""
+_THOUSANDS, _UNITS = r"[-+]?[1-9]\d{0,2}(?:[%s]\d{3})+", r"[1-9]\d{0,2}"
+_MANY = 20
+"""Numbers with a mark from which on it is plain what the mark means."""
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +123,7 @@ def _in_contract(where: Location) -> bool:
 def _joined(files: list[Location], where: Location, entity: str) -> pa.Table:
     """Return the tables of files with the same columns, one below the other."""
     tables = [_read_parquet(file) if _ends(file, PARQUET) else _read_csv(file, entity) for file in files]
+    tables = [_without_row_numbers(table) for table in tables]
     if _is_one_meter(tables[0].column_names):
         tables = [
             table.add_column(0, "id", pa.array(np.full(len(table), _stem(file)), pa.string()))
@@ -135,6 +142,16 @@ def _joined(files: list[Location], where: Location, entity: str) -> pa.Table:
         raise DataError(f"{where}: the columns of its files are of several kinds: {one_line(error)}") from error
     if table.num_rows == 0:
         raise DataError(f"{where} is empty: it has a header and no rows; one row or more is needed")
+    return table
+
+
+def _without_row_numbers(table: pa.Table) -> pa.Table:
+    """Return the table without what pandas writes beside it: in a table of series it would be one of them."""
+    for name in filter(_ROW_NUMBERS.fullmatch, table.column_names):
+        column = table[name]
+        whole = pa.types.is_integer(column.type) and not column.null_count and table.num_columns > 1
+        if whole and (np.diff(column.to_numpy()) > 0).all():
+            table = table.drop_columns([name])
     return table
 
 
@@ -193,6 +210,8 @@ def _read_csv(where: Location, entity: str) -> pa.Table:
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
             raise DataError(f"{where}: the header has duplicate ids or columns: {twice[0]!r}; each needs its own name")
+        decimal = "," if delimiter != "," and commas > points else "."
+        _refuse_thousands(head, delimiter, decimal, where)
         as_text = (*ID_NAMES, "entity", plain_name(entity))
         text = {name: pa.string() for name in names if plain_name(name) in as_text}
         with where.filesystem.open_input_stream(where.path, compression="detect") as stream:
@@ -204,7 +223,7 @@ def _read_csv(where: Location, entity: str) -> pa.Table:
                     column_types=text,
                     null_values=_NULLS,
                     timestamp_parsers=[pacsv.ISO8601, *_DAY_FIRST],
-                    decimal_point="," if delimiter != "," and commas > points else ".",
+                    decimal_point=decimal,
                     strings_can_be_null=True,
                     auto_dict_encode=True,
                     auto_dict_max_cardinality=1 << 20,
@@ -214,3 +233,20 @@ def _read_csv(where: Location, entity: str) -> pa.Table:
         raise DataError(
             f"{where} cannot be read as CSV: {one_line(error)}; allowed: UTF-8 with one header line"
         ) from error
+
+
+def _refuse_thousands(head: bytes, delimiter: str, decimal: str, where: Location) -> None:
+    """Refuse a column in which what would be the decimal mark parts thousands: 1.560 beside 231."""
+    lines = head.decode("utf-8-sig", errors="replace").splitlines()[: 50 * _MANY]
+    if len(lines) < _MANY:
+        return
+    # The last line may be cut short.
+    names, *rows = csv.reader(lines[:-1], delimiter=delimiter)
+    parted, small = re.compile(_THOUSANDS % decimal), re.compile(_UNITS)
+    for name, cells in zip(names, zip_longest(*rows, fillvalue=""), strict=False):
+        marked = [cell for cell in cells if decimal in cell]
+        if len(marked) >= _MANY and all(map(parted.fullmatch, marked)) and any(map(small.fullmatch, cells)):
+            raise DataError(
+                f"{where}: column {name!r} seems to part thousands by {decimal!r}, as in {marked[0]!r}; write numbers"
+                " without such marks"
+            )
