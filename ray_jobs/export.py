@@ -14,7 +14,7 @@ from ttsgan.errors import ReleaseRefused
 
 UNPROVEN_LINE = (
     "NOT PROVEN: this set was released with --accept-unproven; too few entities were there to prove that the privacy "
-    "limits hold; some checks may be measured above theirs, as told below."
+    "limits hold, and some checks may be measured above theirs, as told below."
 )
 
 SHEET = """\

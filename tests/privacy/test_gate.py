@@ -1,6 +1,7 @@
 """The verdict on sets whose verdict is known."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -349,3 +350,14 @@ def test_any_shape_is_audited(kind):
     assert audit(train, holdout, other)["verdict"] == "UNPROVEN"
     copies = replace(other, values=train.filled())
     assert audit(train, holdout, copies)["verdict"] == "FAIL"
+
+
+def test_how_many_non_members_are_recognised_stands_beside_the_members(real):
+    """Of few controls none may be recognised at 1 %: the least share that can be is what members are read with."""
+    few = [part.take(slice(0, 60)) for part in (*real, homes(60, 3, "s"))]
+    result = audit(*few)
+    of_tail = [check for check in result["checks"] if "false positives" in check["name"]]
+    assert [check["stratum"] for check in of_tail if not check["stratum"].startswith("group")] == ["all"]
+    assert re.fullmatch(r"0(\.\d+)? of non-members are recognised as well", of_tail[0]["beside"])
+    if of_tail[0]["passed"] is None:
+        assert any(f"({of_tail[0]['beside']})" in reason for reason in result["reasons"])

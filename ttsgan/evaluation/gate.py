@@ -73,27 +73,31 @@ class Thresholds:
 
 
 def line(attack: str, name: str, stratum: str, explains: str, *, value: float, low: float, high: float,
-         threshold: float, needed: int | None, informs: bool = False) -> dict:  # fmt: skip
-    """Return one line of the audit; passed is True, False (proven leak) or None (not proven either way)."""
+         threshold: float, needed: int | None, informs: bool = False, beside: str = "") -> dict:  # fmt: skip
+    """Return one line of the audit; passed is True, False (proven leak) or None (not proven either way).
+
+    ``beside`` is what the value is to be read with.
+    """
     passed = True if high <= threshold else False if low > threshold else None
     return {
         "attack": attack, "name": name, "stratum": stratum, "value": value, "low": low, "high": high,
         "threshold": threshold, "passed": passed, "needed_entities": None if passed is not None else needed,
-        "informs": informs, "explains": explains,
+        "informs": informs, "explains": explains, "beside": beside,
     }  # fmt: skip
 
 
 def _sentence(check: dict) -> str:
     """Put one check that did not pass into words."""
     what = f"{check['attack']}: {check['name']} ({check['stratum']})"
+    value = f"{check['value']:.4g}" + (f" ({check['beside']})" if check.get("beside") else "")
     if check["passed"] is False:
         if check["threshold"] == 0:
             return f"{what}: {100 * check['value']:.3g} % of the synthetic series tested; none is allowed"
-        return f"{what} is {check['value']:.4g}, proven above {check['low']:.4g}; the limit is {check['threshold']:g}"
+        return f"{what} is {value}, proven above {check['low']:.4g}; the limit is {check['threshold']:g}"
     needed = check["needed_entities"]
     counted = "synthetic series" if check["attack"] in PER_SERIES else "entities"
     more = f"about {needed:,} {counted} would do for a set without this leak" if needed else "it must be 0"
-    figures = f"is {check['value']:.4g}, but could be up to {check['high']:.4g}; the limit is {check['threshold']:g}"
+    figures = f"is {value}, but could be up to {check['high']:.4g}; the limit is {check['threshold']:g}"
     return f"{what} {figures}; {more}"
 
 

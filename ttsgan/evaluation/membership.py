@@ -281,6 +281,7 @@ def _tail_line(stratum: str, counts: np.ndarray, limit: float, share: float, par
         "here). Averages hide such leaks.",
         value=hits / max(1, trials), low=low, high=clopper_pearson_upper(hits, trials), threshold=limit,
         needed=None if needed is None else math.ceil(needed / share),
+        beside=f"{false_hits / max(1, false_trials):.2g} of non-members are recognised as well",
     )  # fmt: skip
 
 
@@ -360,7 +361,7 @@ def membership_checks(
     Returns
     -------
     checks : list of dict
-        AUC, and the true positive rate of all targets, of the oddest, and of every group of at least
+        AUC, and the true positive rate of all targets, of the oddest (of enough targets) and of every group of at least
         `GROUP_TARGETS` (where there are two or more; all but the worst only inform).
     roc : dict
         The curve of the strongest attack, mean over all halves and splittings.
@@ -380,6 +381,9 @@ def membership_checks(
     ]  # fmt: skip
     total = len(found[0].oddness[0])
     for row, (name, in_m, _) in enumerate(strata[:2]):
+        if row and in_m.all():
+            # Too few targets for odd ones among them: the line above says the same.
+            continue
         limit = limits.tpr if name == "all" else limits.outlier_tpr
         checks.append(_tail_line(name, counts[row], limit, in_m.sum() / total, 1, limits))
     groups = [
