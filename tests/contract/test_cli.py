@@ -323,7 +323,7 @@ def test_batch_that_some_number_of_workers_cannot_share(tmp_path, capsys):
     elastic = ["--set", "runtime.num_workers=4", "runtime.min_workers=1"]
     status, line = complaint(capsys, ["train", "--data", "sample", "--out", str(tmp_path / "r"), *elastic])
     assert status == 2
-    assert line == "ttsgan: training.batch_size is 8; allowed with 1 to 4 workers: a multiple of 48"
+    assert line == "ttsgan: training.batch_size is 8; allowed with 1 to 4 workers: a multiple of 48, such as 48"
     assert not (tmp_path / "r").exists()
 
 

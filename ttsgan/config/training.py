@@ -121,8 +121,10 @@ def check_batch(training: TrainingConfig, workers: range) -> None:
     if training.batch_size % unit:
         shown = str(workers[0]) if len(workers) == 1 else f"{workers[0]} to {workers[-1]}"
         each = f", each in {parts} parts (training.accumulation)" if parts > 1 else ""
+        near = max(round(training.batch_size / unit), 1) * unit
         raise ConfigError(
-            f"training.batch_size is {training.batch_size}; allowed with {shown} workers{each}: a multiple of {unit}"
+            f"training.batch_size is {training.batch_size}; allowed with {shown} workers{each}: a multiple of {unit},"
+            f" such as {near}"
         )
 
 
