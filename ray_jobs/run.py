@@ -115,7 +115,7 @@ def show_result(folder: RunFolder, console: Console) -> None:
         ("entities: training, held out", f"{prepared['train_entities']}, {prepared['holdout_entities']}"),
         ("series set aside", str(len(prepared["set_aside"]))),
         ("points per series", f"{prepared['length']} of {prepared['step_seconds']} s"),
-        ("from, until", f"{prepared['first']}, {prepared['end']}"),
+        ("from, until", f"{prepared.get('first', '')}, {prepared.get('end', '')}"),
         ("groups (smallest)", f"{folder.summary('cluster')['groups']} ({folder.summary('cluster')['smallest']})"),
         ("synthetic series", str(generated["series"])),
         ("fidelity, 1 = real sample", f"{headline['value']:.2f} ({headline['low']:.2f} to {headline['high']:.2f})"),

@@ -55,8 +55,6 @@ def codes(column: pa.ChunkedArray, where: Location, name: str) -> tuple[np.ndarr
         labels(column, where, name)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = encoded.unify_dictionaries().combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0)
     at, known = encoded.indices.to_numpy(), encoded.dictionary
     # Categories that no row has, of a table that was filtered, are no labels.
     used = np.flatnonzero(np.bincount(at, minlength=len(known)))

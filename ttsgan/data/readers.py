@@ -240,8 +240,12 @@ def _refuse_thousands(head: bytes, delimiter: str, decimal: str, where: Location
     lines = head.decode("utf-8-sig", errors="replace").splitlines()[: 50 * _MANY]
     if len(lines) < _MANY:
         return
-    # The last line may be cut short.
-    names, *rows = csv.reader(lines[:-1], delimiter=delimiter)
+    try:
+        # The last line may be cut short.
+        names, *rows = csv.reader(lines[:-1], delimiter=delimiter)
+    except csv.Error:
+        # What is wrong with it the reader of the whole file tells.
+        return
     parted, small = re.compile(_THOUSANDS % decimal), re.compile(_UNITS)
     for name, cells in zip(names, zip_longest(*rows, fillvalue=""), strict=False):
         marked = [cell for cell in cells if decimal in cell]
