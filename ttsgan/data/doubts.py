@@ -33,8 +33,8 @@ def refuse_codes(values: np.ndarray, where: object) -> None:
     That is the lowest or highest value of all, written with nines alone, which occurs at least `CODE_TIMES` times,
     while no other value is half as far out.
     """
-    for sign, least_digits, side in ((-1, 2, "below"), (1, 3, "above")):
-        code = sign * float(np.fmax.reduce(sign * values, axis=None))
+    for furthest, sign, least_digits, side in ((np.fmin, -1, 2, "below"), (np.fmax, 1, 3, "above")):
+        code = float(furthest.reduce(values, axis=None))
         digits = f"{sign * code:g}"
         if len(digits) < least_digits or set(digits) != {"9"}:
             continue

@@ -241,11 +241,8 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: P
 def _refuse_others(names: list[str], where: Location) -> None:
     """Refuse columns that stand among those of households and are none, such as a total: each would be protected."""
     plain = {plain_name(name): name for name in names}
-    found = [name for short, name in plain.items() if short in NO_HOME]
-    for short, name in plain.items():
-        match = _BESIDE.fullmatch(short)
-        if match and match[1] in plain:
-            found.append(name)
+    beside = {short: match[1] for short in plain if (match := _BESIDE.fullmatch(short))}
+    found = [name for short, name in plain.items() if short in NO_HOME or beside.get(short) in plain]
     if found:
         raise DataError(
             f"{where} has a column for each series, and {one_line(', '.join(map(repr, found)), 120)} among them: leave"

@@ -32,7 +32,7 @@ _DAY_FIRST = tuple(f"%d.%m.%{year}{clock}" for year in "yY" for clock in (" %H:%
 """Dates with full stops have the day first wherever they are written; years of two digits are tried first."""
 _ROW_NUMBERS = re.compile(r"|Unnamed: 0|__index_level_\d+__")
 """Names that pandas gives to the numbers of rows."""
-_THOUSANDS, _UNITS = r"[-+]?[1-9]\d{0,2}(?:[%s]\d{3})+", r"[1-9]\d{0,2}"
+_THOUSANDS, _BELOW_THOUSAND = r"[-+]?[1-9]\d{0,2}(?:[%s]\d{3})+", r"[1-9]\d{0,2}"
 _MANY = 20
 """Numbers with a mark from which on it is plain what the mark means."""
 
@@ -246,7 +246,7 @@ def _refuse_thousands(head: bytes, delimiter: str, decimal: str, where: Location
     except csv.Error:
         # What is wrong with it the reader of the whole file tells.
         return
-    parted, small = re.compile(_THOUSANDS % decimal), re.compile(_UNITS)
+    parted, small = re.compile(_THOUSANDS % decimal), re.compile(_BELOW_THOUSAND)
     for name, cells in zip(names, zip_longest(*rows, fillvalue=""), strict=False):
         marked = [cell for cell in cells if decimal in cell]
         if len(marked) >= _MANY and all(map(parted.fullmatch, marked)) and any(map(small.fullmatch, cells)):
