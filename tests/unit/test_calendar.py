@@ -1,6 +1,6 @@
 """Calendar features against Python's own calendar."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -47,12 +47,24 @@ def test_features():
     np.testing.assert_array_equal(made[:, :7], np.tile(np.eye(7, dtype=np.float32), (2, 1)))
     np.testing.assert_allclose(made[:, 7] ** 2 + made[:, 8] ** 2, 1, atol=1e-6)
     np.testing.assert_allclose(made[:, 9], 2 * made[:, 7] * made[:, 8], atol=1e-6)  # sin 2a
-    np.testing.assert_allclose(made[:, 11:], np.tile([0, 1], (14, 1)), atol=1e-6)  # midnight
+    np.testing.assert_allclose(made[:, 11:13], np.tile([0, 1], (14, 1)), atol=1e-6)  # midnight
 
 
 def test_hour_features():
-    made = calendar.features(MONDAY, 4, 21_600)[:, 11:]
+    made = calendar.features(MONDAY, 4, 21_600)[:, 11:13]
     np.testing.assert_allclose(made, [[0, 1], [1, 0], [0, -1], [-1, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("year", [1969, 2012, 2013])
+def test_turn_of_the_year(year):
+    """21 December to 3 January, 25 and 26 December and 1 January, in leap years too; twice, for the halves of a day."""
+    first = date(year, 12, 1)
+    made = calendar.features(np.datetime64(first, "s"), 2 * 60, 43_200)[:, 13:].reshape(60, 2, 2)
+    dates = [first + timedelta(days) for days in range(60)]
+    turn = [date(year, 12, 21) <= day <= date(year + 1, 1, 3) for day in dates]
+    feasts = [(day.month, day.day) in ((12, 25), (12, 26), (1, 1)) for day in dates]
+    for half in (0, 1):
+        np.testing.assert_array_equal(made[:, half], np.stack([turn, feasts], axis=1))
 
 
 def test_features_of_a_later_start_are_a_later_part():

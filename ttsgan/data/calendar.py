@@ -8,7 +8,11 @@ from numpy.typing import NDArray
 
 DAY_SECONDS = 86_400
 YEAR_DAYS = 365.2425
-NUM_FEATURES = 13
+NUM_FEATURES = 15
+TURN_DAYS, BEFORE_TURN = 14, 11
+"""Length of the turn of the year, and how many days before 1 January it begins: 21 December to 3 January."""
+FEASTS = (4, 5, 11)
+"""Days of it that are like no others: 25 and 26 December, 1 January."""
 
 
 def slots_per_day(step_seconds: int) -> int:
@@ -32,16 +36,25 @@ def year_angle(seconds: NDArray[np.int64]) -> NDArray[np.float64]:
     return 2 * np.pi * ((seconds / DAY_SECONDS / YEAR_DAYS) % 1.0)
 
 
+def days_of_turn(seconds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the days since the last turn of the year began, on 21 December."""
+    shifted = (seconds // DAY_SECONDS + BEFORE_TURN).astype("datetime64[D]")
+    return (shifted - shifted.astype("datetime64[Y]")).astype(np.int64)
+
+
 def features(start: np.datetime64, count: int, seconds: int) -> NDArray[np.float32]:
     """Return calendar features (N, F) of tokens that begin ``seconds`` apart.
 
-    Seven for the weekday (one of them 1), four for the season (two harmonics), two for the hour of the token's start.
+    Seven for the weekday (one of them 1), four for the season (two harmonics), two for the hour of the token's start,
+    two for the turn of the year, when homes are empty or full, and its feasts.
     """
     at = moments(start, count, seconds)
     season = year_angle(at)
     hour = 2 * np.pi * (at % DAY_SECONDS) / DAY_SECONDS
     waves = [f(k * season) for k in (1, 2) for f in (np.sin, np.cos)] + [np.sin(hour), np.cos(hour)]
-    return np.concatenate([np.eye(7)[weekday(at)], np.stack(waves, axis=1)], axis=1).astype(np.float32)
+    of_turn = days_of_turn(at)
+    turn = [of_turn < TURN_DAYS, np.isin(of_turn, FEASTS)]
+    return np.concatenate([np.eye(7)[weekday(at)], np.stack([*waves, *turn], axis=1)], axis=1).astype(np.float32)
 
 
 def features_of(starts_B: NDArray, count: int, seconds: int, lead: int = 0) -> NDArray[np.float32]:
