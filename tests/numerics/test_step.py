@@ -14,9 +14,10 @@ from safetensors.torch import load, save
 from ttsgan import recipes
 from ttsgan.errors import DataError
 from ttsgan.training import step
+from ttsgan.training.agreement import check_equal
 from ttsgan.training.runtime import LocalRuntime, seal_of
 from ttsgan.training.state import COSTS, STAGES, stage_series, work_left
-from ttsgan.training.step import Unstable, check_equal, take_step
+from ttsgan.training.step import Unstable, take_step
 from ttsgan.training.telemetry import PROGRESS_FILE, Telemetry
 
 CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ def test_a_checksum_sees_places_and_buffers(trainer):
     state, told = trainer().state, []
 
     def sums():
-        check_equal(state, SimpleNamespace(device=CPU, gather=lambda own: told.append(own) or own))
+        check_equal(state, SimpleNamespace(world_size=2, device=CPU, gather=lambda own: told.append(own) or own))
         return told[-1].clone()
 
     first = sums()

@@ -76,7 +76,8 @@ class TrainingConfig:
     log_interval: int = 480
     """Series between two lines of progress."""
     checksum_interval: int = 50
-    """Optimizer steps between two comparisons of the weights over workers; 0 compares never."""
+    """Optimizer steps between two comparisons of the weights over workers, which are compared at the start and before
+    each checkpoint too; 0 compares them at the start alone."""
     diversity_floor: float = 0.2
     """Spread between generated series over spread between real ones below which training stops as collapsed."""
     validation_share: float = 0.1

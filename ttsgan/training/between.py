@@ -56,6 +56,8 @@ def make_conditions(state: TrainState, data: TrainSet, runtime: Runtime) -> None
     runtime.broadcast([latents])
     for networks in (state.networks, state.average):
         networks.fit_latents(latents)
+        # Workers of another kind of machine may round their sums otherwise.
+        runtime.broadcast([networks.latent_mean, networks.latent_std])
     cond = _conditions(state, data, latents, runtime)
     state.drawn["cond"] = torch.stack([state.networks.standard_latents(of_one) for of_one in cond])
     seed = seed_of(state.config.seed, "household")

@@ -23,6 +23,7 @@ from ttsgan.losses import MeanOver
 from ttsgan.models.patching import unpatchify
 from ttsgan.seeds import seed_of
 from ttsgan.training import between, phases
+from ttsgan.training.agreement import check_equal, check_same_run
 from ttsgan.training.dataset import StepRandom, TrainSet, batch_rows
 from ttsgan.training.profiling import profiled
 from ttsgan.training.runtime import Runtime, Stopped
@@ -33,7 +34,6 @@ from ttsgan.training.step import (
     Loss,
     Unstable,
     autocast,
-    check_equal,
     mean_over,
     parts_of_share,
     precision_type,
@@ -104,6 +104,8 @@ class Trainer:
 
         Raises
         ------
+        ConfigError
+            If workers have different settings or series.
         Stopped
             If a worker was asked to stop; a checkpoint of the last step was kept.
         NotKept
@@ -111,13 +113,15 @@ class Trainer:
         DivergedError
             If a stage still diverges after `MAX_ROLLBACKS` rollbacks, or workers hold different weights.
         """
+        check_same_run(self.config, self.data, self.runtime)
         with self.runtime.latest() as folder:
             if folder is None:
-                self.runtime.broadcast(list(self.state.networks.parameters()))
+                self.runtime.broadcast(list(self.state.networks.state_dict().values()))
                 self.state.average.load_state_dict(self.state.networks.state_dict())
             else:
                 self.state.load(folder)
                 log.info("training goes on from %s series", self.state.total_series)
+        check_equal(self.state, self.runtime)
         self.last_good = self.state.files()
         while not self.state.done:
             if self.state.series_seen == 0:
@@ -222,9 +226,9 @@ class Trainer:
         return False
 
     def _compare_workers(self) -> None:
-        training = self.config.training
-        interval, taken = training.checksum_interval, self.state.series_seen // training.batch_size
-        if self.runtime.world_size > 1 and interval and taken % interval == 0:
+        interval = self.config.training.checksum_interval
+        taken = self.state.series_seen // self.config.training.batch_size
+        if interval and taken % interval == 0:
             check_equal(self.state, self.runtime)
 
     def _leave(self) -> None:
@@ -384,10 +388,13 @@ class Trainer:
         self.telemetry.picture("weeks", self.state.total_series, real, values, steps)
 
     def _save(self) -> None:
-        state = self.state
-        known = {"series_seen": state.total_series, "validation": min(state.best_loss, UNKNOWN_LOSS)}
+        state, seen = self.state, self.state.total_series
+        if self.config.training.checksum_interval:
+            # Rank 0 alone writes: what the others do not hold is not to be gone on with.
+            check_equal(state, self.runtime)
         self.last_good = state.files()
-        self.runtime.save(f"{state.total_series:09d}_{state.stage}", self.last_good, known)
+        known = {"series_seen": seen, "validation": min(state.best_loss, UNKNOWN_LOSS)}
+        self.runtime.save(f"{seen:09d}_{state.stage}", self.last_good, known)
 
 
 def _crossed(series_seen: int, interval: float, batch: int) -> bool:

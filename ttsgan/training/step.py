@@ -181,43 +181,6 @@ class _Given:
         return next(self.left)
 
 
-def check_equal(state: TrainState, runtime: Runtime) -> None:
-    """Compare a checksum of every network and average, its buffers too, over workers. Collective.
-
-    Raises
-    ------
-    DivergedError
-        With the first network that differs, and the workers that hold other weights of it than worker 0.
-    """
-    held = []
-    for kind, networks in (("networks", state.networks), ("average", state.average)):
-        held += [(f"{kind}.{name}", list(child.state_dict().values())) for name, child in networks.named_children()]
-        held += [(f"{kind}.{name}", [buffer]) for name, buffer in networks.named_buffers(recurse=False)]
-    sums = torch.stack([_checksum(tensors, runtime.device) for _, tensors in held])
-    all_sums = runtime.gather(sums[None])
-    differs = (all_sums != all_sums[0]).cpu()
-    if differs.any():
-        first = int(differs.any(0).nonzero()[0])
-        ranks = ", ".join(str(int(rank)) for rank in differs[:, first].nonzero())
-        raise DivergedError(
-            f"the weights of {held[first][0]} on worker {ranks} are not those of worker 0 after "
-            f"{state.total_series} series; run the same command again to go on from the last checkpoint"
-        )
-
-
-def _checksum(tensors: list[Tensor], device: torch.device) -> Tensor:
-    """Return a weighted sum of the bit patterns of tensors, int64 with wraparound.
-
-    The weights are odd numbers in a row: two values that change places change the sum.
-    """
-    total = torch.zeros((), dtype=torch.int64, device=device)
-    for held in tensors:
-        whole = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}[held.element_size()]
-        bits = held.detach().contiguous().view(-1).view(whole).long()
-        total = 31 * total + (bits * torch.arange(1, 2 * len(bits), 2, device=bits.device)).sum().to(device)
-    return total
-
-
 def tried(state: TrainState) -> str:
     """Return words for what a stage has tried against its divergence, or nothing."""
     if not state.rollbacks:

@@ -1,0 +1,101 @@
+"""What workers that share batches must hold alike, and how they find out when they do not.
+
+Each computes gradients on its own rows of a batch that it takes for the same as the others', and moves its own copy of
+the networks. A worker that went another way would not be noticed by any step: all would go on, each with other weights,
+or with batches that do not belong together.
+"""
+
+import torch
+from torch import Tensor
+
+from ttsgan import recipes
+from ttsgan.config import RunConfig
+from ttsgan.errors import ConfigError, DivergedError
+from ttsgan.seeds import digest_of, seed_of
+from ttsgan.training.dataset import TrainSet
+from ttsgan.training.runtime import Runtime
+from ttsgan.training.state import CHECKED_SECTIONS, TrainState
+
+CHUNK = 2**20
+"""Values of a tensor whose checksum is taken at a time, to bound the memory."""
+
+
+def check_same_run(config: RunConfig, data: TrainSet, runtime: Runtime) -> None:
+    """Compare the settings of training, and which series it sees in which order, over workers. Collective.
+
+    The values of the series are not compared: another kind of machine may round them otherwise.
+
+    Raises
+    ------
+    ConfigError
+        With the first thing that differs, and the workers that have another one than worker 0.
+    """
+    if runtime.world_size == 1:
+        return
+    told: dict[str, object] = {
+        name: value for name, value in recipes.flat(config).items() if name.split(".")[0] in CHECKED_SECTIONS
+    }
+    told |= {
+        "number of training series": len(data),
+        "shape of the training series": data.shape,
+        "entities of the training series": digest_of("\0".join(data.entities.astype(str)).encode()),
+        "starts of the training series": digest_of(data.starts.astype("datetime64[s]").tobytes()),
+        "series kept for validation": digest_of(data.validation.cpu().numpy().tobytes()),
+    }
+    own = torch.tensor([seed_of(name, repr(value)) for name, value in told.items()], device=runtime.device)
+    found = _first_difference(own, runtime)
+    if found:
+        name = list(told)[found[0]]
+        raise ConfigError(
+            f"{name} on worker {found[1]} is not that of worker 0; start all workers with one configuration, and let "
+            "them read one run folder, in a storage that all machines share"
+        )
+
+
+def check_equal(state: TrainState, runtime: Runtime) -> None:
+    """Compare over workers how far they are, and checksums of networks, averages, buffers and draws. Collective.
+
+    Raises
+    ------
+    DivergedError
+        With the first thing that differs, and the workers that hold another one than worker 0.
+    """
+    if runtime.world_size == 1:
+        return
+    far = [state.stage, state.series_seen, state.rollbacks, state.best_loss, state.diversity]
+    held = [("the progress of training", [torch.tensor(far, dtype=torch.float64)])]
+    for kind, networks in (("networks", state.networks), ("average", state.average)):
+        for name, child in networks.named_children():
+            held.append((f"the weights of {kind}.{name}", list(child.state_dict().values())))
+        held += [(f"the weights of {kind}.{name}", [b]) for name, b in networks.named_buffers(recurse=False)]
+    held.append(("the conditions and draws of the prior", [state.drawn[name] for name in sorted(state.drawn)]))
+    found = _first_difference(torch.stack([_checksum(tensors, runtime.device) for _, tensors in held]), runtime)
+    if found:
+        raise DivergedError(
+            f"{held[found[0]][0]} on worker {found[1]} are not those of worker 0 after {state.total_series} series; "
+            "run the same command again to go on from the last checkpoint"
+        )
+
+
+def _first_difference(own: Tensor, runtime: Runtime) -> tuple[int, str] | None:
+    """Return the first of ``own`` (K,), int64, in which workers differ from worker 0, and their numbers. Collective."""
+    all_of_them = runtime.gather(own[None])
+    differs = (all_of_them != all_of_them[0]).cpu()
+    if not differs.any():
+        return None
+    first = int(differs.any(0).nonzero()[0])
+    return first, ", ".join(str(int(rank)) for rank in differs[:, first].nonzero())
+
+
+def _checksum(tensors: list[Tensor], device: torch.device) -> Tensor:
+    """Return a weighted sum of the bit patterns of tensors, int64 with wraparound.
+
+    The weights are odd numbers in a row: two values that change places change the sum.
+    """
+    total = torch.zeros((), dtype=torch.int64, device=device)
+    for held in tensors:
+        whole = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}[held.element_size()]
+        for bits in held.detach().contiguous().view(-1).view(whole).split(CHUNK):
+            weights = torch.arange(1, 2 * len(bits), 2, device=bits.device)
+            total = 31 * total + (bits.long() * weights).sum().to(device)
+    return total
