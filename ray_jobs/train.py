@@ -45,6 +45,14 @@ ENDED: dict[str, type[TtsganError]] = {
     "refused": ConfigError,
 }
 """What all workers raise in the same step: told as a result, because Ray Train would try an error again."""
+TOLD = {
+    "diversity": "diversity",
+    "generator/cycle": "distance to condition",
+    "validation/days": "validation",
+    "score/prior": "headline",
+    "score/pool": "headline",
+}
+"""Figures of a line of progress that are told beside losses and gradients, and what they are called."""
 PROFILE_FOLDER = "train/profile"
 """In the run folder: for each stage a Chrome trace, and a table of the heaviest operators."""
 SCALER_FILE = "scaler.safetensors"
@@ -296,16 +304,21 @@ def _last_line(lines: Location) -> bytes:
 
 
 def _progress_line(line: bytes) -> str:
+    """Return a line of progress in words; figures that are not known, or not finite, are left out."""
     try:
         said = json.loads(line)
     except ValueError:
         return "training"
-    told = {k.removeprefix("loss/"): v for k, v in said.items() if k.startswith("loss/") and v is not None}
-    losses = ", ".join(f"{k} {v:.3f}" for k, v in told.items())
     if "doing" in said:
         return f"training, before {said['stage']}: {said['doing']}"
     left = "" if said["seconds_left"] is None else f", {said['seconds_left']:.0f} s left"
-    back = f"; gone back {said['rollbacks']:.0f} times in this stage" if "rollbacks" in said else ""
     speed = f", {said['series_per_second']:.0f}/s" if said["series_per_second"] else ""
-    losses = losses and f"; loss: {losses}"
-    return f"training {said['stage']}: {said['series_seen']}/{said['total_series']} series{speed}{left}{losses}{back}"
+    parts = [f"training {said['stage']}: {said['series_seen']}/{said['total_series']} series{speed}{left}"]
+    figures = {name: value for name, value in said.items() if isinstance(value, float)}
+    for title, prefix in (("loss", "loss/"), ("gradient", "gradient_norm/")):
+        told = [f"{k.removeprefix(prefix)} {v:.3f}" for k, v in figures.items() if k.startswith(prefix)]
+        parts += [f"{title}: {', '.join(told)}"] if told else []
+    parts += [f"{title} {figures[name]:.3f}" for name, title in TOLD.items() if name in figures]
+    if "rollbacks" in said:
+        parts.append(f"gone back {said['rollbacks']:.0f} times in this stage")
+    return "; ".join(parts)

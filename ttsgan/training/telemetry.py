@@ -70,7 +70,9 @@ class Telemetry:
         def write(board: SummaryWriter) -> None:
             with (self.folder / PROGRESS_FILE).open("a") as lines:
                 lines.write(json.dumps(line) + "\n")
-            for name, value in figures.items():
+            # Of the first line of a stage no speed is known.
+            known = {"series_per_second": speed, "seconds_left": left} if left is not None else {}
+            for name, value in {**known, **figures}.items():
                 board.add_scalar(name, value, series_seen)
 
         self._try(write)
