@@ -1,5 +1,6 @@
 """Whole commands in processes of their own: a search whose trials are stopped early, and a run that is killed."""
 
+import itertools
 import json
 import os
 import re
@@ -46,26 +47,42 @@ def test_search_goes_on_after_a_trial_is_stopped_early(tmp_path):
     assert config.encoder.latent_dim == best["encoder.latent_dim"]
 
 
-def test_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
-    out = tmp_path / "run"
-    words = [*COMMAND, "run", "--data", "sample", "--out", str(out), "--set", *SMALL]
+def killed_at(words, out, pattern) -> set[str]:
+    """Start a command, and kill all of its processes at a checkpoint; return the stages that are done by then."""
     process = subprocess.Popen(words, start_new_session=True)
-    kept = out / "checkpoints" / "train"
-    give_up = time.monotonic() + 180
-    while not list(kept.glob("checkpoint_00000012*")):
+    kept, give_up = out / "checkpoints" / "train", time.monotonic() + 240
+    while not list(kept.glob(pattern)):
         assert process.poll() is None
         assert time.monotonic() < give_up
-        time.sleep(0.5)
+        time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert set(stages(out)) == {"prepare"}
+    return set(stages(out))
+
+
+def test_run_killed_twice_and_called_again_ends_as_one_that_nobody_disturbed(tmp_path):
+    """SIGKILL to the whole run in the days' stage, and in the adversarial one: the same model, bit for bit."""
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    words = [*COMMAND, "run", "--data", "sample", "--out", str(out), "--set", *SMALL]
+    for pattern in ("checkpoint_00000025*_1", "checkpoint_*_2"):
+        assert killed_at(words, out, pattern) == {"prepare"}
     done = subprocess.run(words, timeout=540, check=False)
     assert done.returncode == 3
     lines = [json.loads(line) for line in (out / "tensorboard" / "progress.jsonl").read_text().splitlines()]
     seen = [line["series_seen"] for line in lines if "doing" not in line]
-    again = next(i for i in range(1, len(seen)) if seen[i] <= seen[i - 1])
-    assert seen[again] > 64, "training began anew instead of going on from a checkpoint"
+    back = [later for former, later in itertools.pairwise(seen) if later < former]
+    assert all(at > 192 for at in back), "it went on from one of the last two checkpoints"
+    assert seen[-1] == 640
     assert {"train", "generate", "audit"} <= set(stages(out))
+
+    words = [*COMMAND, "train", "--data", "sample", "--out", str(whole), "--set", *SMALL]
+    subprocess.run(words, check=True, timeout=540)
+    models = [folder / "checkpoints" / "model" for folder in (out, whole)]
+    names = sorted(path.name for path in models[1].iterdir())
+    assert names == sorted(path.name for path in models[0].iterdir())
+    assert "networks.safetensors" in names
+    for name in names:
+        assert (models[0] / name).read_bytes() == (models[1] / name).read_bytes(), name
 
 
 NARROW = [
