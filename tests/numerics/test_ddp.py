@@ -28,7 +28,11 @@ from ttsgan.training.telemetry import Telemetry
 TOLERANCE = 1e-11
 WORKERS = 2
 STEPS = 6
-PLAIN = ("days.dropout=0", "days.last_dropout=0", "training.warmup=0", "encoder.free_bits=0")
+CLIP = 0.25
+"""Shorter than the gradient of every phase in every case, so that all steps are clipped."""
+PLAIN = (
+    "days.dropout=0", "days.last_dropout=0", "training.warmup=0", "encoder.free_bits=0", f"training.grad_clip={CLIP}",
+)  # fmt: skip
 PARTS = "training.accumulation=2"
 """Asked of two workers in the cases "in parts"; one worker takes the same batch of 16 as a whole."""
 EVERYTHING = ("loss.mode_seeking=0.1", "loss.drift=0.01", "loss.penalty_interval=1")
@@ -298,6 +302,9 @@ def test_gradients_of_two_processes_are_those_of_one(one, two, case):
     first, second = one[case], two[0]["cases"][case]
     names = [name for name in first if name.startswith("gradient.")]
     assert names
+    norms = [value for name, value in first.items() if name.startswith("figure.gradient_norm/")]
+    assert norms
+    assert all(norm > CLIP for norm in norms), "clipped"
     for phase in {name.split(".")[1] for name in names}:
         of = [name for name in names if name.split(".")[1] == phase]
         largest_of = max(first[name].abs().max() for name in of)
