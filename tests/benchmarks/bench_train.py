@@ -199,9 +199,12 @@ def files_out_of_memory(steps: int) -> list[dict[str, Any]]:
     scaler = api.fit_scaler(values, starts, YEAR_SECONDS // 8760, config)
     data, files = in_files(values, starts, names, scaler, config)
     trainer = trainer_on(data, scaler, config, files)
-    shares = {ahead: share_of_waiting(trainer, files, steps, ahead) for ahead in (True, False)}
-    name = "series in files, none in memory: share of a step, by the clock, until its data and noise are there"
-    return [figure(name, shares[True], 0.02), figure(f"{name}, not asked ahead", shares[False])]
+    out = []
+    for kind, name in (("step", "step"), ("days", "days step")):
+        shares = {ahead: share_of_waiting(trainer, files, steps, kind, ahead) for ahead in (True, False)}
+        told = f"series in files, none in memory: share of a {name}, by the clock, until its data and noise are there"
+        out += [figure(told, shares[True], 0.02), figure(f"{told}, not asked ahead", shares[False])]
+    return out
 
 
 # ---- two processes ---------------------------------------------------------------------------------------------------

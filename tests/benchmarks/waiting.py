@@ -7,16 +7,21 @@ import ctypes
 import mmap
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from train_steps import take_steps
 
 from ttsgan import api
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
+from ttsgan.models.networks import Networks
+from ttsgan.training import phases
 from ttsgan.training.dataset import TrainSet
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime, Machine
@@ -55,25 +60,25 @@ def in_files(
     return api.scale_in_files(lambda rows: values[rows], starts, names, scaler, config, files), files
 
 
-def share_of_waiting(trainer: Trainer, files: Files, steps: int, ahead: bool) -> float:
-    """Return the share of adversarial steps, by the clock, that goes by until their batches are there.
+def share_of_waiting(trainer: Trainer, files: Files, steps: int, kind: str, ahead: bool) -> float:
+    """Return the share of steps of a kind, by the clock, that goes by until their batches are there.
 
     After each batch the files leave memory, but for the series that training has asked to be read ahead; without
     ``ahead`` it is not heard. The time that this takes is not counted.
     """
-    data, fetch = trainer.data, trainer._adversarial_batch
+    data, fetch, days_loss = trainer.data, trainer._adversarial_batch, phases.days_loss
     wanted: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
-    phase_of_now, waited, putting_out = "", 0.0, 0.0
+    phase_of_now, waited, putting_out = "days", 0.0, 0.0
 
     def hear(rows: Tensor, names: tuple[str, ...]) -> None:
         wanted[phase_of_now] = rows, names
         if ahead:
             data.ahead(rows, names)
 
-    def timed(phase: str) -> tuple[object, object]:
-        nonlocal phase_of_now, waited, putting_out
-        phase_of_now, began = phase, time.perf_counter()
-        made = fetch(phase)
+    def timed(take: Callable[[], Any]) -> Any:
+        nonlocal waited, putting_out
+        began = time.perf_counter()
+        made = take()
         fetched = time.perf_counter()
         files.put_out(data)
         if ahead:
@@ -82,17 +87,25 @@ def share_of_waiting(trainer: Trainer, files: Files, steps: int, ahead: bool) ->
         waited, putting_out = waited + fetched - began, putting_out + time.perf_counter() - fetched
         return made
 
-    trainer._adversarial_batch, trainer.data, trainer.state.stage = timed, replace(data, ahead=hear), 2
+    def batch(phase: str) -> Any:
+        nonlocal phase_of_now
+        phase_of_now = phase
+        return timed(lambda: fetch(phase))
+
+    def loss(networks: Networks, given: TrainSet, rows: Tensor, *others: Any) -> Any:
+        names = "residual", "regular", "observed", "numbers", "start_index"
+        own = timed(lambda: replace(given, **{name: getattr(given, name)[rows] for name in names}))
+        return days_loss(networks, own, torch.arange(len(rows)), *others)
+
+    trainer._adversarial_batch, phases.days_loss, trainer.data = batch, loss, replace(data, ahead=hear)
     try:
-        trainer._adversarial_step()  # warms up, and says which series the next one will want
+        take_steps(trainer, kind, 1)  # warms up, and says which series the next one will want
         began, waited, putting_out = time.perf_counter(), 0.0, 0.0
-        for _ in range(steps):
-            trainer.state.series_seen += trainer.config.training.batch_size
-            trainer._adversarial_step()
+        take_steps(trainer, kind, steps)
         return waited / (time.perf_counter() - began - putting_out)
     finally:
         del trainer._adversarial_batch
-        trainer.data = data
+        phases.days_loss, trainer.data = days_loss, data
 
 
 def in_memory(tensor: Tensor) -> float:
