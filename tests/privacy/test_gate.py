@@ -304,6 +304,13 @@ def test_verdicts_the_worst_wins():
     assert verdict([check(None), check(False)], ["broken"])[0] == "FAIL"
 
 
+def test_a_share_above_its_limit_is_not_asked_to_be_0():
+    """A group that one entity dominates: known exactly, and no number of entities is told that would do."""
+    check = gate.line("conditions", "share", "all", "", value=0.3, low=0.3, high=0.3, threshold=0.15, needed=None)
+    _, (_, sentence) = verdict([check | {"passed": None}], [])
+    assert sentence == "conditions: share (all) is 0.3; the limit is 0.15"
+
+
 def test_thresholds_are_checked():
     with pytest.raises(ConfigError, match=r"thresholds\.auc is 0\.4"):
         Thresholds(auc=0.4)

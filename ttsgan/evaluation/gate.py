@@ -96,9 +96,13 @@ def _sentence(check: dict) -> str:
         return f"{what} is {value}, proven above {check['low']:.4g}; the limit is {check['threshold']:g}"
     needed = check["needed_entities"]
     counted = "synthetic series" if check["attack"] in PER_SERIES else "entities"
-    more = f"about {needed:,} {counted} would do for a set without this leak" if needed else "it must be 0"
-    figures = f"is {value}, but could be up to {check['high']:.4g}; the limit is {check['threshold']:g}"
-    return f"{what} {figures}; {more}"
+    if needed:
+        more = f"; about {needed:,} {counted} would do for a set without this leak"
+    else:
+        more = "; it must be 0" if check["threshold"] == 0 else ""
+    # A count has no interval.
+    reach = f", but could be up to {check['high']:.4g}" if check["high"] > check["value"] else ""
+    return f"{what} is {value}{reach}; the limit is {check['threshold']:g}{more}"
 
 
 def _over_limit(check: dict) -> float:
