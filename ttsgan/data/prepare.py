@@ -24,8 +24,6 @@ from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates
 from ttsgan.errors import ConfigError, DataError
 
-REGISTER_SERIES, REGISTER_VALUES = 200, 24
-
 logger = logging.getLogger(__name__)
 
 

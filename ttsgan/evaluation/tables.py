@@ -9,6 +9,8 @@ import json
 import math
 from itertools import groupby
 
+from ttsgan.evaluation.gate import PER_SERIES
+
 __all__ = [
     "attempts",
     "check_groups",
@@ -36,7 +38,6 @@ ATTACKS = {
     "conditions": "homes seen in groups",
     "canaries": "planted oddities found",
 }
-COUNTED_IN_SERIES = ("copying", "fragments")
 NO_SHARES = ("epsilon", "entities missing", "further conditions")
 """Words in the names of checks whose values are plain numbers."""
 FAMILIES = {
@@ -225,7 +226,7 @@ def _check_row(check: dict) -> dict:
     # an upper bound says nothing where a single case decides
     ends = (value, value) if none_allowed else (_limit_place(_multiple(check, key)) for key in ("low", "high"))
     needed = None if informs else check["needed_entities"]
-    counted = "synthetic series" if check["attack"] in COUNTED_IN_SERIES else "entities"
+    counted = "synthetic series" if check["attack"] in PER_SERIES else "entities"
     return {
         "name": check["name"][:1].upper() + check["name"][1:],
         "stratum": "" if check["stratum"] == "all" else check["stratum"], "explains": check["explains"],
@@ -277,7 +278,7 @@ def open_needs(checks: list[dict]) -> str:
     in_series, in_entities = needs
     for check in checks:
         if check["passed"] is None and check["needed_entities"] and not check.get("informs", False):
-            words = in_series if check["attack"] in COUNTED_IN_SERIES else in_entities
+            words = in_series if check["attack"] in PER_SERIES else in_entities
             needs[words] = max(needs[words], check["needed_entities"])
     known = [f"{need:,} {words}" for words, need in needs.items() if need]
     return f"About {' and '.join(known)} would settle what is open." if known else ""
