@@ -8,6 +8,7 @@ itself a leak.
 import datetime
 import fcntl
 import hashlib
+import json
 import logging
 import platform
 from collections.abc import Iterator
@@ -120,7 +121,7 @@ class RunFolder:
         Raises
         ------
         DataError
-            If another command works there.
+            If another command works there, or has since the folder was opened: what it wrote would be lost.
         """
         if not self.where.is_local:
             yield
@@ -136,6 +137,9 @@ class RunFolder:
                 raise DataError(f"{self.where} is worked on by another command; wait for it, or stop it") from error
             except OSError as error:
                 log.warning("%s cannot be locked (%s): do not start two commands on it", self.where, one_line(error))
+            mine = json.loads(json.dumps(self.manifest))
+            if not self.replaces and (self.where / "manifest.json").read_json() != mine:
+                raise DataError(f"another command has worked on {self.where} meanwhile; run the same command again")
             yield
 
     def start_over(self) -> None:

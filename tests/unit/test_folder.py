@@ -41,6 +41,21 @@ def test_two_commands_do_not_work_on_one_folder(tmp_path):
         pass
 
 
+def test_what_another_command_did_meanwhile_is_not_lost(tmp_path):
+    """Between opening a folder and working on it a command imports for seconds; audits of another one count."""
+    where = Location.parse(str(tmp_path / "r"))
+    RunFolder.create(where, recipes.quick(), fresh=False)
+    first, second = RunFolder.load(where), RunFolder.load(where)
+    with first.held():
+        first.manifest["audit_attempts"].append({"verdict": "FAIL"})
+        first.finish("prepare", 1.0, {"steps": (1, 2)})
+    with first.held():
+        pass
+    with pytest.raises(DataError, match="another command has worked on"), second.held():
+        pass
+    assert RunFolder.load(where).manifest["audit_attempts"] == [{"verdict": "FAIL"}]
+
+
 def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(tmp_path):
     """Whoever runs the tests may write everywhere: a folder in the place of the lock stands for a read-only disk."""
     folder = RunFolder.create(Location.parse(str(tmp_path / "r")), recipes.quick(), fresh=False)
