@@ -7,7 +7,7 @@ from ray_jobs.folder import RunFolder, is_run
 from ray_jobs.options import DataOptions, RunOptions
 from ttsgan import recipes
 from ttsgan.config import RunConfig, check_batch, check_precision
-from ttsgan.data.steps import parse_period, parse_start, parse_step
+from ttsgan.data.steps import check_times
 from ttsgan.data.storage import Location
 from ttsgan.errors import ConfigError
 
@@ -48,13 +48,7 @@ def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = N
     config = recipes.override(config, general.set)
     # What the configuration itself cannot check, before a folder is made.
     recipes.by_name(config.recipe)
-    for text, read in (
-        (config.data.step, parse_step),
-        (config.data.start, parse_start),
-        (config.data.period, parse_period),
-    ):
-        if text:
-            read(text)
+    check_times(config.data)
     check_precision(config.training.precision, config.runtime.use_gpu)
     most = max(config.runtime.num_workers, 1)
     check_batch(config.training, range(config.runtime.min_workers or most, most + 1))

@@ -216,6 +216,12 @@ def test_sources_without_metadata_take_the_settings(tmp_path):
         prepare(DataConfig(step_seconds=1800, start="soon"), where)
 
 
+@pytest.mark.parametrize("wrong", [{"step": "4x"}, {"start": "soon"}, {"period": "2013"}])
+def test_times_that_cannot_be_read_are_refused_before_anything_is_read(tmp_path, wrong):
+    with pytest.raises(ConfigError, match=rf"data\.{next(iter(wrong))} is '{next(iter(wrong.values()))}'"):
+        prepare(DataConfig(**wrong), [Location.parse(str(tmp_path / "not there.csv"))])
+
+
 def test_several_sources_are_joined(series, tmp_path):
     places = []
     for row in range(3):

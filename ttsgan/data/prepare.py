@@ -19,7 +19,7 @@ from ttsgan.data.doubts import alike, look_like_registers, refuse_codes
 from ttsgan.data.grid import steps_of
 from ttsgan.data.quantiles import varies
 from ttsgan.data.readers import read_series
-from ttsgan.data.steps import DEFAULT_START, infer_step_seconds, join_steps, parse_period, parse_start
+from ttsgan.data.steps import DEFAULT_START, check_times, infer_step_seconds, join_steps, parse_period, parse_start
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates
 from ttsgan.errors import ConfigError, DataError
@@ -123,6 +123,7 @@ def prepare(
     ConfigError
         A setting cannot be read.
     """
+    check_times(config)
     if simulated is not None:
         series = _with_entities(_cut(fill_unknown(simulated, "sample"), config, "sample"), config.entity, "sample")
     else:

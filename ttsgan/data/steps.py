@@ -67,6 +67,13 @@ def parse_step(text: str) -> int:
     return seconds
 
 
+def check_times(config: DataConfig) -> None:
+    """Refuse a step, start or period that cannot be read, before anything else is; `ConfigError` names it."""
+    for text, parse in ((config.step, parse_step), (config.start, parse_start), (config.period, parse_period)):
+        if text:
+            parse(text)
+
+
 def aggregate(values: np.ndarray, k: int, how: str) -> np.ndarray:
     """Join every k steps into one.
 
