@@ -7,6 +7,7 @@ import csv
 import io
 import logging
 import re
+from collections import Counter
 from itertools import zip_longest
 
 import numpy as np
@@ -207,7 +208,7 @@ def _read_csv(where: Location, entity: str) -> pa.Table:
         points, commas = (len(re.findall(rf"{parted}\"?-?\d+{mark}\d+\"?(?=[{parted}\r\n])".encode(), head))
                           for mark in ("[.]", ","))  # fmt: skip
         names = next(csv.reader([header], delimiter=delimiter), [])
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise DataError(f"{where}: the header has duplicate ids or columns: {twice[0]!r}; each needs its own name")
         decimal = "," if delimiter != "," and commas > points else "."
