@@ -14,7 +14,8 @@ from ray_jobs.folder import is_run
 from ray_jobs.machines import start_ray
 from ttsgan.config import DataConfig, RunConfig
 from ttsgan.data.prepare import prepare
-from ttsgan.data.storage import Location
+from ttsgan.data.storage import Location, one_line
+from ttsgan.data.store import refuse_untold_entities
 from ttsgan.errors import DataError
 from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, in_turn
 from ttsgan.evaluation.figures import MAX_SERIES
@@ -53,6 +54,7 @@ def judge_files(
         console.progress(f"reading {name}")
         options = data if name != "synthetic" else dataclasses.replace(data, entity="entity")
         sets.append(prepare(options, [Location.parse(path)], keep_all=True)[0])
+    refuse_untold_entities({train: sets[0], holdout: sets[1]}, one_line(f"{train} and {holdout}", 160))
     fingerprints = {"train": sets[0].fingerprint(), "synthetic": sets[2].fingerprint()}
     sets = [judged(series) for series in sets]
     for name, other in (("holdout", sets[1]), ("synthetic", sets[2])):

@@ -15,7 +15,7 @@ from ttsgan.data.prepare import check_patch, prepare
 from ttsgan.data.simulate import simulate
 from ttsgan.data.split import check_disjoint, check_enough, split_entities, write_splits
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import SeriesSet, concatenate, refuse_duplicates, write_store
+from ttsgan.data.store import SeriesSet, concatenate, refuse_duplicates, refuse_untold_entities, write_store
 from ttsgan.errors import DataError
 from ttsgan.evaluation.privacy import MIN_ENTITIES, other_dates
 
@@ -85,8 +85,10 @@ def _read_halves(config: RunConfig, console: Console) -> tuple[SeriesSet, NDArra
         return series, split_entities(series.entities, fraction, config.seed, secret=series.fingerprint()), summary
     place = Location.parse(config.data.holdout)
     extra, extra_report = prepare(config.data, [place])
-    check_disjoint(series.entities, extra.entities)
     both = [", ".join(config.data.source), str(place)]
+    if not config.data.is_sample:
+        refuse_untold_entities(dict(zip(both, (series, extra), strict=True)), one_line(" and ".join(both), 160))
+    check_disjoint(series.entities, extra.entities)
     whole = concatenate([series, extra], both)
     refuse_duplicates(whole.ids, one_line(" and ".join(both), 160))
     summary["set_aside_of_holdout"] = extra_report.to_dict()["set_aside_by_reason"]

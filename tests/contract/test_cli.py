@@ -292,6 +292,22 @@ def test_ids_of_a_holdout_may_not_be_those_of_the_source(tmp_path):
         run_stage(folder, "prepare", Console(), "local")
 
 
+def test_a_holdout_without_entities_beside_a_source_with_some_is_refused(tmp_path):
+    """Meters of one home under two names: what training saw would pass for unseen."""
+    source = tmp_path / "source.csv"
+    days = [f"2013-01-0{day}" for day in range(1, 4)]
+    rows = [(f"{{}}{i}", f"home{i // 2}", day, f"{i + at}") for i in range(4) for at, day in enumerate(days)]
+    source.write_text("\n".join(["id,entity,date,kwh", *(",".join(row).format("m") for row in rows)]))
+    others = [",".join((name, day, value)).format("n") for name, _, day, value in rows]
+    (tmp_path / "holdout.csv").write_text("\n".join(["id,date,kwh", *others]))
+    sets = [f"data.source={source}", f"data.holdout={tmp_path / 'holdout.csv'}"]
+    folder = RunFolder.create(
+        Location.parse(str(tmp_path / "run")), recipes.override(recipes.quick(), sets), fresh=False
+    )
+    with pytest.raises(DataError, match=r"holdout\.csv has no `entity` column"):
+        run_stage(folder, "prepare", Console(), "local")
+
+
 def test_fresh_leaves_the_folder_of_another_program_alone(tmp_path, capsys):
     (tmp_path / "manifest.json").write_text('{"name": "a web page"}')
     words = ["run", "--data", "sample", "--out", str(tmp_path), "--fresh"]

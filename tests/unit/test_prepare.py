@@ -235,6 +235,18 @@ def test_several_sources_are_joined(series, tmp_path):
     assert list(from_config.ids) == ["a", "b", "c"]
 
 
+def test_sources_without_entities_beside_others_are_refused(series, tmp_path):
+    """Two meters of one home would be two homes, and could be trained on and held out at once."""
+    places = [Location.parse(str(tmp_path / name)) for name in ("with", "without")]
+    for rows, place in zip(([0, 1], [2]), places, strict=True):
+        write_store(series.subset(np.array(rows)), place)
+    part = tmp_path / "without" / "part-00000.parquet"
+    pq.write_table(pq.read_table(part).drop_columns("entity"), part)
+    with pytest.raises(DataError, match="without has no `entity` column"):
+        prepare(DataConfig(), places)
+    assert list(prepare(DataConfig(entity="id"), places)[0].entities) == ["a", "b", "c"]
+
+
 def test_simulated_series_need_no_source(series):
     found, report = prepare(DataConfig(step="2h"), None, simulated=series)
     assert (found.length, report.read, report.aggregated_from) == (24, 3, 3600)

@@ -21,7 +21,7 @@ from ttsgan.data.quantiles import varies
 from ttsgan.data.readers import read_series
 from ttsgan.data.steps import DEFAULT_START, check_times, infer_step_seconds, join_steps, parse_period, parse_start
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates
+from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates, refuse_untold_entities
 from ttsgan.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -128,8 +128,10 @@ def prepare(
         series = _with_entities(_cut(fill_unknown(simulated, "sample"), config, "sample"), config.entity, "sample")
     else:
         places = sources if sources is not None else [Location.parse(text) for text in config.source]
-        series = concatenate([_read_one(place, config) for place in places], [str(place) for place in places])
-    name = "sample" if simulated is not None else ", ".join(str(place) for place in places)
+        names, parts = [str(place) for place in places], [_read_one(place, config) for place in places]
+        refuse_untold_entities(dict(zip(names, parts, strict=True)), one_line(", ".join(names), 160))
+        series = concatenate(parts, names)
+    name = "sample" if simulated is not None else ", ".join(names)
     refuse_duplicates(series.ids, one_line(name, 160))
     if simulated is None:
         _doubt(series, one_line(name, 160))

@@ -34,7 +34,7 @@ class SeriesSet:
     Attributes
     ----------
     ids, entities : ndarray of shape (n,), object
-        Text; ids are unique, an entity may own several series.
+        Text; ids are unique, an entity may own several series. One and the same array where the source tells none.
     starts : ndarray of shape (n,), datetime64[s]
         Stamp of the first value; NaT where the source tells none.
     values : ndarray of shape (n, C, L), float32, in ``unit``
@@ -78,14 +78,20 @@ class SeriesSet:
         """Number of time steps L."""
         return self.values.shape[2]
 
+    @property
+    def tells_entities(self) -> bool:
+        """Whether the source told entities; else each series is its own."""
+        return self.entities is not self.ids
+
     def subset(self, index: np.ndarray) -> "SeriesSet":
         """Return the series that a mask (n,) bool or positions (m,) int pick, in that order."""
         index = np.asarray(index)
         rows = np.flatnonzero(index) if index.dtype == bool else index
+        ids = self.ids[rows]
         return dataclasses.replace(
             self,
-            ids=self.ids[rows],
-            entities=self.entities[rows],
+            ids=ids,
+            entities=self.entities[rows] if self.tells_entities else ids,
             starts=self.starts[rows],
             values=self.values[rows],
             attributes=None if self.attributes is None else self.attributes.take(pa.array(rows)),
@@ -207,15 +213,20 @@ def read_store(where: Location) -> SeriesSet:
     parts = {str(file): part for file in files_of(where) if len(part := _read_file(file))}
     if not parts:
         raise DataError(f"{where} is empty: it has zero rows; one row for each series is needed")
-    without = [name for name, part in parts.items() if part.entities is part.ids]
-    if without and len(without) < len(parts):
+    refuse_untold_entities(parts, where)
+    series = concatenate(list(parts.values()), list(parts))
+    refuse_duplicates(series.ids, where)
+    return series
+
+
+def refuse_untold_entities(parts: Mapping[str, SeriesSet], where: object) -> None:
+    """Raise `DataError` when a part tells no entities and another, beside it in ``where``, tells some."""
+    without = [name for name, part in parts.items() if not part.tells_entities]
+    if without and any((part.entities != part.ids).any() for part in parts.values()):
         raise DataError(
             f"{without[0]} has no `entity` column, and other files of {where} have one: each of its series would be"
             " protected by itself, and not whom they belong to; write the column into all files"
         )
-    series = concatenate(list(parts.values()), list(parts))
-    refuse_duplicates(series.ids, where)
-    return series
 
 
 def concatenate(parts: Sequence[SeriesSet], names: Sequence[str]) -> SeriesSet:
@@ -245,10 +256,12 @@ def concatenate(parts: Sequence[SeriesSet], names: Sequence[str]) -> SeriesSet:
             if all(field.name in table.column_names and table.field(field.name).type == field.type for table in tables)
         ]
         attributes = pa.concat_tables([table.select(shared) for table in tables]) if shared else None
+    ids = np.concatenate([part.ids for part in parts])
+    told = any(part.tells_entities for part in parts)
     return dataclasses.replace(
         first,
-        ids=np.concatenate([part.ids for part in parts]),
-        entities=np.concatenate([part.entities for part in parts]),
+        ids=ids,
+        entities=np.concatenate([part.entities for part in parts]) if told else ids,
         starts=np.concatenate([part.starts for part in parts]),
         values=np.concatenate([part.values for part in parts]),
         attributes=attributes,
