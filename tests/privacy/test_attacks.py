@@ -113,6 +113,21 @@ def test_a_copy_is_found_at_its_exact_shift(search):
     assert distance == pytest.approx(np.zeros(4), abs=5e-3)
 
 
+def test_few_training_series_are_held_in_a_representation_at_a_time(views, search, monkeypatch):
+    """Each worker that searches a block would otherwise hold all of them, some times over."""
+    made, most = homes(20, 5, "s"), []
+    whole = search.search(made)
+    monkeypatch.setattr(copying, "SERIES_HELD", 37)
+    for name in ("raw", "profile"):
+        seen = getattr(Views, name)
+        monkeypatch.setattr(Views, name, lambda self, part, seen=seen: most.append(len(part)) or seen(self, part))
+    in_parts = search.search(made)
+    assert max(most) == 37
+    for side, other in zip(whole.sides, in_parts.sides, strict=True):
+        for key in side:
+            np.testing.assert_array_equal(side[key], other[key])
+
+
 def with_gas(electricity, seed):
     """Add a second channel, of other homes and in another unit."""
     gas = 11 * homes(len(electricity), seed, "g").values

@@ -13,13 +13,15 @@ from scipy import fft
 
 from ttsgan.evaluation.gate import FAIL_ERROR, Thresholds, line
 from ttsgan.evaluation.judged import Judged
-from ttsgan.evaluation.neighbours import nearest
+from ttsgan.evaluation.neighbours import merge_nearest, nearest
 from ttsgan.evaluation.stats import clopper_pearson_lower, clopper_pearson_upper, trials_to_bound
 from ttsgan.evaluation.views import Views
 
 NUM_CANDIDATES = 50
 SPECTRUM_WIDTH = 512
 SHIFT_DAYS = 7
+SERIES_HELD = 4096
+"""Real series whose representation is held at a time; what is found does not depend on it."""
 _TINY = 1e-9
 
 
@@ -105,18 +107,16 @@ class CopySearch:
         width = max(16, SPECTRUM_WIDTH // channels)
         return np.ascontiguousarray(amplitude[..., 1 : width + 1].reshape(len(shape), -1))
 
-    def _shifted(
-        self, shape: np.ndarray, spectrum: np.ndarray, base: np.ndarray, base_spectrum: np.ndarray, channels: int
-    ) -> np.ndarray:
-        """Return the smallest relative distance to the base over candidates and shifts."""
-        candidates = nearest(spectrum, base_spectrum, min(NUM_CANDIDATES, len(base)))[1]
+    def _shifted(self, shape: np.ndarray, judged: Judged, candidates: np.ndarray, views: Views) -> np.ndarray:
+        """Return the smallest relative distance to the candidates (n, k) among real series, over all shifts."""
+        channels = judged.values.shape[1]
         out = np.empty(len(shape))
         for start in range(0, len(shape), 32):
             found = candidates[start : start + 32]
             unique, inverse = np.unique(found, return_inverse=True)
             pairs = inverse.reshape(found.shape)
-            a, b = (x.reshape(len(x), channels, -1) for x in (shape[start : start + 32], base[unique]))
-            out[start : start + 32] = self._best_shift(a, b, pairs)
+            both = shape[start : start + 32], views.shape(judged.take(unique))
+            out[start : start + 32] = self._best_shift(*(x.reshape(len(x), channels, -1) for x in both), pairs)
         return out
 
     def _best_shift(self, a: np.ndarray, b: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -179,18 +179,19 @@ class CopySearch:
         raw = views.raw(synthetic)
         own = np.maximum(raw.std(1), 1e-6) * np.sqrt(raw.shape[1])
         for name, judged in sets:
-            found[name]["raw"] = nearest(raw, views.raw(judged), 1)[0][:, 0] / own
+            found[name]["raw"] = _nearest(raw, judged, views.raw, 1)[0][:, 0] / own
         del raw
         shape = views.shape(synthetic)
         spectrum = self._spectrum(shape, channels)
         for name, judged in sets:
-            base = views.shape(judged)
-            base_spectrum = self._spectrum(base, channels)
-            found[name]["shifted shape"] = self._shifted(shape, spectrum, base, base_spectrum, channels)
+            candidates = _nearest(
+                spectrum, judged, lambda part: self._spectrum(views.shape(part), channels), NUM_CANDIDATES
+            )[1]
+            found[name]["shifted shape"] = self._shifted(shape, judged, candidates, views)
         profile = views.profile(synthetic)
         own = np.maximum(profile.std(1), 1e-6) * np.sqrt(profile.shape[1])
         for name, judged in sets:
-            found[name]["profile"] = nearest(profile, views.profile(judged), 1)[0][:, 0] / own
+            found[name]["profile"] = _nearest(profile, judged, views.profile, 1)[0][:, 0] / own
         return found
 
     @staticmethod
@@ -203,6 +204,18 @@ class CopySearch:
 
     def _present(self) -> list[tuple[str, Judged]]:
         return [(name, judged) for name, judged in self.sets.items() if judged is not None]
+
+
+def _nearest(
+    rows: np.ndarray, judged: Judged, view: Callable[[Judged], np.ndarray], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest of real series in a representation, or all if less; a part of them is held in it at a time.
+
+    Whoever searches a block of synthetic series would otherwise hold all training series, some times over.
+    """
+    begins = range(0, len(judged), SERIES_HELD)
+    parts = [nearest(rows, view(judged.take(slice(i, i + SERIES_HELD))), min(k, len(judged))) for i in begins]
+    return merge_nearest(parts, begins)
 
 
 def _one_channel(judged: Judged, channel: int) -> Judged:
