@@ -110,8 +110,11 @@ class Model:
             If another version of ttsgan wrote them.
         """
         about = json.loads(read("model.json"))
-        config = recipes.from_dict(about["config"])
-        networks = Networks(config, SeriesShape(**about["shape"])).eval().requires_grad_(False)
+        try:
+            config, shape = recipes.from_dict(about["config"]), SeriesShape(**about["shape"])
+        except (ConfigError, TypeError) as error:
+            raise DataError(f"model.json is of another version of ttsgan ({error}); train again") from error
+        networks = Networks(config, shape).eval().requires_grad_(False)
         try:
             networks.load_state_dict(safetensors.torch.load(read("networks.safetensors")))
         except RuntimeError as error:
@@ -272,8 +275,8 @@ class TTSGAN:
             shape = f"{values.ndim} dimensions" if values.ndim != 3 else f"the shape {values.shape}"
             raise DataError(f"values have {shape}; allowed: 2 (series, points) or 3 with channels, none of them empty")
         for name, given in (("starts", starts), ("entities", entities)):
-            if given is not None and len(given) != len(values):
-                raise DataError(f"{name} has {len(given)} entries for {len(values)} series; one for each is needed")
+            if given is not None and np.shape(given) != (len(values),):
+                raise DataError(f"{name} has the shape {np.shape(given)}; one for each of {len(values)} is needed")
         infinite = np.flatnonzero(np.isinf(values).any(axis=(1, 2)))
         if len(infinite):
             raise DataError(f"series {infinite[0]} holds an infinite value; allowed: finite numbers, NaN where missing")
@@ -282,7 +285,10 @@ class TTSGAN:
             row = int(np.flatnonzero(~varied)[0])
             raise DataError(f"series {row} is constant or wholly missing in a channel; leave it out")
         usual = np.full(len(values), np.datetime64("2013-01-01", "s"))
-        starts = usual if starts is None else np.asarray(starts).astype("datetime64[s]")
+        try:
+            starts = usual if starts is None else np.asarray(starts).astype("datetime64[s]")
+        except ValueError as error:
+            raise DataError(f"starts hold what is no moment ({error}); allowed: datetime64, or ISO 8601") from error
         if np.isnat(starts).any():
             raise DataError("starts hold NaT; allowed: the first moment of every series")
         entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)

@@ -82,6 +82,16 @@ def test_a_model_of_another_version_is_named(fitted):
         Model.load(files.__getitem__)
 
 
+@pytest.mark.parametrize(("part", "more"), [("shape", {"year": 365}), ("config", {"weather": {}})])
+def test_what_another_version_says_of_a_model_is_named(fitted, part, more):
+    files = fitted.model_.files()
+    about = json.loads(files["model.json"])
+    about[part] |= more
+    files["model.json"] = json.dumps(about).encode()
+    with pytest.raises(DataError, match=rf"another version of ttsgan.*{next(iter(more))}.*train again"):
+        Model.load(files.__getitem__)
+
+
 def test_save_and_load(fitted, tmp_path):
     fitted.save(tmp_path / "model")
     again = TTSGAN.load(tmp_path / "model")
@@ -170,6 +180,12 @@ def test_too_few_entities_are_refused_before_training(sample, small_config, monk
 def test_lengths_must_agree(sample, small_config, name):
     with pytest.raises(DataError, match=name):
         TTSGAN(small_config).fit(sample.values, step_seconds=sample.step_seconds, **{name: getattr(sample, name)[:-1]})
+
+
+@pytest.mark.parametrize("wrong", [{"starts": ["soon"] * 48}, {"entities": np.zeros((48, 2))}])
+def test_starts_that_are_no_moments_and_tables_of_entities_are_refused(sample, small_config, wrong):
+    with pytest.raises(DataError, match=next(iter(wrong))):
+        TTSGAN(small_config).fit(sample.values, step_seconds=sample.step_seconds, **wrong)
 
 
 @pytest.mark.parametrize("shape", [(48 * 252,), (20, 2, 2, 8)])
