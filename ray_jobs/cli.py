@@ -82,11 +82,12 @@ def _load(general: StageOptions):
     return RunFolder.load(Location.parse(general.out))
 
 
-def _check_section(name: str, overrides: tuple[str, ...]) -> None:
-    """Refuse overrides of another section of the configuration than a command reads."""
-    others = [text for text in overrides if not text.startswith(f"{name}.")]
+def _check_sections(overrides: tuple[str, ...], *names: str) -> None:
+    """Refuse overrides of other sections of the configuration than a command reads."""
+    others = [text for text in overrides if text.partition(".")[0].strip() not in names]
     if others:
-        raise ConfigError(f"--set {others[0]} is not of this command; allowed: {name}.FIELD=VALUE")
+        allowed = ", ".join(f"{name}.FIELD=VALUE" for name in names)
+        raise ConfigError(f"--set {others[0]} is not of this command; allowed: {allowed}")
 
 
 def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) -> int:
@@ -94,7 +95,7 @@ def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) ->
     from ray_jobs.console import Console
 
     console, folder = Console(), _load(general)
-    _check_section(name, overrides)
+    _check_sections(overrides, name)
     folder.config = recipes.override(folder.config, overrides)
     from ray_jobs.run import reasons_of, run_stage
 
@@ -207,7 +208,7 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
     console, where = Console(), Location.parse(out)
     where.check_writable()
     check_replaceable(where, map(Location.parse, source))
-    _check_section("data", set)
+    _check_sections(set, "data")
     asked = {name: value for name, value in vars(data).items() if value}
     usual = recipes.quick()
     config = recipes.override(replace(usual, data=replace(usual.data, source=source, **asked)), set).data
@@ -237,8 +238,12 @@ def judge(
 
     Parameters
     ----------
-    train, holdout, synthetic : str
-        Files or folders of series the generator saw, of series it never saw, and of those it made.
+    train : str
+        File or folder of series that the generator saw.
+    holdout : str
+        The same of series that it never saw.
+    synthetic : str
+        The same of series that it made.
     data : DataOptions
     out : str
         Folder for evaluation.json, audit.json and report.html; by default nothing is written.
@@ -255,6 +260,7 @@ def judge(
     from ttsgan.data.storage import Location
 
     console = Console()
+    _check_sections(set, "evaluate", "audit", "cluster", "data", "runtime")
     config = recipes.override(replace(recipes.quick(), seed=seed), set)
     asked = {name: value for name, value in vars(data).items() if value}
     options = replace(config.data, source=(train,), **asked)
@@ -385,7 +391,7 @@ def main(words: list[str] | None = None) -> int:
             config=(FlagCreatePairsOff,),
         )
     except KeyboardInterrupt:
-        return _complain("interrupted; the same command goes on from the last finished stage", INTERRUPTED)
+        return _complain("interrupted; the same command goes on from the last finished stage of a run", INTERRUPTED)
     except TtsganError as error:
         return _complain(error, _status(error))
     except Exception as error:

@@ -44,9 +44,18 @@ def test_options_are_frozen(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    shown = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", capsys.readouterr().out.split("options", 1)[1]))
+    said = capsys.readouterr().out.split("options", 1)[1]
+    shown = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", said))
     assert set(OPTIONS[command].split()) <= shown
     assert shown - set(OPTIONS[command].split()) <= {"help", "data", "set"}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_every_option_says_what_it_is(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.findall(r"(--[a-z-]+)(?: STR| INT| \[STR \[STR \.\.\.\]\])? \((?:required|default)", said) == []
 
 
 def test_every_command_is_known():
@@ -58,6 +67,13 @@ def test_every_command_is_known():
 )
 def test_overrides_after_one_option_or_several(words):
     assert _joined_overrides(["run", *words.split()]) == ["run", "--out", "x", "--set", "a=1", "b=2"]
+
+
+@pytest.mark.parametrize("command", ["judge --train a --holdout b --synthetic c", "prepare --source a --out b"])
+def test_overrides_that_a_command_does_not_read_are_refused(command, capsys):
+    status, line = complaint(capsys, [*command.split(), "--set", "generator.depth=4"])
+    assert status == 2
+    assert "--set generator.depth=4 is not of this command; allowed: " in line
 
 
 def test_an_override_without_a_value(capsys):
