@@ -24,6 +24,11 @@ SERIES_HELD = 4096
 """Real series whose representation is held at a time; what is found does not depend on it."""
 _TINY = 1e-9
 
+Chosen = tuple[Judged, np.ndarray]
+"""Real series, and the rows of those that are meant."""
+View = Callable[[Judged], np.ndarray]
+"""Gives series in a representation, (n, D)."""
+
 
 def ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Divide distances; 0 / 0 is 1 (no evidence)."""
@@ -94,9 +99,10 @@ class CopySearch:
         chosen = np.zeros(len(train), bool)
         chosen[rng.permutation(len(train))[: max(len(holdout), 1)]] = True
         self.folds = len(train) / max(1, min(len(train), len(holdout)))
-        self.sets = {
-            "peer": train.take(chosen), "rest": train.take(~chosen) if (~chosen).any() else None,
-            "holdout": holdout, "reference": reference,
+        # Rows rather than copies: training series may be many.
+        self.sets: dict[str, Chosen] = {
+            "peer": (train, np.flatnonzero(chosen)), "rest": (train, np.flatnonzero(~chosen)),
+            "holdout": (holdout, np.arange(len(holdout))), "reference": (reference, np.arange(len(reference))),
         }  # fmt: skip
         self.channels = train.values.shape[1]
         self.max_shift = min(SHIFT_DAYS * train.steps_per_day, train.values.shape[2] // 4)
@@ -107,15 +113,17 @@ class CopySearch:
         width = max(16, SPECTRUM_WIDTH // channels)
         return np.ascontiguousarray(amplitude[..., 1 : width + 1].reshape(len(shape), -1))
 
-    def _shifted(self, shape: np.ndarray, judged: Judged, candidates: np.ndarray, views: Views) -> np.ndarray:
+    def _shifted(
+        self, shape: np.ndarray, real: Chosen, candidates: np.ndarray, view: View, channels: int
+    ) -> np.ndarray:
         """Return the smallest relative distance to the candidates (n, k) among real series, over all shifts."""
-        channels = judged.values.shape[1]
+        judged, rows = real
         out = np.empty(len(shape))
         for start in range(0, len(shape), 32):
             found = candidates[start : start + 32]
             unique, inverse = np.unique(found, return_inverse=True)
             pairs = inverse.reshape(found.shape)
-            both = shape[start : start + 32], views.shape(judged.take(unique))
+            both = shape[start : start + 32], view(judged.take(rows[unique]))
             out[start : start + 32] = self._best_shift(*(x.reshape(len(x), channels, -1) for x in both), pairs)
         return out
 
@@ -138,7 +146,8 @@ class CopySearch:
             energy_b = total_b[chosen, None] - np.concatenate([tail_b[chosen], head_b[chosen, 1:]], axis=1)
             whole = (total_a[row] + total_b[chosen, None]) / 2
             overlap = energy_a + energy_b
-            best[row] = ((overlap - 2 * cross) / np.maximum(overlap / 2, whole / 2)).min()
+            # Two channels that stand still have no energy at all.
+            best[row] = ((overlap - 2 * cross) / np.maximum(np.maximum(overlap, whole) / 2, _TINY)).min()
         return np.sqrt(np.maximum(best, 0))
 
     def search(self, synthetic: Judged) -> CopyDistances:
@@ -150,16 +159,13 @@ class CopySearch:
 
         What chance does to series that are nobody's copies; for a synthetic set that is itself made of holdout series.
         """
-        sets = [(name, judged) for name, judged in self._present() if name != "reference"]
-        mine = self._distances(self.sets["reference"], sets)
+        mine = self._distances(self.sets["reference"][0], self._present(but="reference"))
         return CopyDistances(mine.train, mine.peer, mine.holdout, mine.peer)
 
-    def _distances(self, synthetic: Judged, sets: list[tuple[str, Judged]]) -> CopyDistances:
-        found = self._of_channels(synthetic, sets, self.views)
+    def _distances(self, synthetic: Judged, sets: dict[str, Chosen]) -> CopyDistances:
+        found = self._of_channels(synthetic, sets, slice(0, self.channels))
         for channel in range(self.channels if self.channels > 1 else 0):
-            alone = [(name, _one_channel(judged, channel)) for name, judged in sets]
-            views = Views(self.views.unit_scale[[channel], 0])
-            mine = self._of_channels(_one_channel(synthetic, channel), alone, views)
+            mine = self._of_channels(synthetic, sets, slice(channel, channel + 1))
             # One that never changes, such as that of a home without gas, is like any other of the kind.
             still = synthetic.values[:, channel].std(-1) == 0
             for name, distances in mine.items():
@@ -171,27 +177,30 @@ class CopySearch:
         return CopyDistances(train, found["peer"], found["holdout"], found["reference"])
 
     def _of_channels(
-        self, synthetic: Judged, sets: list[tuple[str, Judged]], views: Views
+        self, synthetic: Judged, sets: dict[str, Chosen], channels: slice
     ) -> dict[str, dict[str, np.ndarray]]:
-        """Return the distances to each set by representation, of all channels that are given together."""
+        """Return the distances to each set by representation, of these channels together."""
         found: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.sets}
-        channels = synthetic.values.shape[1]
-        raw = views.raw(synthetic)
-        own = np.maximum(raw.std(1), 1e-6) * np.sqrt(raw.shape[1])
-        for name, judged in sets:
-            found[name]["raw"] = _nearest(raw, judged, views.raw, 1)[0][:, 0] / own
-        del raw
-        shape = views.shape(synthetic)
-        spectrum = self._spectrum(shape, channels)
-        for name, judged in sets:
-            candidates = _nearest(
-                spectrum, judged, lambda part: self._spectrum(views.shape(part), channels), NUM_CANDIDATES
-            )[1]
-            found[name]["shifted shape"] = self._shifted(shape, judged, candidates, views)
-        profile = views.profile(synthetic)
-        own = np.maximum(profile.std(1), 1e-6) * np.sqrt(profile.shape[1])
-        for name, judged in sets:
-            found[name]["profile"] = _nearest(profile, judged, views.profile, 1)[0][:, 0] / own
+        views, count = Views(self.views.unit_scale[channels, 0]), channels.stop - channels.start
+
+        def view(of: View) -> View:
+            return lambda part: of(replace(part, values=part.values[:, channels]))
+
+        def relative(of: View, name: str) -> None:
+            mine = view(of)(synthetic)
+            own = np.maximum(mine.std(1), 1e-6) * np.sqrt(mine.shape[1])
+            for key, real in sets.items():
+                found[key][name] = _nearest(mine, real, view(of), 1)[0][:, 0] / own
+
+        relative(views.raw, "raw")
+        shape = view(views.shape)
+        mine = shape(synthetic)
+        spectrum = self._spectrum(mine, count)
+        for key, real in sets.items():
+            candidates = _nearest(spectrum, real, lambda part: self._spectrum(shape(part), count), NUM_CANDIDATES)[1]
+            found[key]["shifted shape"] = self._shifted(mine, real, candidates, shape, count)
+        del mine
+        relative(views.profile, "profile")
         return found
 
     @staticmethod
@@ -202,24 +211,19 @@ class CopySearch:
             *({key: np.concatenate([part[key] for part in side]) for key in side[0]} for side in sides)
         )
 
-    def _present(self) -> list[tuple[str, Judged]]:
-        return [(name, judged) for name, judged in self.sets.items() if judged is not None]
+    def _present(self, but: str = "") -> dict[str, Chosen]:
+        return {name: real for name, real in self.sets.items() if len(real[1]) and name != but}
 
 
-def _nearest(
-    rows: np.ndarray, judged: Judged, view: Callable[[Judged], np.ndarray], k: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(mine: np.ndarray, real: Chosen, view: View, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the k nearest of real series in a representation, or all if less; a part of them is held in it at a time.
 
     Whoever searches a block of synthetic series would otherwise hold all training series, some times over.
     """
-    begins = range(0, len(judged), SERIES_HELD)
-    parts = [nearest(rows, view(judged.take(slice(i, i + SERIES_HELD))), min(k, len(judged))) for i in begins]
+    judged, rows = real
+    begins = range(0, len(rows), SERIES_HELD)
+    parts = [nearest(mine, view(judged.take(rows[i : i + SERIES_HELD])), min(k, len(rows))) for i in begins]
     return merge_nearest(parts, begins)
-
-
-def _one_channel(judged: Judged, channel: int) -> Judged:
-    return replace(judged, values=judged.values[:, [channel]])
 
 
 def _edge_energy(x: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
