@@ -12,6 +12,7 @@ from ttsgan.evaluation.distances import METRICS
 from ttsgan.evaluation.features import autocorrelation, extract, histogram_edges
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.manifold import neighbour_scores
 
 STEPS = 6
 
@@ -271,3 +272,11 @@ def test_sets_in_which_nothing_varies_are_refused():
     )
     with pytest.raises(DataError, match="alike in everything"):
         evaluate(flat, flat, flat, bootstrap=0, classifier_series=0)
+
+
+def test_a_set_covers_itself_however_many_of_its_series_are_equal():
+    """Meters that stand still: a ball of radius 0 holds what is equal to its centre."""
+    points = np.random.default_rng(0).normal(size=(40, 60)).astype(np.float32)
+    points[:10] = points[0]
+    scores = neighbour_scores(points, points.copy())
+    assert [scores[name].mean() for name in ("precision", "recall", "coverage")] == [1.0, 1.0, 1.0]
