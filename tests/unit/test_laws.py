@@ -142,7 +142,8 @@ def test_a_large_step_is_never_stilled():
 def test_a_peak_stays_where_the_level_moves():
     """The peak is a number in physical units: a home that is drawn a third larger peaks no higher for it."""
     rng = np.random.default_rng(0)
-    values = (rng.lognormal(0, 1, (40, 1, 1)) * rng.gamma(0.7, size=(40, 1, 504))).astype(np.float32)
+    values = rng.gamma(rng.lognormal(-0.3, 0.4, (40, 1, 1)), size=(40, 1, 504))
+    values = (values / values.max(axis=2, keepdims=True) * rng.lognormal(0, 0.3, (40, 1, 1))).astype(np.float32)
     starts = np.full(40, np.datetime64("2013-01-01", "s"))
     scaler = SeriesScaler(HouseholdConfig(), 14_400).fit(values, starts)
     scaled, layout = scaler.transform(values, starts), scaler.layout
@@ -157,3 +158,18 @@ def test_a_peak_stays_where_the_level_moves():
     inside = over > 4 / 3 * over.min()
     assert inside.sum() > 20
     np.testing.assert_allclose(made.max(axis=2)[inside], highest[inside], rtol=0.02)
+
+
+def test_a_peak_moves_with_levels_that_differ_by_far_more():
+    """Pages, or buildings: then the number of a peak is over the mean, which two numbers drawn apart would lose."""
+    rng = np.random.default_rng(0)
+    values = (rng.lognormal(0, 2, (40, 1, 1)) * rng.gamma(0.7, size=(40, 1, 504))).astype(np.float32)
+    starts = np.full(40, np.datetime64("2013-01-01", "s"))
+    scaler = SeriesScaler(HouseholdConfig(), 14_400).fit(values, starts)
+    scaled, layout = scaler.transform(values, starts), scaler.layout
+    highest, mean = values.max(axis=2), values.mean(axis=2)
+    np.testing.assert_allclose(scaled.numbers[:, layout["peak"]], np.log(highest / mean), rtol=1e-4)
+    larger = scaled.numbers.copy()
+    larger[:, layout["level"]] += np.log(4 / 3)
+    made = scaler.inverse(scaled.scores, larger)
+    np.testing.assert_allclose(made.max(axis=2), 4 / 3 * highest, rtol=0.02)

@@ -14,7 +14,7 @@ HOMES, LENGTH, STEP = 60, 504, 14_400
 def meters(roofs: int, seed: int = 0):
     """Series (HOMES, 1, LENGTH) of use, 0 for a tenth of the time; the first few feed in what their roof makes."""
     rng = np.random.default_rng(seed)
-    use = rng.lognormal(0, 0.5, (HOMES, 1, 1)) * rng.lognormal(0, 0.7, (HOMES, 1, LENGTH))
+    use = rng.lognormal(0, 0.4, (HOMES, 1, 1)) * rng.lognormal(0, 0.7, (HOMES, 1, LENGTH))
     use[rng.random(use.shape) < 0.1] = 0
     sun = np.maximum(np.sin(2 * np.pi * (np.arange(LENGTH) * STEP / 86_400 - 0.25)), 0)
     use[:roofs] -= 4 * sun * rng.random((roofs, 1, LENGTH))

@@ -26,6 +26,8 @@ NOISE = 0.01
 """Lowest values less far below zero, over the mean size of a series, are a meter's noise about it."""
 MOST_NEAR = 0.25
 """Where zero is a bound, at most so many series end a little below it for each that ends a little above."""
+OF_LEVEL = 0.4
+"""Where peaks over the mean spread by less than this share of the spread of peaks, the number of a peak is over it."""
 ABOVE, BOTH, WHOLE = 0, 1, 2
 """A channel without negative values; one taken apart; one with values of either sign, zero being nothing special."""
 
@@ -41,7 +43,7 @@ class Marginals(NamedTuple):
         Logit of the share of zeros, with half a value more of either kind.
     peak : ndarray (B, P)
         Log of the largest value, physical units; 0 for channels that are `WHOLE`. Not over the mean: for a moment, an
-        almost empty home draws as much as others do.
+        almost empty home draws as much as others do. As a household number it is, where `OF_LEVEL` says so.
     log_quantiles : ndarray (B, P*Q)
         Quantile function over the mean size, as log(1 + x), or arsinh(x) for channels that are `WHOLE`.
     """
@@ -150,10 +152,13 @@ def limits(found: Marginals, owners_B: NDArray) -> dict[str, NDArray]:
     seen_BF = np.repeat(seen_BP, found.log_quantiles.shape[1] // seen_BP.shape[1], axis=1)
     logq_BF = found.log_quantiles * seen_BF
     peak_low, peak_high = bounds(above_BP, owners_B)
+    # Where levels differ by far more than peaks over them, the difference of the two, drawn apart, would be lost.
+    over_P = np.nanstd(above_BP, axis=0) < OF_LEVEL * np.nanstd(found.peak * seen_BP, axis=0)
     logq_low, logq_high = bounds(logq_BF, owners_B)
     return {
         "peak_low": peak_low,
         "peak_high": peak_high,
+        "peak_over": over_P.astype(np.float64),
         "most_zeros": bounds(expit(found.zero_share), owners_B)[1],
         "logq_low": logq_low,
         "logq_high": logq_high,

@@ -32,7 +32,7 @@ from ttsgan.seeds import digest_of, seed_of
 
 STATE = frozenset(
     (
-        *("shape", "signs", "grid", "resolution", "most_repeats", "most_zeros", "peak_low", "peak_high"),
+        *("shape", "signs", "grid", "resolution", "most_repeats", "most_zeros", "peak_low", "peak_high", "peak_over"),
         *("logq_low", "logq_high", "usual_level", "usual_above", "usual_logq"),
         *(f"{name}_{part}" for name in ("quantile", "habit", "spread") for part in ("mean", "axes")),
         *("common_start", "common_course", "common_guess"),
@@ -186,7 +186,7 @@ class SeriesScaler:
         scores = np.where(observed, self._scores(values, seed), 0.0)
         numbers = np.zeros((len(values), self.num_numbers))
         numbers[:, layout["level"]], numbers[:, layout["zero_share"]] = found.level, found.zero_share
-        numbers[:, layout["peak"]] = found.peak
+        numbers[:, layout["peak"]] = found.peak - self.state["peak_over"] * found.level
         numbers[:, layout["repeats"]] = np.log(laws.repeat_share(values))
         numbers[:, layout["quantile"]] = self._project("quantile", found.log_quantiles)
         numbers[:, layout["habit"]] = self._project("habit", self._habits.coefficients(scores, observed, starts))
@@ -275,6 +275,7 @@ class SeriesScaler:
         layout, state = self.layout, self.state
         logq_BF = numbers[:, layout["quantile"]] @ state["quantile_axes"] + state["quantile_mean"]
         level_BP, zero_BP, peak_BP = (numbers[:, layout[name]] for name in ("level", "zero_share", "peak"))
+        peak_BP = peak_BP + state["peak_over"] * level_BP
         return marginals.rising(marginals.Marginals(level_BP, zero_BP, peak_BP, logq_BF), state)
 
     def level(self, numbers: NDArray) -> NDArray:
