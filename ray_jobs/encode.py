@@ -52,6 +52,7 @@ class EncodePart:
 def run_encode(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Encode all training series; return the summary."""
     where, runtime = folder.where, folder.config.runtime
+    load_model(where)  # One that cannot be read is told here: of an actor that ends at its start Ray says it was lost.
     names = [part.name for part in (where / "store").list(".parquet")]
     # Ray Data's own reader of Parquet starts eight processes to look at the ends of the files, which takes longer.
     data = ray.data.range(len(names), override_num_blocks=len(names)).map_batches(

@@ -59,6 +59,7 @@ def run_generate(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Draw as many series as asked for (by default as many as training entities); return the summary."""
     where, config = folder.where, folder.config
     runtime, chunk = config.runtime, config.generate.chunk
+    load_model(where)  # One that cannot be read is told here, as in `run_encode`.
     groups = where / "groups"
     members = read_table([groups / "members.parquet"], ["group_id", "entity"])
     cond = read_table([groups / "conditions.parquet"], ["cond"])["cond"]

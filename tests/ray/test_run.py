@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 
 from ray_jobs.cli import main
 from ray_jobs.export import UNPROVEN_LINE
@@ -187,6 +188,17 @@ def test_machines_that_are_not_there_cost_nothing_that_is(finished, capsys):
     assert "runtime.num_workers = 2 workers need 2 GPUs" in capsys.readouterr().err
     assert sorted(path for path in out.rglob("*") if path.is_file()) == before
     assert RunFolder.load(folder.where) == folder
+
+
+@pytest.mark.parametrize("stage", ["encode", "generate"])
+def test_a_model_of_another_version_is_told_in_one_line(finished, tmp_path, stage, capsys):
+    out, _ = finished
+    shutil.copytree(out, tmp_path / "run")
+    where = tmp_path / "run" / "checkpoints" / "model" / "scaler.safetensors"
+    state = safetensors.numpy.load(where.read_bytes())
+    where.write_bytes(safetensors.numpy.save({name: array for name, array in state.items() if name != "signs"}))
+    assert main([stage, "--out", str(tmp_path / "run")]) == 1
+    assert "another version of ttsgan (signs); train again" in capsys.readouterr().err
 
 
 def test_one_stage_makes_later_ones_out_of_date(finished):
