@@ -243,3 +243,9 @@ def test_readings_of_a_register_are_told(tmp_path, caplog):
     config = DataConfig(source=(str(tmp_path / "a.npy"),), step_seconds=3600)
     prepare(config, None)
     assert "readings of a register" in caplog.text
+
+
+def test_months_are_no_regular_steps(tmp_path):
+    rows = [f"2013-{month:02d}-01,{month},{2 * month}" for month in range(1, 13)]
+    with pytest.raises(DataError, match=r"regular grid .*; months and years are not of one length: take days or weeks"):
+        read(text(tmp_path, "time,H1,H2", rows))

@@ -296,8 +296,10 @@ def test_points_of_a_token():
     assert day_points(14_400, PatchConfig()) == 6
     assert day_points(86_400, PatchConfig()) == 1
     assert day_points(7000, PatchConfig(size=5)) == 5
-    with pytest.raises(DataError, match=r"steps of 7000 s; set patch\.size"):
+    with pytest.raises(DataError, match=r"steps of 7000 s; set patch\.size.*such as --set patch\.size=12"):
         day_points(7000, PatchConfig())
+    with pytest.raises(DataError, match=r"such as --set patch\.size=4"):
+        day_points(7 * 86_400, PatchConfig())
 
 
 DATA = Path(os.environ.get("TTSGAN_DATA", Path(__file__).parents[3] / "shared" / "data"))

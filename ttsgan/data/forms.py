@@ -225,9 +225,7 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: P
     begin = seconds.min() if period is None else period[0].astype("M8[s]").astype(np.int64)
     offset = seconds - begin
     if not step or (offset % step).any():
-        raise DataError(
-            f"{where}: the stamps in {name!r} are not on a regular grid ({step} s); correct them or fill gaps"
-        )
+        raise DataError(f"{where}: the stamps in {name!r} are not on a regular grid ({step} s); {_irregular(step)}")
     length = int(offset.max() // step) + 1 if period is None else steps_of(period, step)
     values = np.full((len(ids), 1, length), np.nan, dtype=np.float32)
     for row, column in enumerate(ids):
@@ -236,6 +234,12 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: P
     starts = np.full(len(ids), begin).astype("datetime64[s]")
     units = {bracketed_unit(name) for name in ids}
     return series_set(where, names, names, starts, values, step, unit=units.pop() if len(units) == 1 else "")
+
+
+def _irregular(step: int) -> str:
+    """Return what to do about stamps that are not so many seconds apart."""
+    months = 28 <= step / DAY_SECONDS <= 366
+    return "months and years are not of one length: take days or weeks" if months else "correct them or fill gaps"
 
 
 def _refuse_others(names: list[str], where: Location) -> None:

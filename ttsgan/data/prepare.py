@@ -279,7 +279,8 @@ def day_points(step_seconds: int, patch: PatchConfig) -> int:
         return patch.size
     if DAY_SECONDS % step_seconds:
         raise DataError(
-            f"a day is no whole number of steps of {step_seconds} s; set patch.size to the points of one token"
+            f"a day is no whole number of steps of {step_seconds} s; set patch.size to the points of one token, such as"
+            f" --set patch.size={max(4, round(DAY_SECONDS / step_seconds))}"
         )
     return DAY_SECONDS // step_seconds
 
