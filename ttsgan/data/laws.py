@@ -14,8 +14,9 @@ PEAK_ROUNDS = 4
 """Rounds of stretching and of dividing by the mean, which the stretch moves."""
 STEEPEST = 0.9
 """A law is pressed by no more than this share of the logarithm of its peak over the value where the stretch begins."""
-DIVISORS = (1, 2, 3, 4, 6, 8, 12, 24)
-"""Readings of a decimal meter may be means of so many."""
+DIVISORS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 25)
+"""Readings of a decimal meter may be means of so many, or multiples of 2 or 4 of its last digit, where amounts of half
+and quarter hours were made rates; sensors count in sixteenths."""
 FINEST = 1e-4
 """Steps finer than this share of the median reading are no resolution: any value is near a multiple of them."""
 REPEATED = 1e-3
