@@ -249,3 +249,17 @@ def test_months_are_no_regular_steps(tmp_path):
     rows = [f"2013-{month:02d}-01,{month},{2 * month}" for month in range(1, 13)]
     with pytest.raises(DataError, match=r"regular grid .*; months and years are not of one length: take days or weeks"):
         read(text(tmp_path, "time,H1,H2", rows))
+
+
+@pytest.mark.parametrize("column", ["Household ID", "Page"])
+def test_whom_to_protect_may_be_the_id(tmp_path, column):
+    """Its column may have any name, where it is named by --entity."""
+    for value, unit in ("kWh", "kWh"), ("visits", ""):
+        path = text(tmp_path, f"{column},Time,{value}", long_rows())
+        found, report = prepare(DataConfig(entity=column, unit="" if unit else "visits"), [Location.parse(str(path))])
+        same(found, unit or "visits")
+        assert found.entities.tolist() == list(NAMES)
+        assert report.entities == 3
+    if column == "Page":
+        with pytest.raises(DataError, match="--entity"):
+            read(path)

@@ -14,6 +14,7 @@ Column names are recognised whatever their case, with spaces for ``_``, and up t
 beside it are one stamp. The name of a value column may tell the unit: ``kWh``, ``energy_kwh``, ``Flow (m3/h)``.
 """
 
+import dataclasses
 import logging
 import re
 
@@ -95,11 +96,13 @@ def series_of(
         if plain[id_column] != "id":
             raise DataError(asked)
         logger.warning("%s (taken now)", asked)
-    id_column = id_column or next((name for name in names if plain[name] == "entity"), None)
+    # Where nothing else is one, whom to protect is the id.
+    id_column = id_column or next((name for name in names if plain[name] in ("entity", plain_name(entity))), None)
     time_column = _time_column(table, id_column, where)
     if id_column and time_column is not None:
         table = _day_rows(table, where, id_column, time_column)
-        return read_long(table, where, step_seconds, id_column, time_column, entity, period)
+        found = read_long(table, where, step_seconds, id_column, time_column, entity, period)
+        return _with_named_id(found, id_column, entity)
     others = [field for field in table.schema if field.name != time_column]
     by_time = names[0] == time_column or all(is_number(field.type) for field in others)
     if time_column is not None and others and by_time:
@@ -109,9 +112,19 @@ def series_of(
         raise DataError(
             f"{where} has no `values` column, and its columns are not recognised: {one_line(', '.join(names), 120)};"
             " allowed: id + values (lists), id + timestamp + value, timestamps + one column per series, or id +"
-            " numbered columns"
+            " numbered columns; a column of ids with another name is named by --entity"
         )
-    return series
+    return _with_named_id(series, id_column, entity)
+
+
+def _with_named_id(series: SeriesSet, id_column: str | None, entity: str) -> SeriesSet:
+    """Return the set with its ids as an attribute, too, where ``entity`` names their column: then they are entities."""
+    if id_column is None or plain_name(id_column) in ("id", "entity") or plain_name(id_column) != plain_name(entity):
+        return series
+    kept = (
+        {} if series.attributes is None else {name: series.attributes[name] for name in series.attributes.column_names}
+    )
+    return dataclasses.replace(series, attributes=pa.table({**kept, entity: pa.array(series.ids.astype(str))}))
 
 
 def _time_column(table: pa.Table, id_column: str | None, where: Location) -> str | None:

@@ -125,7 +125,7 @@ def _joined(files: list[Location], where: Location, entity: str) -> pa.Table:
     """Return the tables of files with the same columns, one below the other."""
     tables = [_read_parquet(file) if _ends(file, PARQUET) else _read_csv(file, entity) for file in files]
     tables = [_without_row_numbers(table) for table in tables]
-    if _is_one_meter(tables[0].column_names):
+    if _is_one_meter(tables[0].column_names, entity):
         tables = [
             table.add_column(0, "id", pa.array(np.full(len(table), _stem(file)), pa.string()))
             for file, table in zip(files, tables, strict=True)
@@ -156,12 +156,12 @@ def _without_row_numbers(table: pa.Table) -> pa.Table:
     return table
 
 
-def _is_one_meter(names: list[str]) -> bool:
+def _is_one_meter(names: list[str], entity: str) -> bool:
     """Tell whether a table has stamps and a column of values by their names, but none of ids, and little beside."""
     plain = [plain_name(name) for name in names]
     values = [name for name, short in zip(names, plain, strict=True) if short in VALUE_NAMES or named_unit(name)]
     named = len(values) == 1 and bool({*TIME_NAMES} & {*plain})
-    return named and not {*ID_NAMES, "entity"} & {*plain} and len(names) <= 2 + BESIDE
+    return named and not {*ID_NAMES, "entity", plain_name(entity)} & {*plain} and len(names) <= 2 + BESIDE
 
 
 def _stem(file: Location) -> str:
