@@ -1,6 +1,7 @@
 """The scaler: there and back, and what must hold on the way."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -264,3 +265,17 @@ def test_real_households(real_data):
     peak = back.max(2) / np.nanmax(values, axis=2)
     assert abs(np.median(peak) - 1) < 0.02
     assert np.abs(peak - 1).max() < 0.15
+
+
+def test_minutes_need_no_matrix_of_all_their_slots():
+    """The covariances of the habits of 1,440 slots would be 600 MB, and minutes of work."""
+    values = np.random.default_rng(0).gamma(1.0, size=(12, 1, 2 * 1440)).astype(np.float32)
+    starts = np.full(12, np.datetime64("2013-01-01", "s"))
+    tracemalloc.start()
+    scaler = SeriesScaler(HouseholdConfig(), 60).fit(values, starts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6
+    axes = scaler.state["habit_axes"]
+    assert axes.shape == (11, 6 * 1440)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(11), atol=1e-9)

@@ -143,7 +143,9 @@ class SeriesScaler:
 
     def _fit_components(self, name: str, rows_BF: NDArray, count: int) -> None:
         count = min(count, *rows_BF.shape, len(rows_BF) - 1)
-        pca = PCA(n_components=count, svd_solver="covariance_eigh").fit(rows_BF)
+        # Slots of a minute make a matrix of gigabytes of their covariances, of a few hundred series.
+        solver = "covariance_eigh" if rows_BF.shape[1] <= 4 * len(rows_BF) else "full"
+        pca = PCA(n_components=count, svd_solver=solver).fit(rows_BF)
         self.state[f"{name}_mean"] = pca.mean_
         # In the order of a loaded state: products of another order differ in the last digit, which may part ties.
         self.state[f"{name}_axes"] = np.ascontiguousarray(pca.components_)
