@@ -300,6 +300,9 @@ def test_points_of_a_token():
         day_points(7000, PatchConfig())
     with pytest.raises(DataError, match=r"such as --set patch\.size=4"):
         day_points(7 * 86_400, PatchConfig())
+    with pytest.raises(DataError, match=r"1440 steps of 60 s, too many.* --step 15min, .* --set patch\.size=60"):
+        day_points(60, PatchConfig())
+    assert day_points(60, PatchConfig(size=1440)) == 1440
 
 
 DATA = Path(os.environ.get("TTSGAN_DATA", Path(__file__).parents[3] / "shared" / "data"))

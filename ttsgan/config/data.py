@@ -88,7 +88,7 @@ class PatchConfig:
     """How a series is cut into tokens."""
 
     size: int = 0
-    """Points per token; 0: one day."""
+    """Points per token; 0: one day, of 480 points at most."""
     pad: bool = True
     """Pad a length that the patch does not divide, under a mask; off refuses such a length."""
 

@@ -24,6 +24,9 @@ from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates, refuse_untold_entities
 from ttsgan.errors import ConfigError, DataError
 
+MOST_POINTS = 480
+"""Points of a day that are one token where nothing else is said: the law of its values has weights for each pair."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -273,7 +276,7 @@ def day_points(step_seconds: int, patch: PatchConfig) -> int:
     Raises
     ------
     DataError
-        A day is no whole number of steps, and ``patch.size`` is 0.
+        A day is no whole number of steps, or has more than `MOST_POINTS`, and ``patch.size`` is 0.
     """
     if patch.size:
         return patch.size
@@ -282,7 +285,12 @@ def day_points(step_seconds: int, patch: PatchConfig) -> int:
             f"a day is no whole number of steps of {step_seconds} s; set patch.size to the points of one token, such as"
             f" --set patch.size={max(4, round(DAY_SECONDS / step_seconds))}"
         )
-    return DAY_SECONDS // step_seconds
+    if (points := DAY_SECONDS // step_seconds) > MOST_POINTS:
+        raise DataError(
+            f"a day has {points} steps of {step_seconds} s, too many for one token: join them, such as --step 15min, or"
+            f" set patch.size to the points of one token, such as --set patch.size={points // 24}"
+        )
+    return points
 
 
 def check_patch(series: SeriesSet, patch: PatchConfig) -> None:
