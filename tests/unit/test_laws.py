@@ -5,6 +5,7 @@ import pytest
 
 from ttsgan.config import HouseholdConfig
 from ttsgan.data import laws
+from ttsgan.data.quantiles import plotting_scores
 from ttsgan.data.scaling import SeriesScaler
 
 
@@ -52,6 +53,20 @@ def test_a_peak_below_the_rest_of_the_law_is_not_reached():
     made = laws.with_peak(law / law.mean(), np.array([-50.0]))
     assert np.isfinite(made).all()
     assert made[0, -1] > made[0, 2100] > made[0, 1000]
+
+
+@pytest.mark.parametrize("least", [0.1, 0.3])
+def test_no_law_is_pressed_against_a_ceiling(least):
+    """Drawn to peak below where its top begins, it rises as much as it has to."""
+    law = np.sort(np.random.default_rng(0).gamma(2.0, size=(1, 2190)), axis=1)
+    made = laws.with_peak(law / law.mean(), np.array([-1.0]), least)
+    begin = np.count_nonzero(plotting_scores(2190) <= laws.PEAK_FROM) - 1
+    assert np.log(made[0, -1] / made[0, begin]) == pytest.approx(least, abs=0.01)
+    np.testing.assert_allclose(made.mean(), 1)
+    # One that is flatter by itself is left as it is.
+    flat = np.sort(np.random.default_rng(0).uniform(0.9, 1.1, size=(1, 2190)), axis=1)
+    flat = flat / flat.mean()
+    np.testing.assert_allclose(laws.with_peak(flat, np.array([-1.0]), 0.3), flat)
 
 
 def test_few_points_have_no_top_to_stretch():
@@ -151,10 +166,11 @@ def test_a_peak_stays_where_the_level_moves():
     larger[:, layout["level"]] += np.log(4 / 3)
     made = scaler.inverse(scaled.scores, larger)
     np.testing.assert_allclose(made.mean(axis=2), 4 / 3 * values.mean(axis=2), rtol=0.02)
-    # Of those whose peak over mean stays within what training homes have.
+    # Of those whose peak over mean, and over where the top begins, stays within what training homes have.
     over = highest / values.mean(axis=2)
-    inside = over > 4 / 3 * over.min()
-    assert inside.sum() > 20
+    rise = np.log(highest[:, 0] / np.quantile(values[:, 0], 0.977, axis=1))[:, None]
+    inside = (over > 4 / 3 * over.min()) & (rise - np.log(4 / 3) > scaler.state["least_rise"] + 0.05)
+    assert inside.sum() > 15
     np.testing.assert_allclose(made.max(axis=2)[inside], highest[inside], rtol=0.02)
 
 

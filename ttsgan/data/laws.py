@@ -149,10 +149,12 @@ def _stir(x_T: NDArray, excess: int) -> None:
             x_T[t], x_T[other] = x_T[other], x_T[t]
 
 
-def with_peak(sorted_BT: NDArray, log_peak_B: NDArray) -> NDArray:
+def with_peak(sorted_BT: NDArray, log_peak_B: NDArray, least_rise: float = 0.0) -> NDArray:
     """Return non-negative laws of the same mean whose largest value is near ``exp(log_peak_B)``: stretched at the top.
 
-    Drawn apart, the components of a quantile function do not add up to the peaks of real series.
+    Drawn apart, the components of a quantile function do not add up to the peaks of real series. None is pressed to
+    where the logarithm of its peak over the value where the stretch begins is below ``least_rise``: many of its
+    readings would stand at one ceiling.
     """
     score_T = plotting_scores(sorted_BT.shape[1])
     if score_T[-1] <= PEAK_FROM:
@@ -162,7 +164,9 @@ def with_peak(sorted_BT: NDArray, log_peak_B: NDArray) -> NDArray:
     last = np.count_nonzero(share_T == 0) - 1
     for _ in range(PEAK_ROUNDS):
         log_BT = np.log(np.maximum(sorted_BT[:, [last, -1]], 1e-12))
-        push_B = np.maximum(log_peak_B - log_BT[:, 1], STEEPEST * (log_BT[:, 0] - log_BT[:, 1]))
+        rise_B = log_BT[:, 1] - log_BT[:, 0]
+        most_B = np.minimum(STEEPEST * rise_B, np.maximum(rise_B - least_rise, 0))
+        push_B = np.maximum(log_peak_B - log_BT[:, 1], -most_B)
         sorted_BT = np.sort(sorted_BT * np.exp(push_B[:, None] * share_T), axis=1)
         sorted_BT = sorted_BT * mean_B1 / np.maximum(sorted_BT.mean(axis=1, keepdims=True), 1e-12)
     return sorted_BT

@@ -28,6 +28,8 @@ MOST_NEAR = 0.25
 """Where zero is a bound, at most so many series end a little below it for each that ends a little above."""
 OF_LEVEL = 0.4
 """Where peaks over the mean spread by less than this share of the spread of peaks, the number of a peak is over it."""
+FLATTEST = 0.05
+"""Share of training laws that rise less at their top than any law is pressed to."""
 ABOVE, BOTH, WHOLE = 0, 1, 2
 """A channel without negative values; one taken apart; one with values of either sign, zero being nothing special."""
 
@@ -145,7 +147,7 @@ def measure(values_BCT: NDArray, signs_C: NDArray, grid_Q: NDArray) -> Marginals
     )
 
 
-def limits(found: Marginals, owners_B: NDArray) -> dict[str, NDArray]:
+def limits(found: Marginals, owners_B: NDArray, grid_Q: NDArray) -> dict[str, NDArray]:
     """Return what new laws may not go beyond, and what takes the place of a law that is absent, from training laws."""
     seen_BP = np.where(found.absent, np.nan, 1.0)
     level_BP, above_BP = found.level * seen_BP, (found.peak - found.level) * seen_BP
@@ -159,6 +161,7 @@ def limits(found: Marginals, owners_B: NDArray) -> dict[str, NDArray]:
         "peak_low": peak_low,
         "peak_high": peak_high,
         "peak_over": over_P.astype(np.float64),
+        "least_rise": np.nanquantile(_rises(logq_BF, grid_Q), FLATTEST, axis=0),
         "most_zeros": bounds(expit(found.zero_share), owners_B)[1],
         "logq_low": logq_low,
         "logq_high": logq_high,
@@ -166,6 +169,15 @@ def limits(found: Marginals, owners_B: NDArray) -> dict[str, NDArray]:
         "usual_above": np.stack([np.nanmean(above_BP, axis=0), np.nanstd(above_BP, axis=0)]),
         "usual_logq": np.nanmean(logq_BF, axis=0),
     }
+
+
+def _rises(logq_BF: NDArray, grid_Q: NDArray) -> NDArray[np.float64]:
+    """Return the log of the highest value over that at `laws.PEAK_FROM` (B, P), of laws of parts that are not whole."""
+    logq_BPQ = logq_BF.reshape(len(logq_BF), -1, len(grid_Q))
+    inner = np.clip(np.searchsorted(grid_Q, laws.PEAK_FROM), 1, len(grid_Q) - 1)
+    share = np.clip((laws.PEAK_FROM - grid_Q[inner - 1]) / (grid_Q[inner] - grid_Q[inner - 1]), 0, 1)
+    low, high, top = (np.expm1(np.maximum(logq_BPQ[..., at], 0)) for at in (inner - 1, inner, -1))
+    return np.log(np.maximum(top, 1e-12)) - np.log(np.maximum(low + share * (high - low), 1e-12))
 
 
 def completed(found: Marginals, values_BCT: NDArray, state: dict[str, NDArray], seed: int) -> Marginals:
@@ -209,7 +221,7 @@ def rising(found: Marginals, state: dict[str, NDArray]) -> NDArray[np.float64]:
         shape_BT *= in_use_B1 / np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
         if not whole_P[p]:
             above_B = np.clip(found.peak[:, p] - found.level[:, p], state["peak_low"][p], state["peak_high"][p])
-            shape_BT = laws.with_peak(shape_BT, above_B)
+            shape_BT = laws.with_peak(shape_BT, above_B, state["least_rise"][p])
         values[:, p] = shape_BT * np.exp(found.level[:, p, None])
     return _together(values, state["signs"])
 
