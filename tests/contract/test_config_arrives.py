@@ -92,7 +92,7 @@ def short_training(small, **changed) -> str:
     base = [
         "training.max_series=56", "training.encoder_share=0.3", "training.days_share=0.3", "training.log_interval=1000",
         # latents so far apart that k-means does not come to rest at once
-        "training.encoder_lr=0.01", "loss.penalty_interval=2", "cluster.iterations=20", "cluster.max_dominance=1",
+        "training.encoder_lr=0.05", "loss.penalty_interval=2", "cluster.iterations=20", "cluster.max_dominance=1",
     ]  # fmt: skip
     config = recipes.override(small.config, base)
     for name, value in changed.items():

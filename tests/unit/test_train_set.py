@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ttsgan.data.calendar import NUM_FEATURES
 from ttsgan.models.patching import unpatchify
 from ttsgan.training import dataset
 from ttsgan.training.dataset import BLOCK_ROWS, StepRandom, batch_rows, build_train_set
@@ -154,6 +155,6 @@ def test_calendar_of_several_starts(small):
     sample = small.sample
     starts = sample.starts + np.arange(48) % 2 * np.timedelta64(86_400, "s")
     data = build_train_set(sample.values, starts, sample.entities, small.scaler, 6, 0.1, 0)
-    assert data.calendar.shape == (2, 42, 13)
+    assert data.calendar.shape == (2, 42, NUM_FEATURES)
     made = data.calendar_of(torch.tensor([0, 1]))
     assert torch.equal(made[0, 1:], made[1, :-1])
