@@ -209,7 +209,7 @@ def test_days_before_the_first_are_written_and_dropped(monkeypatch):
     compose = synthesizer.scaler.compose_scores
     monkeypatch.setattr(synthesizer.scaler, "compose_scores", lambda r, n, s: composed.append(r) or compose(r, n, s))
     synthesizer.draw(conditions(2), np.full(2, START), 0)
-    assert networks.lead == max(networks.days.config.memory, 12 * 7)
+    assert networks.lead == max(networks.days.config.memory, min(12 * 7, networks.shape.num_tokens))
     early = START - np.timedelta64(networks.lead, "D")
     whole = calendar.features(early, networks.lead + networks.shape.num_tokens, 86_400)
     np.testing.assert_array_equal(asked[0][1].numpy(), whole)

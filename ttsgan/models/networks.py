@@ -104,8 +104,11 @@ class Networks(nn.Module):
 
     @property
     def lead(self) -> int:
-        """Tokens that the temporal prior writes before a series begins: as many as it remembers well."""
-        return max(self.days.config.memory, LEAD_WEEKS * self.shape.week)
+        """Tokens that the temporal prior writes before a series begins: as many as it remembers well.
+
+        No more than a series has: tokens of an hour would fill twelve weeks before a few days.
+        """
+        return max(self.days.config.memory, min(LEAD_WEEKS * self.shape.week, self.shape.num_tokens))
 
     @torch.no_grad()
     def draw_residual(
