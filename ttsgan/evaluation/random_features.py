@@ -198,10 +198,8 @@ class _Network:
 
     def describe(self, tokens: Tensor, place: Tensor, count: int) -> Tensor:
         """Return what is known of tokens (B, W, inputs) at these of ``count`` days, shape (B, F)."""
-        turns = torch.cat(
-            [place[:, None] / WEEK * torch.arange(1, 4), place[:, None] / count * torch.arange(0.5, 5.0)], 1
-        )
-        turns = 2 * math.pi * turns[:, :8]
+        cycles = place[:, None] / WEEK * torch.arange(1, 4), place[:, None] / count * torch.arange(0.5, 5.0)
+        turns = 2 * math.pi * torch.cat(cycles, 1)
         position = functional.linear(torch.cat([turns.sin(), turns.cos()], 1), *self.place)
         x = functional.linear(functional.gelu(functional.linear(tokens, *self.stem[0])), *self.stem[1]) + 0.5 * position
         seen = [x]
