@@ -54,7 +54,10 @@ def evaluation():
         }  # fmt: skip
 
     sizes = {"series": 30, "entities": 30, "set_aside_empty": 1, "constant": 2, "missing_share": 0.25}
+    rng = np.random.default_rng(0)
+    embedding = {name: rng.normal(size=(400, 2)).tolist() for name in ("train", "holdout", "synthetic")}
     return {
+        "embedding": embedding | {"explained": [0.5, 0.123]},
         "headline": {"value": 1.234, "low": 1.1, "high": 1.4, "metrics": 3},
         "metrics": [
             metric("middling", 1.5),
@@ -251,11 +254,7 @@ def test_attempts_make_a_table_with_every_key(page):
     assert "is itself a leak" in page
 
 
-def test_the_map_is_drawn_from_the_evaluation_where_it_has_one(arguments, evaluation):
-    rng = np.random.default_rng(0)
-    embedding = {name: rng.normal(size=(400, 2)).tolist() for name in ("train", "holdout", "synthetic")}
-    embedding["explained"] = [0.5, 0.123]
-    page = render(**arguments | {"evaluation": evaluation | {"embedding": embedding}})
+def test_the_map_is_that_of_the_evaluation(page):
     section = page[page.index('id="map"') : page.index('id="metrics"')]
     assert "axis 2 (12 % of the spread)" in section
     assert "Map of 300 held out and 300 synthetic series" in section

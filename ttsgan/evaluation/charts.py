@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from ttsgan.evaluation.features import Features
 from ttsgan.evaluation.panels import COLOURS, GRID, INK, SETS, Panel, draw_panel, label_axes
 
 WORDS = {"train": "Training", "holdout": "Held out", "synthetic": "Synthetic"}
@@ -110,33 +109,3 @@ def map_of_series(embedding: dict) -> list[Panel]:
         title = f"{WORDS[pair[0]]} and {WORDS[pair[1]].lower()}"
         panels.append(draw_panel(f"map-{pair[0]}-{pair[1]}", title, alt, draw, height=280))
     return panels
-
-
-def embed(features: dict[str, Features]) -> dict:
-    """Place every series by its features, on two principal components of the real ones.
-
-    Parameters
-    ----------
-    features : dict of str to Features
-        One entry for each of `panels.SETS`.
-
-    Returns
-    -------
-    dict
-        As `map_of_series` reads it.
-    """
-    counts = [len(features[name].values) for name in SETS]
-    real = counts[0] + counts[1]
-    blocks = []
-    for family in features["train"].columns:
-        x = np.concatenate([features[name].columns[family] for name in SETS])
-        low, middle, high = np.quantile(x[:real], [0.05, 0.5, 0.95], axis=0)
-        spread = np.maximum((high - low) / 3.29, 1e-3 * np.maximum(np.abs(middle), 1))
-        blocks.append(np.clip((x - middle) / spread, -4, 4) / np.sqrt(x.shape[1]))
-    table = np.concatenate(blocks, axis=1)
-    table = table - table[:real].mean(0)
-    _, singular, axes = np.linalg.svd(table[:real], full_matrices=False)
-    axes = axes[:2] * np.sign(axes[[0, 1], np.abs(axes[:2]).argmax(1)])[:, None]
-    explained = singular[:2] ** 2 / max(float((singular**2).sum()), 1e-12)
-    points = np.split(table @ axes.T, np.cumsum(counts)[:2])
-    return {**dict(zip(SETS, points, strict=True)), "explained": explained.tolist()}

@@ -12,7 +12,7 @@ from functools import cache
 import jinja2
 
 from ttsgan.evaluation import tables
-from ttsgan.evaluation.charts import embed, map_of_series, roc
+from ttsgan.evaluation.charts import map_of_series, roc
 from ttsgan.evaluation.figures import FEWEST, Gallery, Pictures
 
 __all__ = ["Pictures", "render"]
@@ -99,7 +99,7 @@ def render(
         Heading of the page.
     evaluation : dict or None
         Output of `fidelity.evaluate`; None says on the page that it has not been run. Its ``embedding`` is the map of
-        series; without it the map is made from the pictures.
+        series.
     audit : dict or None
         Output of `privacy.audit`; None likewise. A key ``attempts`` (list of dict or str), all audits of the
         same run so far, is shown as a table.
@@ -126,9 +126,8 @@ def render(
     """
     gallery = Gallery(pictures, show_real)
     panels = gallery.panels()
-    if show_real:
-        embedding = (evaluation or {}).get("embedding") or embed(gallery.features)
-        panels["map"] = map_of_series(embedding)
+    if show_real and evaluation and "embedding" in evaluation:
+        panels["map"] = map_of_series(evaluation["embedding"])
     panels["roc"] = roc(audit) if audit else []
     verdict = audit["verdict"] if audit else None
     verdict_class, icon, meaning = _VERDICTS[verdict]
