@@ -22,10 +22,6 @@ NARROW, WIDE = -0.7, 0.3
 LARGEST = 8.0
 """Values are drawn within so many standard deviations, so that a long chain cannot run away."""
 
-SURENESS = 1.25
-"""Components are drawn with their weights to this power. What is drawn is told to the values after it, so what the law
-leaves unsure of each adds up over a long chain: homes that are away come back too soon."""
-
 
 class DayLaw(NamedTuple):
     """Law of each value given those before it: log weights, means and log scales, each (B, N, P, K)."""
@@ -114,7 +110,7 @@ class ValueLaws(nn.Module):
         for p in range(self.points):
             x_BE = inputs_BPE[:, p] + out[:, :p] @ self.from_before[:p, p]
             law = self._law(x_BE, features_FBP[..., p], self.slot[p, :, None])
-            below = (SURENESS * law.log_weight).softmax(-1).cumsum(-1) < uniform[:, p]
+            below = law.log_weight.exp().cumsum(-1) < uniform[:, p]
             pick = below.sum(-1, keepdim=True).clamp(max=below.shape[-1] - 1)
             mean, log_scale = law.mean.gather(-1, pick), law.log_scale.gather(-1, pick)
             drawn = mean + log_scale.exp() * normal[:, p]
