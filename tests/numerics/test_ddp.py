@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
+from workers import found_by, meeting, small_pool
 
 from ttsgan import api, recipes
 from ttsgan.config.training import LOSSES
@@ -26,8 +25,9 @@ from ttsgan.training.runtime import LocalRuntime, NotKept, ProcessGroupRuntime
 from ttsgan.training.telemetry import Telemetry
 
 TOLERANCE = 1e-11
-WORKERS = 2
 STEPS = 6
+POOLED = 4
+"""Chunks of prior draws in the pool."""
 CLIP = 0.25
 """Shorter than the gradient of every phase in every case, so that all steps are clipped."""
 PLAIN = (
@@ -51,15 +51,6 @@ CASES = {
     "adversarial in parts": (2, True, ("training.batch_size=16", *EVERYTHING)),
     "adversarial wgan-gp in parts": (2, True, ("training.batch_size=16", "loss.name=wgan-gp", *EVERYTHING)),
 }
-
-
-@contextmanager
-def small_pool():
-    """A pool of 64 prior draws, to be quick."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(between, "POOL_CHUNK", 16)
-        patch.setattr(between, "POOL_CHUNKS", 4)
-        yield
 
 
 @contextmanager
@@ -242,14 +233,11 @@ def nudge(config, values, starts, entities, runtime) -> dict[str, str]:
 
 
 def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORKERS)
-    given = torch.load(f"{folder}/given.pt", weights_only=False)
-    config = recipes.from_dict(given["config"])
-    series = given["values"], given["starts"], given["entities"]
-    runtime = ProcessGroupRuntime()
-    kept = ProcessGroupRuntime(Path(folder) / "checkpoints")
-    with small_pool():
+    with meeting(rank, folder) as given, small_pool(POOLED):
+        config = recipes.from_dict(given["config"])
+        series = given["values"], given["starts"], given["entities"]
+        runtime = ProcessGroupRuntime()
+        kept = ProcessGroupRuntime(Path(folder) / "checkpoints")
         results = {
             "primitives": primitives(runtime),
             "cases": run_cases(config, *series, runtime),
@@ -260,27 +248,20 @@ def worker(rank: int, folder: str) -> None:
             "nudged": nudge(config, *series, runtime),
             "files": share_files(config, *series, runtime),
         }
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+        torch.save(results, f"{folder}/{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def two(sample, small_config, tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ddp")
-    given = {
-        "config": recipes.to_dict(small_config),
-        "values": sample.values, "starts": sample.starts, "entities": sample.entities,
-    }  # fmt: skip
-    torch.save(given, folder / "given.pt")
-    mp.start_processes(worker, (str(folder),), nprocs=WORKERS, start_method="spawn")
-    results = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORKERS)]
+    results = found_by(worker, sample, small_config, folder)
     results[0]["checkpoints"] = sorted(p.name for p in (folder / "checkpoints").iterdir())
     return results
 
 
 @pytest.fixture(scope="module")
 def one(sample, small_config) -> dict[str, dict[str, torch.Tensor]]:
-    with small_pool():
+    with small_pool(POOLED):
         return run_cases(small_config, sample.values, sample.starts, sample.entities, LocalRuntime())
 
 

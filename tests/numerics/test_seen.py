@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, EventAccumulator
+from workers import small_pool
 
 from ray_jobs.train import _progress_line
 from ttsgan import api, recipes
@@ -37,9 +38,7 @@ def shown(small, tmp_path_factory):
     """The JSON lines and the events of a training whose every step is told."""
     folder = tmp_path_factory.mktemp("seen")
     config = recipes.override(small.config, ["training.log_interval=8", "training.max_series=160"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(between, "POOL_CHUNK", 16)
-        patch.setattr(between, "POOL_CHUNKS", 2)
+    with small_pool():
         api.train(small.data, small.scaler, config, LocalRuntime(), folder, score)
     lines = [json.loads(line) for line in (folder / PROGRESS_FILE).read_text().splitlines()]
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0, IMAGES: 0})
@@ -109,9 +108,7 @@ def test_a_picture_has_real_weeks_beside_synthetic_ones(tmp_path):
 
 def test_what_is_drawn_is_in_physical_units(trainer, small):
     """Real series as they were read, but for rounding of their quantiles; synthetic ones as the pool writes them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(between, "POOL_CHUNK", 16)
-        patch.setattr(between, "POOL_CHUNKS", 2)
+    with small_pool():
         made = trainer("training.max_series=48", score=score)
         state = made.train()
     name, at, real, synthetic, steps = made.telemetry.pictures[-1]

@@ -121,10 +121,11 @@ def _with_named_id(series: SeriesSet, id_column: str | None, entity: str) -> Ser
     """Return the set with its ids as an attribute, too, where ``entity`` names their column: then they are entities."""
     if id_column is None or plain_name(id_column) in ("id", "entity") or plain_name(id_column) != plain_name(entity):
         return series
-    kept = (
-        {} if series.attributes is None else {name: series.attributes[name] for name in series.attributes.column_names}
+    ids = pa.array(series.ids.astype(str))
+    kept = series.attributes
+    return dataclasses.replace(
+        series, attributes=pa.table({entity: ids}) if kept is None else kept.append_column(entity, ids)
     )
-    return dataclasses.replace(series, attributes=pa.table({**kept, entity: pa.array(series.ids.astype(str))}))
 
 
 def _time_column(table: pa.Table, id_column: str | None, where: Location) -> str | None:

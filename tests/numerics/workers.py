@@ -1,0 +1,48 @@
+"""What tests with two worker processes share: a quick pool of draws, how workers meet, what each of them found."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ttsgan import recipes
+from ttsgan.training import between
+
+WORKERS = 2
+PATIENCE = timedelta(seconds=120)
+"""How long a worker waits for the other, which may have ended in an error."""
+
+
+@contextmanager
+def small_pool(chunks: int = 2) -> Iterator[None]:
+    """A pool of few prior draws, to be quick."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(between, "POOL_CHUNK", 16)
+        patch.setattr(between, "POOL_CHUNKS", chunks)
+        yield
+
+
+@contextmanager
+def meeting(rank: int, folder: str) -> Iterator[dict]:
+    """Meet the other worker; give what both were given. The worker then writes its results, `torch.save`d by rank."""
+    torch.set_num_threads(1)
+    meet = f"file://{folder}/meet"
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=WORKERS, timeout=PATIENCE)
+    yield torch.load(f"{folder}/given.pt", weights_only=False)
+    dist.destroy_process_group()
+
+
+def found_by(worker: Callable[[int, str], None], sample, config, folder: Path) -> list[dict]:
+    """Run ``worker`` in two processes, with these series and settings; return what each wrote."""
+    given = {
+        "config": recipes.to_dict(config),
+        "values": sample.values, "starts": sample.starts, "entities": sample.entities,
+    }  # fmt: skip
+    torch.save(given, folder / "given.pt")
+    mp.start_processes(worker, (str(folder),), nprocs=WORKERS, start_method="spawn")
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORKERS)]
