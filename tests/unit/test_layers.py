@@ -17,7 +17,7 @@ from ttsgan.models import told
 from ttsgan.models.days import DaysPrior
 from ttsgan.models.layers import Block, KeyValueCache, causal_mask, rotary_turns, rotate
 from ttsgan.models.patching import num_tokens, patchify, unpatchify
-from ttsgan.models.values import LARGEST
+from ttsgan.models.values import BROADEST, LARGEST, SHARPEST, SURENESS
 
 CPU = torch.device("cpu")
 F_, H, Z = 13, 5, 4
@@ -219,6 +219,14 @@ def test_law_starts_as_a_mixture_of_wide_and_narrow():
     torch.testing.assert_close(law.log_scale, torch.tensor([-0.7, -0.2, 0.3]).expand_as(law.log_scale))
 
 
+def test_no_law_is_sharper_or_broader_than_its_limits():
+    """A repeated value, such as nothing at night, must not be won by the width of a needle."""
+    prior = DaysPrior(DaysConfig(width=16, heads=2, mixtures=2), 2, F_, H + Z, 7).eval()
+    with torch.no_grad():
+        prior.values.base_log_scale.copy_(torch.tensor([-20.0, 20.0]))
+    assert prior(*day_inputs(points=2)).log_scale.unique().tolist() == [SHARPEST, BROADEST]
+
+
 @pytest.mark.parametrize("changed", [0, 1, 2])
 def test_a_value_says_something_of_those_after_it_in_its_day_only(changed):
     prior = days_prior()
@@ -322,14 +330,14 @@ def test_same_seed_same_draw_and_no_other():
 
 
 def test_draws_follow_the_law():
-    """Days drawn value by value, put through the law of `forward`: uniform for every day and value (KS)."""
+    """Days drawn value by value, put through the law of `forward`, surer: uniform for every day and value (KS)."""
     prior, points = days_prior(points=3, mixtures=3), 3
     _, *given = day_inputs(batch=500, tokens=9, points=points)
     drawn = prior.sample(*given, torch.Generator().manual_seed(0))
     assert drawn.abs().max() < LARGEST
     log_weight, mean, log_scale = prior(drawn, *given)
     z = (drawn[..., None] - mean) * (-log_scale).exp()
-    below = (torch.special.ndtr(z) * log_weight.exp()).sum(-1)
+    below = (torch.special.ndtr(z) * (SURENESS * log_weight).softmax(-1)).sum(-1)
     for i in range(points):
         assert stats.kstest(below[..., i].flatten().detach(), "uniform").pvalue > 1e-3, i
         for day in (0, 4, 8):
