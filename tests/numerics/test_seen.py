@@ -90,12 +90,25 @@ def test_pictures_come_with_the_looks_at_the_prior_and_at_the_end(shown):
         assert all((half < 0.5).mean() > 0.01 for half in halves), "lines in both"
 
 
+def test_steps_that_are_repeated_are_shown_once(tmp_path):
+    """Training that was cut off goes on from its last checkpoint, before the last that it told of."""
+    for steps, loss in (((8, 16, 24, 32), 1.0), ((24, 32, 40), 2.0)):
+        told = Telemetry(tmp_path, 40)
+        for at in steps:
+            told.report("days", at, {"loss/days": loss})
+        told.close()
+    events = EventAccumulator(str(tmp_path), size_guidance={SCALARS: 0})
+    events.Reload()
+    held = [(event.step, event.value) for event in events.Scalars("loss/days")]
+    assert held == [(8, 1.0), (16, 1.0), (24, 2.0), (32, 2.0), (40, 2.0)]
+
+
 def test_a_picture_has_real_weeks_beside_synthetic_ones(tmp_path):
     """Four of each, from mid-year."""
     drawn, told = [], Telemetry(tmp_path, 1)
     random = np.random.default_rng(0)
     real, synthetic = random.normal(size=(6, 1, 100)), random.normal(size=(4, 1, 100))
-    told._try = lambda write: write(type("Board", (), {"add_figure": lambda _, *args: drawn.append(args)})())
+    told._try = lambda at, write: write(type("Board", (), {"add_figure": lambda _, *args: drawn.append(args)})())
     told.picture("weeks", 20, real, synthetic, 7)
     ((name, figure, at),) = drawn
     assert (name, at) == ("weeks", 20)

@@ -75,7 +75,7 @@ class Telemetry:
             for name, value in {**known, **figures}.items():
                 board.add_scalar(name, value, series_seen)
 
-        self._try(write)
+        self._try(series_seen, write)
 
     def picture(self, name: str, series_seen: int, real: NDArray, synthetic: NDArray, steps: int) -> None:
         """Draw the first ``steps`` points from mid-year of up to four real and four synthetic series (B, C, T)."""
@@ -88,16 +88,17 @@ class Telemetry:
             for row, values in enumerate(series[:4]):
                 axes[row, column].plot(np.asarray(values[0, first : first + steps]), linewidth=0.8)
             axes[0, column].set_title(title)
-        self._try(lambda board: board.add_figure(name, figure, series_seen))
+        self._try(series_seen, lambda board: board.add_figure(name, figure, series_seen))
 
     def close(self) -> None:
         """Finish the files."""
         if self.writer is not None:
-            self._try(lambda board: board.close())
+            self._try(self.last_series, lambda board: board.close())
 
-    def _try(self, write: Callable[[SummaryWriter], None]) -> None:
+    def _try(self, series_seen: int, write: Callable[[SummaryWriter], None]) -> None:
         try:
-            self.writer = self.writer or SummaryWriter(str(self.folder))
+            # Training that was cut off repeats the steps after its last checkpoint: TensorBoard leaves out the old ones.
+            self.writer = self.writer or SummaryWriter(str(self.folder), purge_step=series_seen)
             write(self.writer)
             self.failing = False
         except OSError as error:
