@@ -97,7 +97,7 @@ class Telemetry:
 
     def _try(self, series_seen: int, write: Callable[[SummaryWriter], None]) -> None:
         try:
-            # Training that was cut off repeats the steps after its last checkpoint: TensorBoard leaves out the old ones.
+            # Training that was cut off repeats steps after its last checkpoint: TensorBoard leaves out the old ones.
             self.writer = self.writer or SummaryWriter(str(self.folder), purge_step=series_seen)
             write(self.writer)
             self.failing = False
