@@ -11,10 +11,11 @@ import sys
 import threading
 import warnings
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Suppress
 
 from ray_jobs.options import DataOptions, RunOptions, StageOptions
 from ttsgan import recipes
@@ -308,7 +309,13 @@ def tune(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions
     return 0
 
 
-def submit(address: str, no_follow: bool = False, working_dir: str = "", env: tuple[str, ...] = ()) -> int:
+def submit(
+    address: str,
+    no_follow: bool = False,
+    working_dir: str = "",
+    env: tuple[str, ...] = (),
+    command: Suppress[tuple[str, ...]] = (),
+) -> int:
     """Run a command on a Ray cluster, through its Jobs API: ttsgan submit --address URL -- run --data s3://... ...
 
     Parameters
@@ -321,20 +328,19 @@ def submit(address: str, no_follow: bool = False, working_dir: str = "", env: tu
         Folder to upload and to start the command in; by default only this program's code is uploaded.
     env : tuple of str
         NAME=VALUE pairs for the job's environment; whoever may see the cluster's jobs can read them.
+    command : tuple of str
+        What stands after two dashes, which `main` takes from the words.
     """
     from pathlib import Path
 
     from ray_jobs.submit import submit as send
 
-    words = sys.argv[1:]
-    if "--" not in words or not words[words.index("--") + 1 :]:
-        raise ConfigError("submit has no command; write it after two dashes: ttsgan submit --address URL -- run ...")
     wrong = [pair for pair in env if "=" not in pair]
     if wrong:
         raise ConfigError(f"--env {wrong[0]!r} has no '='; write NAME=VALUE")
     return send(
         address,
-        words[words.index("--") + 1 :],
+        list(command),
         working_dir=Path(working_dir) if working_dir else None,
         env=dict(pair.split("=", 1) for pair in env),
         follow=not no_follow,
@@ -384,7 +390,7 @@ def main(words: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
+            COMMANDS | {"submit": partial(submit, command=tuple(words[len(own) + 1 :]))},
             prog="ttsgan",
             description="Synthetic sets of long load profiles: trained, generated and privacy-audited on Ray.",
             args=_joined_overrides(own),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 
+from ray_jobs import cli
 from ray_jobs import submit as module
 from ray_jobs.submit import command_line, exit_status, make_runtime_env, normal_address, notes, pack, submit
 from ttsgan.errors import ConfigError
@@ -29,6 +30,16 @@ def _job(status, code=None):
 )
 def test_addresses_are_those_of_a_dashboard(given, expected):
     assert normal_address(given) == expected
+
+
+def test_main_submits_the_words_that_it_was_given(monkeypatch):
+    """Not those of the process, which a program that calls `main` was started with."""
+    sent = []
+    monkeypatch.setattr(module, "submit", lambda *args, **named: sent.append((args, named)) or 0)
+    words = ["run", "--data", "s3://a/b", "--set", "seed=1", "--"]
+    assert cli.main(["submit", "--address", "http://x:1", "--env", "A=b", "--no-follow", "--", *words]) == 0
+    named = {"working_dir": None, "env": {"A": "b"}, "follow": False}
+    assert sent == [(("http://x:1", words), named)]
 
 
 @pytest.mark.parametrize(
