@@ -148,7 +148,9 @@ def command_line(entrypoint: Sequence[str], program: Sequence[str] = PROGRAM) ->
     if words[:1] == ["ttsgan"]:
         del words[0]
     if not words:
-        raise ConfigError("submit needs a command after --: ttsgan submit --address URL -- run --data s3://... --out s3://...")
+        raise ConfigError(
+            "submit needs a command after --: ttsgan submit --address URL -- run --data s3://... --out s3://..."
+        )
     if words[0] == "submit":
         raise ConfigError("the command after -- is 'submit' itself; give the command to run there, such as run")
     if any(word.split("=", 1)[0] == "--address" for word in words):
