@@ -1,7 +1,7 @@
 """The ``ttsgan`` command.
 
-Exit status: 0 done; 1 refused or failed, with one line that says why; 2 bad usage; 3 the verdict was not PASS,
-or its limits were looser than the usual ones.
+Exit status: 0 done; 1 refused or failed, with one line that says why; 2 bad usage; 3 no release was
+made (run, export), or the verdict is not PASS within the usual limits (audit, judge).
 """
 
 import logging
@@ -18,6 +18,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Suppress
 
 from ray_jobs.options import DataOptions, RunOptions, StageOptions
+from ray_jobs.overrides import check_sections, joined, refuse_fields
 from ttsgan import recipes
 from ttsgan.errors import ConfigError, ReleaseRefused, TtsganError
 
@@ -83,20 +84,12 @@ def _load(general: StageOptions):
     return RunFolder.load(Location.parse(general.out))
 
 
-def _check_sections(overrides: tuple[str, ...], *names: str) -> None:
-    """Refuse overrides of other sections of the configuration than a command reads."""
-    others = [text for text in overrides if text.partition(".")[0].strip() not in names]
-    if others:
-        allowed = ", ".join(f"{name}.FIELD=VALUE" for name in names)
-        raise ConfigError(f"--set {others[0]} is not of this command; allowed: {allowed}")
-
-
 def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) -> int:
     """Run a stage again, with other settings of its own where ``overrides`` are given."""
     from ray_jobs.console import Console
 
     console, folder = Console(), _load(general)
-    _check_sections(overrides, name)
+    check_sections(overrides, name)
     folder.config = recipes.override(folder.config, overrides)
     from ray_jobs.run import reasons_of, run_stage
 
@@ -106,13 +99,13 @@ def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) ->
         verdict = folder.summary("audit")
         rows = reasons_of(verdict, most=len(verdict["reasons"]))
         console.table("Audit", [("verdict", verdict["verdict"]), *rows])
-        return _passed(verdict)
-    if name in ("encode", "cluster", "generate"):
+        return _status_of(verdict)
+    if name != "report":
         console.say(f"what comes after it is to be made anew; go on with: ttsgan run --out {folder.where.quoted}")
     return 0
 
 
-def _passed(audited: dict) -> int:
+def _status_of(audited: dict) -> int:
     """Return the exit status of a verdict."""
     return 0 if audited["verdict"] == "PASS" and not audited["loosened"] else NOT_PASSED
 
@@ -127,16 +120,16 @@ def cluster(general: OmitArgPrefixes[StageOptions]) -> int:
     return _stage("cluster", general)
 
 
-def generate(general: OmitArgPrefixes[StageOptions], series: int = 0) -> int:
+def generate(general: OmitArgPrefixes[StageOptions], series: int | None = None) -> int:
     """Draw synthetic series.
 
     Parameters
     ----------
     general : StageOptions
     series : int
-        Series to write; by default what the run folder's configuration says.
+        Series to write, 0 for as many as training entities; by default what the run folder's configuration says.
     """
-    return _stage("generate", general, (f"generate.series={series}",) if series else ())
+    return _stage("generate", general, () if series is None else (f"generate.series={series}",))
 
 
 def evaluate(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) -> int:
@@ -209,10 +202,10 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
     console, where = Console(), Location.parse(out)
     where.check_writable()
     check_replaceable(where, map(Location.parse, source))
-    _check_sections(set, "data")
-    asked = {name: value for name, value in vars(data).items() if value}
+    check_sections(set, "data")
+    refuse_fields(set, "data.source", "data.holdout", "data.canaries")
     usual = recipes.quick()
-    config = recipes.override(replace(usual, data=replace(usual.data, source=source, **asked)), set).data
+    config = recipes.override(replace(usual, data=replace(usual.data, source=source, **data.asked())), set).data
     with console.working("preparing"):
         series, told = read(config, None)
         write_store(series, where)
@@ -261,25 +254,26 @@ def judge(
     from ttsgan.data.storage import Location
 
     console = Console()
-    _check_sections(set, "evaluate", "audit", "cluster", "data", "runtime")
-    config = recipes.override(replace(recipes.quick(), seed=seed), set)
-    asked = {name: value for name, value in vars(data).items() if value}
-    options = replace(config.data, source=(train,), **asked)
+    check_sections(set, "evaluate", "audit", "cluster", "data", "runtime")
+    refuse_fields(set, "data.source", "data.holdout", "data.canaries", "data.min_observed")
+    usual = recipes.quick()
+    asked = replace(usual.data, source=(train,), **data.asked())
+    config = recipes.override(replace(usual, seed=seed, data=asked), set)
     where = Location.parse(out) if out else None
     if where is not None:
         where.check_writable()
     with console.working("judging"):
-        fidelity, privacy = judge_files(train, holdout, synthetic, options, config, where, address, console)
+        fidelity, privacy = judge_files(train, holdout, synthetic, config, where, address, console)
     headline = fidelity["headline"]
     rows = [
         ("fidelity, 1 = real sample", f"{headline['value']:.2f} ({headline['low']:.2f} to {headline['high']:.2f})"),
         ("privacy audit", privacy["verdict"]),
-        *reasons_of(privacy),
+        *(reasons_of(privacy) if where else reasons_of(privacy, most=len(privacy["reasons"]))),
     ]
     if where is not None:
         rows.append(("report", str(where / "report.html")))
     console.table("Judgement", rows)
-    return _passed(privacy)
+    return _status_of(privacy)
 
 
 def tune(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], trials: int = 8) -> int:
@@ -355,24 +349,6 @@ COMMANDS = {
 }  # fmt: skip
 
 
-def _joined_overrides(words: list[str]) -> list[str]:
-    """Turn ``--set a=1 --set b=2`` into ``--set a=1 b=2``, at the end."""
-    out, values, in_set = [], [], False
-    for word in words:
-        name, sign, value = word.partition("=")
-        if name == "--set":
-            in_set = True
-            values += [value] if sign else []
-        elif in_set and not word.startswith("-"):
-            values.append(word)
-        else:
-            in_set = False
-            out.append(word)
-    if "--set" in words and not values:
-        raise ConfigError("--set has no value; write --set section.field=value, such as --set generator.depth=4")
-    return [*out, "--set", *values] if values else out
-
-
 def main(words: list[str] | None = None) -> int:
     """Run the command that ``words`` (by default, those of the process) say; return the exit status."""
     words = sys.argv[1:] if words is None else words
@@ -393,11 +369,13 @@ def main(words: list[str] | None = None) -> int:
             COMMANDS | {"submit": partial(submit, command=tuple(words[len(own) + 1 :]))},
             prog="ttsgan",
             description="Synthetic sets of long load profiles: trained, generated and privacy-audited on Ray.",
-            args=_joined_overrides(own),
+            args=joined(own),
             config=(FlagCreatePairsOff,),
         )
     except KeyboardInterrupt:
-        return _complain("interrupted; the same command goes on from the last finished stage of a run", INTERRUPTED)
+        return _complain(
+            "interrupted; a run goes on from its last finished stage or checkpoint with the same command", INTERRUPTED
+        )
     except TtsganError as error:
         return _complain(error, _status(error))
     except Exception as error:

@@ -58,8 +58,8 @@ behind this page are in `datasheet.json`, the pictures in `report.html`.
 """
 
 
-def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> dict[str, Any]:
-    """Write ``release/``; return the summary.
+def check_release(folder: RunFolder, accept_unproven: bool) -> None:
+    """Refuse a release that must not be, before an earlier one is removed.
 
     Raises
     ------
@@ -90,15 +90,20 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
             f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release. "
             "Where that is acceptable, run again with --accept-unproven"
         )
-    synthetic = open_synthetic(where)
-    fingerprint = synthetic.fingerprint()
-    if fingerprint != audit["fingerprints"]["synthetic"]:
+    if open_synthetic(where).fingerprint() != audit["fingerprints"]["synthetic"]:
         raise ReleaseRefused(
             f"{where / 'synthetic'} has changed since it was audited; run: ttsgan audit --out {where.quoted}"
         )
+
+
+def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> dict[str, Any]:
+    """Write ``release/``; return the summary. Refused as by `check_release`."""
+    check_release(folder, accept_unproven)
+    where, verdict, looser = folder.where, folder.summary("audit")["verdict"], loosened_line(folder.config)
+    audit, synthetic = (where / "audit.json").read_json(), open_synthetic(where)
     first_line = f"{'' if verdict == 'PASS' else UNPROVEN_LINE} {looser}".strip()
     console.progress("writing the release")
-    sheet = datasheet(folder, audit, synthetic, fingerprint, first_line)
+    sheet = datasheet(folder, audit, synthetic, first_line)
     with (where / "release").replace_dir() as out:
         (out / "README.md").write_bytes(_readme(sheet).encode())
         (out / "datasheet.json").write_json(sheet)
@@ -109,9 +114,7 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
     return {"verdict": verdict, "accepted_unproven": verdict != "PASS"}
 
 
-def datasheet(
-    folder: RunFolder, audit: dict[str, Any], synthetic: Stored, fingerprint: str, first_line: str
-) -> dict[str, Any]:
+def datasheet(folder: RunFolder, audit: dict[str, Any], synthetic: Stored, first_line: str) -> dict[str, Any]:
     """Return what a user of the release must know; it names no source series and no group."""
     starts, step, length = synthetic.starts, synthetic.nothing.step_seconds, synthetic.nothing.values.shape[2]
     prepared, groups = folder.summary("prepare"), folder.summary("cluster")
@@ -135,7 +138,7 @@ def datasheet(
         "recipe": folder.config.recipe,
         "settings": {k: v for k, v in recipes.flat(folder.config).items() if not k.startswith(("data.", "runtime."))},
         "versions": folder.manifest["versions"],
-        "fingerprint_of_series": fingerprint,
+        "fingerprint_of_series": audit["fingerprints"]["synthetic"],
         "headline": evaluation["headline"],
         "verdict": audit["verdict"],
         "reasons": audit["reasons"],

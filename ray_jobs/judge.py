@@ -12,7 +12,7 @@ from ray_jobs.console import Console
 from ray_jobs.evaluate import fidelity, judged, loosened_line, thresholds
 from ray_jobs.folder import is_run
 from ray_jobs.machines import start_ray
-from ttsgan.config import DataConfig, RunConfig
+from ttsgan.config import RunConfig
 from ttsgan.data.prepare import prepare
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import refuse_untold_entities
@@ -30,9 +30,8 @@ RAY_SERIES = 4_000
 
 
 def judge_files(
-    train: str, holdout: str, synthetic: str, data: DataConfig, config: RunConfig, out: Location | None, address: str,
-    console: Console,
-) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    train: str, holdout: str, synthetic: str, config: RunConfig, out: Location | None, address: str, console: Console
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Judge synthetic series; write ``evaluation.json``, ``audit.json`` and ``report.html`` into ``out``.
 
     Every judgement into a folder is added to ``attempts`` in its ``audit.json``: to judge until it passes is a leak.
@@ -52,7 +51,7 @@ def judge_files(
     sets = []
     for name, path in (("train", train), ("holdout", holdout), ("synthetic", synthetic)):
         console.progress(f"reading {name}")
-        options = data if name != "synthetic" else dataclasses.replace(data, entity="entity")
+        options = config.data if name != "synthetic" else dataclasses.replace(config.data, entity="entity")
         sets.append(prepare(options, [Location.parse(path)], keep_all=True)[0])
     refuse_untold_entities({train: sets[0], holdout: sets[1]}, one_line(f"{train} and {holdout}", 160))
     fingerprints = {"train": sets[0].fingerprint(), "synthetic": sets[2].fingerprint()}
@@ -107,7 +106,7 @@ def _earlier_attempts(out: Location | None) -> list[dict[str, Any]]:
 
 
 def unit_question(train: Judged, other: Judged, name: str) -> str:
-    """Return a sentence where the values of a set are `OTHER_SIZE` times those of training or more, or as much less."""
+    """Return a sentence where values of a set are over `OTHER_SIZE` times those of training, or as much less."""
     for channel, (size, size_of_other) in enumerate(zip(_sizes(train), _sizes(other), strict=False)):
         if size_of_other > OTHER_SIZE * size or size > OTHER_SIZE * size_of_other:
             return (

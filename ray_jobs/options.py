@@ -16,9 +16,13 @@ class DataOptions:
     step_seconds: int = 0
     """Step in seconds of data that carry none; by default the year divided by the length."""
     start: str = ""
-    """First time stamp of data that carry none (ISO 8601)."""
+    """First time stamp of data that carry none (ISO 8601); by default 2013-01-01."""
     aggregate: str = ""
     """How steps are joined: sum or mean; by default the unit decides."""
+
+    def asked(self) -> dict[str, str | int]:
+        """Return the options that were given."""
+        return {name: value for name, value in vars(self).items() if value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class RunOptions:
     series: int = 0
     """Series to write; by default as many as there are training entities."""
     seed: int = -1
-    """Seed of the run; by default the recipe's, 0."""
+    """Seed of the run; by default 0, or that of --config or of the run that is gone on with."""
     fresh: bool = False
     """Start over in a folder that holds another run, which is removed."""
     address: str = "local"

@@ -76,7 +76,7 @@ def _read_halves(config: RunConfig, console: Console) -> tuple[SeriesSet, NDArra
         console.progress(f"simulating {config.sample.households} households")
         simulated = sample_series(config)
     series, report = prepare(config.data, None, simulated=simulated)
-    check_patch(series, config.patch)
+    check_patch(series.length, series.step_seconds, config.patch)
     if report.joined:
         console.say(f"    joined: {report.joined}")
     summary = report.to_dict()

@@ -8,7 +8,7 @@ from typing import Any
 from ray_jobs.console import Console
 from ray_jobs.encode import run_encode
 from ray_jobs.evaluate import run_audit, run_evaluate, run_report, source_name
-from ray_jobs.export import run_export
+from ray_jobs.export import check_release, run_export
 from ray_jobs.folder import STAGES, RunFolder
 from ray_jobs.generate import run_generate
 from ray_jobs.groups import run_cluster
@@ -48,16 +48,18 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
             folder.require(earlier, stage)
     with console.working(f"[{position + 1}/{len(STAGES)}] {stage}"):
         runtime = folder.config.runtime
+        # These go on with as many workers as there is room for.
+        needed = dataclasses.replace(runtime, num_workers=1, min_workers=0) if stage in ON_ACTORS else runtime
         # Before anything is read: what is prepared is to be trained on here.
         if stage in ("prepare", "train", *ON_ACTORS) and address == "local":
-            check_this_machine(runtime)
-        if stage in ON_RAY:
+            check_this_machine(needed)
+        if stage in ON_RAY and (stage != "train" or runtime.num_workers):
             start_ray(runtime, address)
         # Before anything is removed.
-        if stage == "train" and runtime.num_workers:
-            check_resources(runtime)
-        if stage in ON_ACTORS:
-            check_resources(dataclasses.replace(runtime, num_workers=1, min_workers=0))
+        if stage == "export":
+            check_release(folder, **options)
+        if (stage == "train" and runtime.num_workers) or stage in ON_ACTORS:
+            check_resources(needed)
         again = stage == "train" and folder.done("train")
         if stage != "report" and not folder.replaces and (folder.where / "release").is_dir():
             console.say(f"    {folder.where / 'release'} is removed: it is of what is made anew now")
@@ -87,10 +89,12 @@ def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: 
         if not folder.done(stage):
             run_stage(folder, stage, console, address)
     refusal = None
-    try:
-        run_stage(folder, "export", console, address, accept_unproven=accept_unproven)
-    except ReleaseRefused as error:
-        refusal = str(error)
+    # A report that was rebuilt leaves the release as it is.
+    if not folder.done("export"):
+        try:
+            run_stage(folder, "export", console, address, accept_unproven=accept_unproven)
+        except ReleaseRefused as error:
+            refusal = str(error)
     show_result(folder, console)
 
     if refusal:

@@ -21,15 +21,14 @@ def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = N
         If no data are named, it is not allowed, or its batch cannot be shared by every number of workers that it may
         be trained with.
     """
-    asked = {name: value for name, value in vars(data).items() if value}
+    asked = data.asked()
     if general.data:
         asked["source"] = general.data
     if general.holdout:
         asked["holdout"] = general.holdout
     if not (general.data or general.config or known):
-        raise ConfigError(
-            f"--data is missing and {general.out} is not a run to go on with; give files, or --data sample"
-        )
+        why = "--fresh starts over" if general.fresh else f"{general.out} is not a run to go on with"
+        raise ConfigError(f"--data is missing and {why}; give files, or --data sample")
     if general.recipe and general.config:
         raise ConfigError("--recipe and --config are both given; allowed: one of them")
     if general.config:

@@ -24,10 +24,11 @@ from ttsgan import recipes
 from ttsgan.clustering import allocate, form_groups
 from ttsgan.config import RunConfig
 from ttsgan.data.marginals import MIN_HOMES
-from ttsgan.data.prepare import day_points
+from ttsgan.data.prepare import check_patch, day_points
 from ttsgan.data.quantiles import varies
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.split import check_enough
+from ttsgan.data.steps import DEFAULT_START
 from ttsgan.errors import ConfigError, DataError, NotFittedError
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
@@ -183,7 +184,7 @@ def closeness_rows(entities: NDArray, seed: int) -> tuple[NDArray[np.int64], NDA
     return np.flatnonzero(np.isin(entities, one)), np.flatnonzero(np.isin(entities, other))
 
 
-def closeness(train: Judged, holdout: Judged, seed: int) -> Callable[[NDArray[np.float32], NDArray], float]:
+def closeness(one: Judged, other: Judged, seed: int) -> Callable[[NDArray[np.float32], NDArray], float]:
     """Return a judge of synthetic series (B, C, L) with starts (B,): their headline.
 
     Both sets are training series, those of `closeness_rows`, so that what is chosen by it says nothing of the run's
@@ -192,9 +193,9 @@ def closeness(train: Judged, holdout: Judged, seed: int) -> Callable[[NDArray[np
 
     def score(synthetic: NDArray[np.float32], starts: NDArray) -> float:
         names = np.arange(len(synthetic)).astype(str)
-        made = dataclasses.replace(train, values=synthetic, entities=names, starts=starts)
+        made = dataclasses.replace(one, values=synthetic, entities=names, starts=starts)
         only_headline = {"max_series": len(synthetic), "bootstrap": 0, "classifier_series": 0}
-        return evaluate(train, holdout, made, seed=seed, **only_headline)["headline"]["value"]
+        return evaluate(one, other, made, seed=seed, **only_headline)["headline"]["value"]
 
     return score
 
@@ -263,7 +264,8 @@ class TTSGAN:
         Raises
         ------
         DataError
-            If a series is constant or wholly missing, or there are too few entities for two groups.
+            If a series is constant or wholly missing, there are too few entities for two groups, or tokens do not fit
+            the step, or the length where padding is off.
         ConfigError
             If ``step_seconds`` is no whole number above 0, or a GPU is asked for that is not there.
         """
@@ -284,7 +286,7 @@ class TTSGAN:
         if not varied.all():
             row = int(np.flatnonzero(~varied)[0])
             raise DataError(f"series {row} is constant or wholly missing in a channel; leave it out")
-        usual = np.full(len(values), np.datetime64("2013-01-01", "s"))
+        usual = np.full(len(values), np.datetime64(DEFAULT_START, "s"))
         try:
             starts = usual if starts is None else np.asarray(starts).astype("datetime64[s]")
         except ValueError as error:
@@ -293,6 +295,7 @@ class TTSGAN:
             raise DataError("starts hold NaT; allowed: the first moment of every series")
         entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)
         check_enough(entities, self.config.cluster.min_group_size)
+        check_patch(values.shape[2], int(step_seconds), self.config.patch)
         device = device_of(self.config.runtime)
         scaler = fit_scaler(values, starts, step_seconds, self.config, entities)
         data = scale_training(values, starts, entities, scaler, self.config)
@@ -352,14 +355,14 @@ class TTSGAN:
         try:
             model = Model.load(lambda name: (Path(folder) / name).read_bytes(), device)
             groups = safetensors.numpy.load((Path(folder) / "groups.safetensors").read_bytes())
+            cond, members, starts = (groups[name] for name in ("cond", "member_groups", "starts"))
         except OSError as error:
             raise DataError(f"{folder} is not an estimator that save wrote: {error}") from error
         except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
             raise DataError(f"{folder} holds a damaged estimator ({error}); save it again") from error
         estimator = cls(model.config)
-        estimator.model_, estimator.cond_ = model, groups["cond"]
-        estimator.member_groups_ = groups["member_groups"]
-        estimator.starts_ = groups["starts"].astype("datetime64[s]")
+        estimator.model_, estimator.cond_, estimator.member_groups_ = model, cond, members
+        estimator.starts_ = starts.astype("datetime64[s]")
         return estimator
 
     def _require_fitted(self) -> None:

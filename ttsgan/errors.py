@@ -2,7 +2,10 @@
 
 
 class TtsganError(Exception):
-    """Base class: a command that meets one prints its message on one line and exits with status 1."""
+    """Base class: a command that meets one prints its message on one line and exits with status 1.
+
+    With 2 for a `ConfigError`, with 3 for a `ReleaseRefused`.
+    """
 
 
 class ConfigError(TtsganError, ValueError):

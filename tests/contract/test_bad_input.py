@@ -177,10 +177,11 @@ def test_sources_of_two_lengths(tmp_path):
 
 def test_length_that_the_patch_does_not_divide(tmp_path):
     write_store(good_set(length=50), Location.parse(str(tmp_path / "store")))
+    found = ready(tmp_path / "store", DataConfig())[0]
     with refused("length 50", "24 points", "patch.pad is off"):
-        check_patch(ready(tmp_path / "store", DataConfig())[0], PatchConfig(pad=False))
-    assert ready(tmp_path / "store", DataConfig())[0].length == 50
-    check_patch(ready(tmp_path / "store", DataConfig())[0], PatchConfig(pad=False, size=25))
+        check_patch(found.length, found.step_seconds, PatchConfig(pad=False))
+    assert found.length == 50
+    check_patch(found.length, found.step_seconds, PatchConfig(pad=False, size=25))
 
 
 def test_step_that_is_not_known(tmp_path):

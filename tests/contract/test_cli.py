@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_jobs.cli import COMMANDS, _joined_overrides, main
+from ray_jobs.cli import COMMANDS, main
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.options import DataOptions, RunOptions
+from ray_jobs.overrides import joined
 from ray_jobs.run import run_stage
 from ray_jobs.settings import open_run
 from ttsgan import recipes
@@ -66,7 +67,7 @@ def test_every_command_is_known():
     "words", ["--set a=1 b=2 --out x", "--set a=1 --out x --set b=2", "--set=a=1 --out x --set b=2"]
 )
 def test_overrides_after_one_option_or_several(words):
-    assert _joined_overrides(["run", *words.split()]) == ["run", "--out", "x", "--set", "a=1", "b=2"]
+    assert joined(["run", *words.split()]) == ["run", "--out", "x", "--set", "a=1", "b=2"]
 
 
 @pytest.mark.parametrize("command", ["judge --train a --holdout b --synthetic c", "prepare --source a --out b"])
@@ -221,6 +222,19 @@ def test_options_are_checked_before_a_folder_is_made(tmp_path, capsys, words, to
     assert status == 2
     assert told in line
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (["prepare", "--source", "a.csv", "--out", "s"], "data.source=s"),
+        (["judge", "--train", "a", "--holdout", "b", "--synthetic", "c"], "data.min_observed=0.2"),
+    ],
+)
+def test_fields_that_a_command_does_not_read_are_refused(capsys, words, field):
+    status, line = complaint(capsys, [*words, "--set", field])
+    assert status == 2
+    assert f"--set {field} is not read by this command" in line
 
 
 def test_fresh_keeps_the_old_run_until_the_new_series_have_been_read(tmp_path, capsys):

@@ -186,7 +186,7 @@ def prepared(folder: Path, **changed) -> str:
     config = recipes.from_dict(tree)
     try:
         series, _ = prepare(config.data, None)
-        check_patch(series, config.patch)
+        check_patch(series.length, series.step_seconds, config.patch)
     except TtsganError as error:
         return str(error)
     told = [

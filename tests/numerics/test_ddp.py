@@ -368,6 +368,6 @@ def test_the_last_bit_of_one_weight_is_seen(two):
     """Compared every third step of 8 series, in networks of other stages and in averages too."""
     for results in two:
         for where in NUDGED:
-            wanted = f"the weights of {where} on worker 1 are not those of worker 0 after 24 series; run the same"
+            wanted = f"the weights of {where}: worker 1 differs from worker 0 after 24 series; run the same"
             assert results["nudged"][where].startswith(wanted)
         assert results["nudged"]["not compared"] == "nothing"

@@ -277,7 +277,7 @@ def test_gradients_that_are_not_averaged_are_refused_before_they_are_kept(both, 
     """A step that does not go through the wrapper: seen before the next checkpoint, however rare comparisons are."""
     for results in both:
         words, kept = results["not_averaged"][phase]
-        wanted = rf"DivergedError: the weights of networks\.{phase} on worker 1 are not those of worker 0 after (\d+) "
+        wanted = rf"DivergedError: the weights of networks\.{phase}: worker 1 differs from worker 0 after (\d+) "
         seen = int(re.match(wanted, words)[1])
         assert seen in PHASES[phase]
         assert all(int(name[11:20]) < seen for name in kept), "nothing that worker 0 alone went on to"
@@ -288,14 +288,14 @@ def test_gradients_that_are_not_averaged_are_refused_before_they_are_kept(both, 
 def test_workers_of_other_settings_are_refused(both, name):
     """Such as another batch, of which each would take another share."""
     for results in both:
-        assert results["other_settings"][name].startswith(f"ConfigError: {name} on worker 1 is not that of worker 0; ")
+        assert results["other_settings"][name].startswith(f"ConfigError: {name}: worker 1 differs from worker 0; ")
 
 
 @pytest.mark.parametrize("case", SERIES)
 def test_workers_of_other_series_are_refused(both, case):
     """A row of the batch would be another series to each."""
     for results in both:
-        wanted = f"ConfigError: {SERIES[case]} on worker 1 is not that of worker 0; start all workers with one "
+        wanted = f"ConfigError: {SERIES[case]}: worker 1 differs from worker 0; start all workers with one "
         assert results["other_series"][case].startswith(wanted)
 
 
@@ -303,7 +303,7 @@ def test_workers_of_other_series_are_refused(both, case):
 def test_workers_that_go_on_from_other_checkpoints_are_refused(both, case):
     for results in both:
         words = results["other_checkpoints"][case]
-        assert words.startswith(f"DivergedError: {CHECKPOINTS[case]} on worker 1 are not those of worker 0 after ")
+        assert words.startswith(f"DivergedError: {CHECKPOINTS[case]}: worker 1 differs from worker 0 after ")
 
 
 def test_what_workers_begin_with_is_that_of_worker_0(both):

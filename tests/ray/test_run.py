@@ -169,6 +169,20 @@ def test_accepting_what_is_unproven(finished, tmp_path, capsys):
     assert all(stage in json.loads((out / "manifest.json").read_text())["stages"] for stage in STAGES)
 
 
+def test_an_accepted_release_outlives_an_interrupted_report_and_a_refusal(finished, tmp_path, capsys):
+    out = as_if(finished[0], tmp_path / "run", "UNPROVEN", 15)
+    assert main(["export", "--out", str(out), "--accept-unproven"]) == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["stages"]["report"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["run", "--out", str(out)]) == 0
+    assert (out / "release" / "README.md").is_file()
+    capsys.readouterr()
+    assert main(["export", "--out", str(out)]) == 3
+    assert "UNPROVEN" in capsys.readouterr().err
+    assert (out / "release" / "README.md").is_file()
+
+
 def test_other_settings_and_other_data_are_refused(finished, capsys):
     out, _ = finished
     assert main(["run", "--data", "sample", "--out", str(out), "--set", *SMALL, "days.depth=2"]) == 1

@@ -123,6 +123,15 @@ def test_estimators_that_cannot_be_read_are_named(fitted, tmp_path):
             TTSGAN.load(tmp_path / name)
 
 
+def test_groups_of_another_version_are_named(fitted, tmp_path):
+    fitted.save(tmp_path)
+    groups = safetensors.torch.load((tmp_path / "groups.safetensors").read_bytes())
+    del groups["starts"]
+    (tmp_path / "groups.safetensors").write_bytes(safetensors.torch.save(groups))
+    with pytest.raises(DataError, match=r"damaged estimator \('starts'\)"):
+        TTSGAN.load(tmp_path)
+
+
 def test_files_of_a_model(fitted, sample):
     files = fitted.model_.files()
     assert json.loads(files["model.json"])["step_seconds"] == sample.step_seconds
@@ -241,6 +250,12 @@ def test_two_channels_end_to_end(sample, small_config):
     assert np.isfinite(made).all()
     assert (made[:, 0] >= 0).all()
     assert (made[:, 1] < 0).any()
+
+
+def test_tokens_that_do_not_fit_are_refused_before_training(sample, small_config):
+    config = recipes.override(small_config, ["patch.pad=false"])
+    with pytest.raises(DataError, match="the length 100 is no multiple of the patch of 6 points"):
+        TTSGAN(config).fit(sample.values[..., :100], step_seconds=sample.step_seconds)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -58,6 +58,15 @@ def test_conditions_of_many_entities_are_formed_part_by_part(trainer, small, mon
     assert len(dealt) == between.GROUPINGS
 
 
+def test_no_part_has_too_few_entities_for_two_groups(trainer, small, monkeypatch):
+    """48 entities are one part, not two of 24 of which none could be grouped."""
+    monkeypatch.setattr(between, "GROUPED", 24)
+    made = trainer("cluster.min_group_size=20")
+    between.make_conditions(made.state, small.data, made.runtime)
+    _, counts = made.state.drawn["cond"][0].unique(dim=0, return_counts=True)
+    assert counts.min() >= 20
+
+
 def test_workers_share_the_groupings(trainer, small, monkeypatch):
     """Each does its own ones; together they hold what one worker alone finds."""
     monkeypatch.setattr(between, "GROUPED", 24)

@@ -313,7 +313,7 @@ class TestRealData:
     def test_london(self):
         where = [Location.parse(str(DATA / "lcl_london_2013.parquet"))]
         found, report = prepare(DataConfig(step="4h"), where)
-        check_patch(found, PatchConfig(pad=False))
+        check_patch(found.length, found.step_seconds, PatchConfig(pad=False))
         assert (report.read, report.kept, report.entities, report.length) == (200, 200, 200, 2190)
         assert (found.unit, found.step_seconds) == ("kWh/h", 14_400)
         assert np.nanmean(found.values) == pytest.approx(0.423, abs=0.001)

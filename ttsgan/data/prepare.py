@@ -293,12 +293,12 @@ def day_points(step_seconds: int, patch: PatchConfig) -> int:
     return points
 
 
-def check_patch(series: SeriesSet, patch: PatchConfig) -> None:
+def check_patch(length: int, step_seconds: int, patch: PatchConfig) -> None:
     """Refuse tokens that do not fit the step, or the length where padding is off, with a `DataError`."""
-    points = day_points(series.step_seconds, patch)
-    if series.length % points and not patch.pad:
+    points = day_points(step_seconds, patch)
+    if length % points and not patch.pad:
         raise DataError(
-            f"values: the length {series.length} is no multiple of the patch of {points} points, and patch.pad is off;"
+            f"values: the length {length} is no multiple of the patch of {points} points, and patch.pad is off;"
             " switch it on, cut the series, or set patch.size to a divisor"
         )
 

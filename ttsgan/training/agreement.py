@@ -47,7 +47,7 @@ def check_same_run(config: RunConfig, data: TrainSet, runtime: Runtime) -> None:
     if found:
         name = list(told)[found[0]]
         raise ConfigError(
-            f"{name} on worker {found[1]} is not that of worker 0; start all workers with one configuration, and let "
+            f"{name}: worker {found[1]} differs from worker 0; start all workers with one configuration, and let "
             "them read one run folder, in a storage that all machines share"
         )
 
@@ -72,7 +72,7 @@ def check_equal(state: TrainState, runtime: Runtime) -> None:
     found = _first_difference(torch.stack([_checksum(tensors, runtime.device) for _, tensors in held]), runtime)
     if found:
         raise DivergedError(
-            f"{held[found[0]][0]} on worker {found[1]} are not those of worker 0 after {state.total_series} series; "
+            f"{held[found[0]][0]}: worker {found[1]} differs from worker 0 after {state.total_series} series; "
             "run the same command again to go on from the last checkpoint"
         )
 

@@ -72,12 +72,14 @@ def make_conditions(state: TrainState, data: TrainSet, runtime: Runtime) -> None
 def _conditions(state: TrainState, data: TrainSet, latents: Tensor, runtime: Runtime) -> Tensor:
     """Return the condition (G, M, Z) that each grouping gives each series; workers share the groupings."""
     codes = np.unique(data.entities, return_inverse=True)[1]
-    parts = -(-(codes.max() + 1) // GROUPED)
+    count = int(codes.max()) + 1
+    # None of too few entities for two groups.
+    parts = max(1, min(-(-count // GROUPED), count // (2 * state.config.cluster.min_group_size)))
     cond = torch.zeros(GROUPINGS, *latents.shape, device=latents.device)
     jobs = [(index, part) for index in range(GROUPINGS) for part in range(parts)]
     for index, part in jobs[runtime.rank :: runtime.world_size]:
         seed = seed_of(state.config.seed, "grouping", index)
-        dealt = np.random.default_rng(seed).permutation(codes.max() + 1) % parts
+        dealt = np.random.default_rng(seed).permutation(count) % parts
         rows = np.flatnonzero(dealt[codes] == part)
         entities, of_part = data.entities[rows], latents.cpu().numpy()[rows]
         groups = clustering.form_groups(entities, of_part, data.level[rows], state.config.cluster, seed)
