@@ -237,6 +237,16 @@ def test_fields_that_a_command_does_not_read_are_refused(capsys, words, field):
     assert f"--set {field} is not read by this command" in line
 
 
+def test_training_in_this_process_needs_a_local_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Location, "is_local", False)
+    words = ["--out", str(tmp_path / "r"), "--set", "runtime.num_workers=0"]
+    status, line = complaint(capsys, ["run", "--data", "sample", *words])
+    assert status == 2
+    assert "runtime.num_workers is 0" in line
+    assert "give a local --out" in line
+    assert not (tmp_path / "r").exists()
+
+
 def test_fresh_keeps_the_old_run_until_the_new_series_have_been_read(tmp_path, capsys):
     out, bad = tmp_path / "r", tmp_path / "bad.csv"
     RunFolder.create(Location.parse(str(out)), recipes.quick(), fresh=False)
