@@ -18,7 +18,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Suppress
 
 from ray_jobs.options import DataOptions, RunOptions, StageOptions
-from ray_jobs.overrides import check_sections, joined, refuse_fields
+from ray_jobs.overrides import check_read, joined
 from ttsgan import recipes
 from ttsgan.errors import ConfigError, ReleaseRefused, TtsganError
 
@@ -89,7 +89,7 @@ def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) ->
     from ray_jobs.console import Console
 
     console, folder = Console(), _load(general)
-    check_sections(overrides, name)
+    check_read(overrides, name)
     folder.config = recipes.override(folder.config, overrides)
     from ray_jobs.run import reasons_of, run_stage
 
@@ -99,10 +99,9 @@ def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) ->
         verdict = folder.summary("audit")
         rows = reasons_of(verdict, most=len(verdict["reasons"]))
         console.table("Audit", [("verdict", verdict["verdict"]), *rows])
-        return _status_of(verdict)
     if name != "report":
         console.say(f"what comes after it is to be made anew; go on with: ttsgan run --out {folder.where.quoted}")
-    return 0
+    return _status_of(verdict) if name == "audit" else 0
 
 
 def _status_of(audited: dict) -> int:
@@ -202,8 +201,7 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
     console, where = Console(), Location.parse(out)
     where.check_writable()
     check_replaceable(where, map(Location.parse, source))
-    check_sections(set, "data")
-    refuse_fields(set, "data.source", "data.holdout", "data.canaries")
+    check_read(set, "data", but=("data.source", "data.holdout", "data.canaries"))
     usual = recipes.quick()
     config = recipes.override(replace(usual, data=replace(usual.data, source=source, **data.asked())), set).data
     with console.working("preparing"):
@@ -254,8 +252,8 @@ def judge(
     from ttsgan.data.storage import Location
 
     console = Console()
-    check_sections(set, "evaluate", "audit", "cluster", "data", "runtime")
-    refuse_fields(set, "data.source", "data.holdout", "data.canaries", "data.min_observed")
+    unread = ("data.source", "data.holdout", "data.canaries", "data.min_observed")
+    check_read(set, "evaluate", "audit", "cluster", "data", "runtime", but=unread)
     usual = recipes.quick()
     asked = replace(usual.data, source=(train,), **data.asked())
     config = recipes.override(replace(usual, seed=seed, data=asked), set)

@@ -97,7 +97,7 @@ def check_release(folder: RunFolder, accept_unproven: bool) -> None:
 
 
 def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> dict[str, Any]:
-    """Write ``release/``; return the summary. Refused as by `check_release`."""
+    """Write ``release/``; return the summary. What `check_release` refuses is not written, whoever calls."""
     check_release(folder, accept_unproven)
     where, verdict, looser = folder.where, folder.summary("audit")["verdict"], loosened_line(folder.config)
     audit, synthetic = (where / "audit.json").read_json(), open_synthetic(where)

@@ -21,16 +21,12 @@ def joined(words: list[str]) -> list[str]:
     return [*out, "--set", *values] if values else out
 
 
-def check_sections(overrides: tuple[str, ...], *names: str) -> None:
-    """Refuse overrides of other sections of the configuration than a command reads."""
+def check_read(overrides: tuple[str, ...], *names: str, but: tuple[str, ...] = ()) -> None:
+    """Refuse overrides of what a command does not read: other sections of the configuration, and fields of these."""
     others = [text for text in overrides if text.partition(".")[0].strip() not in names]
     if others:
         allowed = ", ".join(f"{name}.FIELD=VALUE" for name in names)
         raise ConfigError(f"--set {others[0]} is not of this command; allowed: {allowed}")
-
-
-def refuse_fields(overrides: tuple[str, ...], *fields: str) -> None:
-    """Refuse overrides of fields that a command does not read."""
     for text in overrides:
-        if text.partition("=")[0].strip() in fields:
+        if text.partition("=")[0].strip() in but:
             raise ConfigError(f"--set {text} is not read by this command; leave it out")

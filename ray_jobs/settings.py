@@ -49,12 +49,6 @@ def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = N
     recipes.by_name(config.recipe)
     check_times(config.data)
     check_precision(config.training.precision, config.runtime.use_gpu)
-    where = Location.parse(general.out)
-    if config.runtime.num_workers == 0 and not where.is_local:
-        raise ConfigError(
-            f"runtime.num_workers is 0, which trains in this process alone, and --out {where} is not on this machine; "
-            "give a local --out, or set runtime.num_workers=1"
-        )
     most = max(config.runtime.num_workers, 1)
     check_batch(config.training, range(config.runtime.min_workers or most, most + 1))
     return config
@@ -65,6 +59,11 @@ def open_run(general: RunOptions, data: DataOptions, console: Console) -> RunFol
     where = Location.parse(general.out)
     folder = RunFolder.load(where) if not general.fresh and is_run(where) else None
     config = settings(general, data, folder and folder.config)
+    if config.runtime.num_workers == 0 and not where.is_local:
+        raise ConfigError(
+            f"runtime.num_workers is 0, which trains in this process alone, and --out {where} is not on this machine; "
+            "give a local --out, or set runtime.num_workers=1"
+        )
     # The store of a run that goes on suffices: the files that it was made from may be gone.
     if folder is None or general.data:
         folder = RunFolder.create(where, config, general.fresh)
