@@ -44,7 +44,7 @@ def test_columns_for_the_long_day_of_autumn_are_refused(tmp_path, count):
         read(tmp_path, pa.table(table))
 
 
-@pytest.mark.parametrize(("mark", "delimiter"), [(".", ";"), (",", ";"), (",", "\t")])
+@pytest.mark.parametrize(("mark", "delimiter"), [(".", ";"), (",", ";"), (",", "\t"), (",", "|")])
 def test_marks_of_thousands_are_refused(tmp_path, mark, delimiter):
     """1.560 beside 231 is no 1.56; 1.560 beside 0.231 is."""
     watts = np.random.default_rng(0).integers(50, 3000, len(STAMPS))

@@ -184,20 +184,20 @@ def test_any_calendar_and_length(num_slots, length, channels):
 
 
 def test_small_values_move_less_than_large_ones():
-    """Shifts of 1 at half, once and twice the mean and at zero: half as far below it, and all enlarged to sum to 4."""
+    """Shifts of 1 at half, once and twice the mean and at zero: a quarter below it, and all enlarged to sum to 4."""
     moved = spectrum._by_size(np.ones((1, 1, 4)), np.array([[[0.5, 1.0, 2.0, 0.0]]]))
-    np.testing.assert_allclose(moved, np.array([[[0.5, 1.0, 1.0, 0.0]]]) * 4 / 2.5)
+    np.testing.assert_allclose(moved, np.array([[[0.25, 1.0, 1.0, 0.0]]]) * 4 / 2.25)
     assert moved.sum() == pytest.approx(4)
     # Whatever the unit, and where all values are zero, none moves.
     tiny = spectrum._by_size(np.full((1, 1, 2), 1e-12), np.array([[[0.5, 2.0]]]))
-    np.testing.assert_allclose(tiny, np.array([[[0.5, 1.0]]]) * 1e-12 * 2 / 1.5)
+    np.testing.assert_allclose(tiny, np.array([[[0.25, 1.0]]]) * 1e-12 * 2 / 1.25)
     np.testing.assert_array_equal(spectrum._by_size(np.ones((1, 1, 3)), np.zeros((1, 1, 3))), 0)
 
 
 def test_a_base_load_keeps_its_order():
     """Days of thirty times the size of nights are asked for another rhythm: what rings on does not reorder the nights.
 
-    If small values moved as far as large ones, ranks of nights before and after would correlate by .38, not .73.
+    If small values moved as far as large ones, ranks of nights before and after would correlate by .39, not .98.
     """
     rng = np.random.default_rng(3)
     values = np.exp(smooth((30, 1, LENGTH), np.full(30, 0.5)))
@@ -211,5 +211,5 @@ def test_a_base_load_keeps_its_order():
         ranks = [series[..., part].argsort(axis=2).argsort(axis=2)[:, 0] for series in (values, made)]
         return np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(*ranks, strict=True)])
 
-    assert kept(slice(2, None, SLOTS)) > 0.65
+    assert kept(slice(2, None, SLOTS)) > 0.95
     assert kept(slice(4, None, SLOTS)) < 0.75

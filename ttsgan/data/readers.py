@@ -193,7 +193,7 @@ def _read_npy(where: Location) -> SeriesSet:
 
 
 def _read_csv(where: Location, entity: str) -> pa.Table:
-    """Return a CSV file (comma, semicolon or tab; perhaps gzipped) with ids as text and other types inferred.
+    """Return a CSV file (comma, semicolon, tab or bar; perhaps gzipped) with ids as text and other types inferred.
 
     Where commas do not part the columns, they may be decimal ones.
     """
@@ -203,7 +203,7 @@ def _read_csv(where: Location, entity: str) -> pa.Table:
             while b"\n" not in head and (more := stream.read(1 << 20)):
                 head += more
         header = head.split(b"\n", 1)[0].decode("utf-8-sig").strip("\r")
-        delimiter = max(",;\t", key=header.count)
+        delimiter = max(",;\t|", key=header.count)
         parted = re.escape(delimiter)
         points, commas = (len(re.findall(rf"{parted}\"?-?\d+{mark}\d+\"?(?=[{parted}\r\n])".encode(), head))
                           for mark in ("[.]", ","))  # fmt: skip
