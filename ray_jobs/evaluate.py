@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ray_jobs.blocks import RaySpread, parquet_loaders
+from ray_jobs.blocks import RaySpread
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.inside import read_inside
-from ray_jobs.stored import Stored, open_half, open_synthetic
+from ray_jobs.stored import Stored, open_half, open_series
 from ttsgan import recipes
 from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
 from ttsgan.data.canaries import is_canary
@@ -19,7 +19,7 @@ from ttsgan.data.store import SeriesSet, read_store
 from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, Spread, in_turn
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.figures import MAX_SERIES
-from ttsgan.evaluation.judged import Judged, sample_rows
+from ttsgan.evaluation.judged import Judged, joined, sample_rows
 from ttsgan.evaluation.privacy import Canaries, Thresholds, audit
 from ttsgan.evaluation.report import Pictures, render
 
@@ -38,16 +38,22 @@ def judged(series: SeriesSet) -> Judged:
 def open_three(where: Location) -> tuple[Stored, Stored, Stored]:
     """Return the training, held-out and synthetic series of a run folder; planted ones are not among them."""
     halves = (open_half(where, holdout, planted=False) for holdout in (False, True))
-    return *halves, open_synthetic(where)
+    return *halves, open_series(where / "synthetic")
 
 
 def blocks_of(series: Stored) -> Blocks:
-    """Return series of a store block by block, a part of it each."""
-    return Blocks(tuple(partial(_read_rows, *part) for part in series.parts()))
+    """Return series of a store block by block: whole parts of it, until there are `BLOCK_SERIES`."""
+    blocks, size = [[]], 0
+    for part in series.parts():
+        if size and size + len(part[1]) > BLOCK_SERIES:
+            blocks, size = [*blocks, []], 0
+        blocks[-1].append(part)
+        size += len(part[1])
+    return Blocks(tuple(partial(_read_parts, block) for block in blocks))
 
 
-def _read_rows(file: Location, rows: np.ndarray) -> Judged:
-    return judged(read_store(file).subset(rows))
+def _read_parts(parts: list[tuple[Location, np.ndarray]]) -> Judged:
+    return joined(*(judged(read_store(file).subset(rows)) for file, rows in parts))
 
 
 def thresholds(config: AuditConfig, cluster: ClusterConfig) -> Thresholds:
@@ -108,7 +114,7 @@ def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
     result = audit(
         judged(train),
         blocks_of(holdout),
-        Blocks(parquet_loaders(where / "synthetic", BLOCK_SERIES)),
+        blocks_of(synthetic),
         thresholds=thresholds(config.audit, config.cluster),
         seed=config.seed,
         max_targets=config.audit.max_targets,

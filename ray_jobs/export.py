@@ -8,7 +8,7 @@ import numpy as np
 from ray_jobs.console import Console
 from ray_jobs.evaluate import loosened_line, report_page
 from ray_jobs.folder import RunFolder
-from ray_jobs.stored import Stored, open_synthetic
+from ray_jobs.stored import Stored, open_series
 from ttsgan import recipes
 from ttsgan.errors import ReleaseRefused
 
@@ -90,7 +90,7 @@ def check_release(folder: RunFolder, accept_unproven: bool) -> None:
             f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release. "
             "Where that is acceptable, run again with --accept-unproven"
         )
-    if open_synthetic(where).fingerprint() != audit["fingerprints"]["synthetic"]:
+    if open_series(where / "synthetic").fingerprint() != audit["fingerprints"]["synthetic"]:
         raise ReleaseRefused(
             f"{where / 'synthetic'} has changed since it was audited; run: ttsgan audit --out {where.quoted}"
         )
@@ -100,7 +100,7 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
     """Write ``release/``; return the summary. What `check_release` refuses is not written, whoever calls."""
     check_release(folder, accept_unproven)
     where, verdict, looser = folder.where, folder.summary("audit")["verdict"], loosened_line(folder.config)
-    audit, synthetic = (where / "audit.json").read_json(), open_synthetic(where)
+    audit, synthetic = (where / "audit.json").read_json(), open_series(where / "synthetic")
     first_line = f"{'' if verdict == 'PASS' else UNPROVEN_LINE} {looser}".strip()
     console.progress("writing the release")
     sheet = datasheet(folder, audit, synthetic, first_line)

@@ -18,8 +18,8 @@ def run_cluster(folder: RunFolder, console: Console) -> dict[str, Any]:
     names, index = np.unique(rows["entity"].astype(str), return_inverse=True)
     level = np.bincount(index, rows["level"]) / np.bincount(index)
     console.progress(f"grouping {len(names)} entities")
-    levels = dict(zip(names.tolist(), level.tolist(), strict=True))
-    groups = group_latents([p.path for p in parts], parts[0].filesystem, levels, config, folder.config.seed)
+    workers = folder.config.runtime.num_workers
+    groups = group_latents(parts, names.astype(object), level, config, folder.config.seed, workers)
     members, conditions = groups.members, groups.conditions
     with (where / "groups").replace_dir() as out:
         write_table(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_jobs.console import Console
@@ -11,7 +10,7 @@ from ray_jobs.folder import RunFolder
 from ttsgan.config import RunConfig
 from ttsgan.data.canaries import PREFIX, is_canary, make_canaries
 from ttsgan.data.marginals import few_below
-from ttsgan.data.prepare import check_patch, prepare
+from ttsgan.data.prepare import day_points, prepare
 from ttsgan.data.simulate import simulate
 from ttsgan.data.split import check_disjoint, check_enough, split_entities, write_splits
 from ttsgan.data.storage import Location, one_line
@@ -21,22 +20,6 @@ from ttsgan.evaluation.privacy import MIN_ENTITIES, other_dates
 
 LARGE_SHARE = 0.05
 """Share of the training series that one entity may own without a word."""
-
-
-def sample_series(config: RunConfig) -> SeriesSet:
-    """Return the simulated population."""
-    sample = config.sample
-    people = simulate(sample.households, sample.length, sample.seed)
-    return SeriesSet(
-        ids=people.ids.astype(object),
-        entities=people.ids.astype(object),
-        starts=people.starts,
-        values=people.values,
-        unit=people.unit,
-        step_seconds=people.step_seconds,
-        attributes=pa.table({"archetype": people.archetype.tolist()}),
-        note="simulated",
-    )
 
 
 def run_prepare(folder: RunFolder, console: Console) -> dict:
@@ -74,9 +57,10 @@ def _read_halves(config: RunConfig, console: Console) -> tuple[SeriesSet, NDArra
     simulated = None
     if config.data.is_sample:
         console.progress(f"simulating {config.sample.households} households")
-        simulated = sample_series(config)
+        sample = config.sample
+        simulated = simulate(sample.households, sample.length, sample.seed)
     series, report = prepare(config.data, None, simulated=simulated)
-    check_patch(series.length, series.step_seconds, config.patch)
+    day_points(series.step_seconds, config.patch)
     if report.joined:
         console.say(f"    joined: {report.joined}")
     summary = report.to_dict()

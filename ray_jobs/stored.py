@@ -93,15 +93,11 @@ def open_half(where: Location, holdout: bool, planted: bool = True) -> Stored:
     """Return the training half, with or without the series planted in it, or the held-out half of a run folder."""
     ids, entities, held = read_splits(where / "splits.parquet")
     mine = (held == holdout) & (planted | ~is_canary(entities))
-    return _open(where / "store", set(ids[mine].tolist()))
+    return open_series(where / "store", set(ids[mine].tolist()))
 
 
-def open_synthetic(where: Location) -> Stored:
-    """Return the synthetic series of a run folder."""
-    return _open(where / "synthetic", None)
-
-
-def _open(folder: Location, wanted: set[str] | None) -> Stored:
+def open_series(folder: Location, wanted: set[str] | None = None) -> Stored:
+    """Return the series of a folder of parts, or of them those whose ids are ``wanted``."""
     files, rows, columns = files_of(folder), [], []
     for file in files:
         with open_parquet(file) as opened:

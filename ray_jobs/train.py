@@ -28,6 +28,7 @@ from ttsgan.data.storage import Location, one_line
 from ttsgan.errors import ConfigError, DataError, DivergedError, TtsganError
 from ttsgan.training import between
 from ttsgan.training.dataset import TrainSet
+from ttsgan.training.mapped import map_train_set
 from ttsgan.training.runtime import LocalRuntime, NotKept, Runtime, Stopped, device_of, patiently
 from ttsgan.training.telemetry import PROGRESS_FILE
 
@@ -107,7 +108,7 @@ def _training_data(
     if runtime.rank == 0:
         halves = (judged(half.read(rows)) for rows in api.closeness_rows(entities, config.seed))
         score = api.closeness(*halves, config.seed)
-    data = api.scale_in_files(lambda rows: half.read(rows).values, half.starts, entities, scaler, config, runtime)
+    data = map_train_set(lambda rows: half.read(rows).values, half.starts, entities, scaler, config, runtime)
     return data, scaler, score
 
 

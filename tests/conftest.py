@@ -12,7 +12,7 @@ import torch
 from ttsgan import api, recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.simulate import simulate
-from ttsgan.training.dataset import TrainSet
+from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime
 
@@ -79,7 +79,7 @@ def small_config() -> RunConfig:
 def small(sample, small_config) -> SimpleNamespace:
     """The sample, scaled, with its configuration; `TrainSet` is never changed by training."""
     scaler = api.fit_scaler(sample.values, sample.starts, sample.step_seconds, small_config)
-    data: TrainSet = api.scale_training(sample.values, sample.starts, sample.entities, scaler, small_config)
+    data: TrainSet = build_train_set(sample.values, sample.starts, sample.entities, scaler, small_config)
     return SimpleNamespace(config=small_config, scaler=scaler, data=data, sample=sample)
 
 

@@ -24,7 +24,7 @@ from ttsgan import recipes
 from ttsgan.clustering import allocate, form_groups
 from ttsgan.config import RunConfig
 from ttsgan.data.marginals import MIN_HOMES
-from ttsgan.data.prepare import check_patch, day_points
+from ttsgan.data.prepare import day_points
 from ttsgan.data.quantiles import varies
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.split import check_enough
@@ -37,7 +37,6 @@ from ttsgan.synthesis import Plan, Synthesizer, make_plan, shared_starts
 from ttsgan.training.between import encode_all
 from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
-from ttsgan.training.mapped import Read, map_train_set
 from ttsgan.training.runtime import LocalRuntime, Runtime, device_of
 from ttsgan.training.state import TrainState, total_series, work_left
 from ttsgan.training.telemetry import Telemetry
@@ -77,11 +76,8 @@ class Model:
         return torch.cat(parts).cpu().numpy()
 
     def _scaled(self, values: NDArray[np.float32], starts: NDArray) -> TrainSet:
-        share, seed = self.config.training.validation_share, self.config.seed
         nobody = np.zeros(len(values), dtype=str)
-        patch = self.networks.shape.patch_size
-        data = build_train_set(values, starts, nobody, self.scaler, patch, share, seed)
-        return data.to(self.networks.device)
+        return build_train_set(values, starts, nobody, self.scaler, self.config).to(self.networks.device)
 
     def synthesizer(self) -> Synthesizer:
         """Return the drawer of new series."""
@@ -150,30 +146,6 @@ def scaler_rows(lowest: NDArray[np.float32], entities: NDArray, seed: int) -> ND
             at = np.flatnonzero(kind)
             rows.append(at[np.unique(entities[at], return_index=True)[1][:MIN_HOMES]])
     return np.unique(np.concatenate(rows))
-
-
-def scale_training(
-    values: NDArray[np.float32], starts: NDArray, entities: NDArray, scaler: SeriesScaler, config: RunConfig
-) -> TrainSet:
-    """Return training series (B, C, L) scaled and cut into tokens, in memory."""
-    patch = day_points(scaler.step_seconds, config.patch)
-    share = config.training.validation_share
-    return build_train_set(values, starts, entities, scaler, patch, share, config.seed)
-
-
-def scale_in_files(
-    read: Read, starts: NDArray, entities: NDArray, scaler: SeriesScaler, config: RunConfig, runtime: Runtime
-) -> TrainSet:
-    """Return the same of series that ``read`` gives by their rows, in files that a machine's workers share. Collective.
-
-    Raises
-    ------
-    NotKept
-        If a worker could not write its part.
-    """
-    patch = day_points(scaler.step_seconds, config.patch)
-    share = config.training.validation_share
-    return map_train_set(read, starts, entities, scaler, patch, share, config.seed, runtime)
 
 
 def closeness_rows(entities: NDArray, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -295,10 +267,10 @@ class TTSGAN:
             raise DataError("starts hold NaT; allowed: the first moment of every series")
         entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)
         check_enough(entities, self.config.cluster.min_group_size)
-        check_patch(values.shape[2], int(step_seconds), self.config.patch)
+        day_points(int(step_seconds), self.config.patch)
         device = device_of(self.config.runtime)
         scaler = fit_scaler(values, starts, step_seconds, self.config, entities)
-        data = scale_training(values, starts, entities, scaler, self.config)
+        data = build_train_set(values, starts, entities, scaler, self.config)
         whole = Judged(values=values, entities=entities, starts=starts, step_seconds=step_seconds, unit="")
         score = closeness(*map(whole.take, closeness_rows(entities, self.config.seed)), self.config.seed)
         state = train(data, scaler, self.config, LocalRuntime(device=device), None, score)

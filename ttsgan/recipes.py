@@ -7,7 +7,6 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ttsgan.config import (
-    ClusterConfig,
     DaysConfig,
     DiscriminatorConfig,
     EncoderConfig,
@@ -51,7 +50,6 @@ def large() -> RunConfig:
         training=TrainingConfig(
             max_series=2_000_000, batch_size=512, days_lr=1e-3, ema_half_life=10_000, checkpoint_interval=50_000
         ),
-        cluster=ClusterConfig(shards=8),
         generate=GenerateConfig(chunk=1024),
         evaluate=EvaluateConfig(max_series=2_000, bootstrap=500),
         runtime=RuntimeConfig(num_workers=4, use_gpu=True, cpus_per_worker=4),

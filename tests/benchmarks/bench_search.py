@@ -30,15 +30,17 @@ import ray
 from ray import cloudpickle
 from threadpoolctl import threadpool_limits
 
-from ray_jobs.blocks import RaySpread, parquet_loaders
+from ray_jobs.blocks import RaySpread
+from ray_jobs.evaluate import blocks_of
+from ray_jobs.stored import open_series
 from ttsgan.data.storage import Location
 from ttsgan.data.store import series_metadata, write_part
+from ttsgan.evaluation.blocks import BLOCK_SERIES
 from ttsgan.evaluation.neighbours import QUERY_BLOCK, merge_nearest, nearest
 
 NEIGHBOURS = 5
 FACTORS = 40
 ROWS_PER_PART = 2000
-ROWS_PER_BLOCK = 4096
 PLANTED = 10
 WORKERS = 2
 RATIO_LIMIT = 1.5
@@ -87,7 +89,7 @@ def search_block(targets, loader):
 def search(targets: np.ndarray, folder: Location) -> tuple[np.ndarray, np.ndarray]:
     """Return the neighbours of the targets in a store."""
     best, begin = None, 0
-    for count, found in RaySpread()(search_block, targets, parquet_loaders(folder, ROWS_PER_BLOCK)):
+    for count, found in RaySpread()(search_block, targets, blocks_of(open_series(folder)).loaders):
         best = merge_nearest([found] if best is None else [best, found], [begin] if best is None else [0, begin])
         begin += count
     return best
@@ -95,11 +97,11 @@ def search(targets: np.ndarray, folder: Location) -> tuple[np.ndarray, np.ndarra
 
 def bare_products(targets: np.ndarray, num: int) -> float:
     """Return the CPU-seconds of nothing but the products of that search, in one thread."""
-    base = targets[np.arange(min(ROWS_PER_BLOCK, num)) % len(targets)]
+    base = targets[np.arange(min(BLOCK_SERIES, num)) % len(targets)]
     out = np.empty((QUERY_BLOCK, len(base)), np.float32)
     with threadpool_limits(1):
         started = time.process_time()
-        for begin in range(0, num, ROWS_PER_BLOCK):
+        for begin in range(0, num, BLOCK_SERIES):
             block = base[: num - begin]
             for start in range(0, len(targets), QUERY_BLOCK):
                 rows = targets[start : start + QUERY_BLOCK]
@@ -172,7 +174,7 @@ def measure(num_targets: int, num_synthetic: int, length: int) -> list[dict]:
         planted = write_synthetic(store, draw, num_synthetic)
         targets = draw(num_targets)
         targets[: len(planted)] = planted + np.float32(1e-3)
-        for _ in RaySpread()(search_block, targets[:8], parquet_loaders(store, ROWS_PER_BLOCK)[: 2 * WORKERS]):
+        for _ in RaySpread()(search_block, targets[:8], blocks_of(open_series(store)).loaders[: 2 * WORKERS]):
             pass
         with watched() as seen:
             wall, cpu = time.monotonic(), tree_cpu_seconds()

@@ -17,6 +17,7 @@ from torch import Tensor
 from ttsgan import api, recipes
 from ttsgan.data.simulate import simulate
 from ttsgan.training import between
+from ttsgan.training.dataset import build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime
 from ttsgan.training.telemetry import Telemetry
@@ -52,7 +53,7 @@ def measure(recipe: str, share: int, device: str) -> list[tuple[str, int, int, f
     config = recipes.override(recipes.by_name(recipe), changes)
     people = simulate(HOUSEHOLDS)
     scaler = api.fit_scaler(people.values, people.starts, STEP_SECONDS, config)
-    data = api.scale_training(people.values, people.starts, people.ids.astype(str), scaler, config)
+    data = build_train_set(people.values, people.starts, people.ids.astype(str), scaler, config)
     runtime = Counting(device)
     made = Trainer(config, data, scaler, runtime, Telemetry(None, 1))
     between.POOL_CHUNK, between.POOL_CHUNKS = between.SHARED, 1

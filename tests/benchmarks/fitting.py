@@ -14,13 +14,13 @@ import torch
 from ladder import sample
 from torch import nn
 
-from ttsgan.api import TTSGAN, Model, closeness, closeness_rows, fit_scaler, scale_training
+from ttsgan.api import TTSGAN, Model, closeness, closeness_rows, fit_scaler
 from ttsgan.clustering import form_groups
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.evaluation.judged import Judged
 from ttsgan.training.between import Score
-from ttsgan.training.dataset import TrainSet
+from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime
 from ttsgan.training.state import STAGES, TrainState
@@ -43,7 +43,7 @@ class Ready:
 def make_ready(train: Judged, config: RunConfig) -> Ready:
     """Scale training series as `TTSGAN.fit` does."""
     scaler = fit_scaler(train.values, train.starts, train.step_seconds, config, train.entities)
-    data = scale_training(train.values, train.starts, train.entities, scaler, config)
+    data = build_train_set(train.values, train.starts, train.entities, scaler, config)
     score = closeness(*map(train.take, closeness_rows(train.entities, config.seed)), config.seed)
     return Ready(train, scaler, data, score)
 

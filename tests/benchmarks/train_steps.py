@@ -19,7 +19,7 @@ from ttsgan.config import SHARED, RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.simulate import simulate
 from ttsgan.training.between import GROUPINGS
-from ttsgan.training.dataset import TrainSet
+from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import Runtime
 from ttsgan.training.telemetry import Telemetry
@@ -49,7 +49,7 @@ def make_trainer(length: int, batch: int, runtime: Runtime, recipe: str = "base"
     config = recipes.override(recipes.by_name(recipe), [f"training.batch_size={batch}", *settings])
     values, starts, names = population(length)
     scaler = api.fit_scaler(values, starts, YEAR_SECONDS // length, config)
-    return trainer_on(api.scale_training(values, starts, names, scaler, config), scaler, config, runtime)
+    return trainer_on(build_train_set(values, starts, names, scaler, config), scaler, config, runtime)
 
 
 def trainer_on(data: TrainSet, scaler: SeriesScaler, config: RunConfig, runtime: Runtime) -> Trainer:

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from train_steps import take_steps
 
-from ttsgan import api
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.models.networks import Networks
 from ttsgan.training import phases
 from ttsgan.training.dataset import TrainSet
 from ttsgan.training.loop import Trainer
+from ttsgan.training.mapped import map_train_set
 from ttsgan.training.runtime import LocalRuntime, Machine
 
 
@@ -57,7 +57,7 @@ def in_files(
 ) -> tuple[TrainSet, Files]:
     """Return the training set of series (M, C, L) in files, and who holds these."""
     files = Files()
-    return api.scale_in_files(lambda rows: values[rows], starts, names, scaler, config, files), files
+    return map_train_set(lambda rows: values[rows], starts, names, scaler, config, files), files
 
 
 def share_of_waiting(trainer: Trainer, files: Files, steps: int, kind: str, ahead: bool) -> float:

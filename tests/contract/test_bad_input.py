@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ttsgan.config import DataConfig, PatchConfig
-from ttsgan.data.prepare import check_patch, prepare
+from ttsgan.config import DataConfig
+from ttsgan.data.prepare import prepare
 from ttsgan.data.split import check_disjoint, check_enough
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, read_store, write_store
@@ -173,15 +173,6 @@ def test_sources_of_two_lengths(tmp_path):
         write_store(good_set(2, length), Location.parse(str(tmp_path / name)))
     with refused("two: length is 24", "48", "one"):
         prepare(DataConfig(), [Location.parse(str(tmp_path / name)) for name in ("one", "two")])
-
-
-def test_length_that_the_patch_does_not_divide(tmp_path):
-    write_store(good_set(length=50), Location.parse(str(tmp_path / "store")))
-    found = ready(tmp_path / "store", DataConfig())[0]
-    with refused("length 50", "24 points", "patch.pad is off"):
-        check_patch(found.length, found.step_seconds, PatchConfig(pad=False))
-    assert found.length == 50
-    check_patch(found.length, found.step_seconds, PatchConfig(pad=False, size=25))
 
 
 def test_step_that_is_not_known(tmp_path):

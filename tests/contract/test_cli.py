@@ -410,14 +410,6 @@ def test_a_holdout_too_small_for_the_audit_is_told_at_once(tmp_path, capsys, hol
     assert ("holdout has 10 entities; the audit needs 12, so nothing of this run can be released" in said) == told
 
 
-def test_patch_does_not_divide_and_padding_is_off(tmp_path, capsys):
-    store = small_store(tmp_path, length=340)
-    words = ["run", "--data", store, "--out", str(tmp_path / "r"), "--step-seconds", "3600", "--set", "patch.pad=false"]
-    status, line = complaint(capsys, words)
-    assert status == 1
-    assert "340" in line
-
-
 def test_bad_recipe_and_two_starting_points(tmp_path, capsys):
     words = ["run", "--data", "sample", "--out", str(tmp_path / "r"), "--recipe", "huge"]
     status, line = complaint(capsys, words)

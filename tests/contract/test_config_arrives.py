@@ -15,9 +15,10 @@ import pytest
 
 import ttsgan
 from ttsgan import api, recipes
-from ttsgan.data.prepare import check_patch, prepare
+from ttsgan.data.prepare import day_points, prepare
 from ttsgan.errors import TtsganError
 from ttsgan.training import between
+from ttsgan.training.dataset import build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime
 
@@ -48,13 +49,13 @@ CHANGES = {
 
 PREPARED = {
     "data.source": None, "data.step": "2h", "data.entity": "street", "data.aggregate": "mean", "data.unit": "kW",
-    "data.step_seconds": 900, "data.start": "2020-02-02", "data.min_observed": 0.9, "patch.pad": False,
+    "data.step_seconds": 900, "data.start": "2020-02-02", "data.min_observed": 0.9,
     "data.period": "2013-01-01/2013-01-02",
 }  # fmt: skip
 """Another value for each setting of preparation; the source is another file."""
 
 READ = {
-    "recipe", "data.holdout", "data.canaries", "sample.households", "sample.length", "sample.seed", "cluster.shards",
+    "recipe", "data.holdout", "data.canaries", "sample.households", "sample.length", "sample.seed",
     "generate.series",
     "generate.chunk", "evaluate.max_series", "evaluate.bootstrap",
     "evaluate.classifier_series", "evaluate.classifier_seeds", "audit.max_targets", "audit.auc", "audit.tpr",
@@ -107,7 +108,7 @@ def short_training(small, **changed) -> str:
     runtime.save = lambda name, files, metrics: told.kept.append(name)
     values, starts = sample.values[..., : 6 * 21], sample.starts
     scaler = api.fit_scaler(values, starts, sample.step_seconds, config)
-    data = api.scale_training(values, starts, sample.entities, scaler, config)
+    data = build_train_set(values, starts, sample.entities, scaler, config)
     try:
         state = Trainer(config, data, scaler, runtime, told, None).train()
     except TtsganError as error:
@@ -186,7 +187,7 @@ def prepared(folder: Path, **changed) -> str:
     config = recipes.from_dict(tree)
     try:
         series, _ = prepare(config.data, None)
-        check_patch(series.length, series.step_seconds, config.patch)
+        day_points(series.step_seconds, config.patch)
     except TtsganError as error:
         return str(error)
     told = [

@@ -20,7 +20,9 @@ from ttsgan import api, recipes
 from ttsgan.config.training import LOSSES
 from ttsgan.errors import DivergedError
 from ttsgan.training import between, dataset, mapped, phases
+from ttsgan.training.dataset import build_train_set
 from ttsgan.training.loop import Trainer
+from ttsgan.training.mapped import map_train_set
 from ttsgan.training.runtime import LocalRuntime, NotKept, ProcessGroupRuntime
 from ttsgan.training.telemetry import Telemetry
 
@@ -91,7 +93,7 @@ def run_cases(config, values, starts, entities, runtime) -> dict[str, dict[str, 
     with double():
         config = recipes.override(config, PLAIN)
         scaler = api.fit_scaler(values, starts, 14_400, config)
-        data = api.scale_training(values, starts, entities, scaler, config)
+        data = build_train_set(values, starts, entities, scaler, config)
         data = dataclasses.replace(data, calendar=data.calendar.double())
         drawn = {}
         for name, (stage, gaps, assignments) in CASES.items():
@@ -137,7 +139,7 @@ def primitives(runtime) -> dict[str, torch.Tensor]:
 def whole_training(config, values, starts, entities, runtime) -> dict[str, torch.Tensor]:
     """Train to the end in single precision, dropout on, with a score that only rank 0 computes."""
     scaler = api.fit_scaler(values, starts, 14_400, config)
-    data = api.scale_training(values, starts, entities, scaler, config)
+    data = build_train_set(values, starts, entities, scaler, config)
     state = api.train(data, scaler, config, runtime, None, lambda made, _: float(made.mean()))
     return {k: v.clone() for k, v in (state.networks.state_dict() | state.drawn).items()}
 
@@ -145,7 +147,7 @@ def whole_training(config, values, starts, entities, runtime) -> dict[str, torch
 def diverge(config, values, starts, entities, runtime) -> str:
     """One worker meets a bad number; what does each say?"""
     scaler = api.fit_scaler(values, starts, 14_400, config)
-    data = api.scale_training(values, starts, entities, scaler, config)
+    data = build_train_set(values, starts, entities, scaler, config)
     if runtime.rank == 1:
         data.scores[:] = float("nan")
     try:
@@ -159,7 +161,7 @@ def recover(config, values, starts, entities, runtime, checkpoints) -> dict:
     """One worker meets one bad number in the third step: both go back to the checkpoint before it, and on."""
     config = recipes.override(config, ["training.checkpoint_interval=16"])
     scaler = api.fit_scaler(values, starts, 14_400, config)
-    data = api.scale_training(values, starts, entities, scaler, config)
+    data = build_train_set(values, starts, entities, scaler, config)
     made = Trainer(config, data, scaler, ProcessGroupRuntime(checkpoints), Telemetry(None, 1))
     seen, real = [], phases.encoder_loss
 
@@ -201,8 +203,8 @@ def share_files(config, values, starts, entities, runtime) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         for module in (dataset, mapped):
             patch.setattr(module, "SCALE_ROWS", 10)
-        data = api.scale_in_files(take, starts, entities, scaler, config, runtime)
-        memory = api.scale_training(values, starts, entities, scaler, config)
+        data = map_train_set(take, starts, entities, scaler, config, runtime)
+        memory = build_train_set(values, starts, entities, scaler, config)
     same = [torch.equal(getattr(data, name), getattr(memory, name)) for name in ("scores", "residual", "observed")]
     return {"read": read, "same": same}
 
@@ -213,7 +215,7 @@ NUDGED = ("networks.encoder", "networks.generator", "average.days")
 def nudge(config, values, starts, entities, runtime) -> dict[str, str]:
     """One weight of worker 1 differs in its last bit; what does each worker say, and after how many steps?"""
     scaler = api.fit_scaler(values, starts, 14_400, config)
-    data = api.scale_training(values, starts, entities, scaler, config)
+    data = build_train_set(values, starts, entities, scaler, config)
     out = {}
     for where in (*NUDGED, "not compared"):
         interval = 0 if where == "not compared" else 3

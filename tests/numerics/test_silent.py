@@ -23,6 +23,7 @@ from ttsgan.errors import TtsganError
 from ttsgan.models.networks import Networks
 from ttsgan.training import between, phases
 from ttsgan.training import runtime as runtimes
+from ttsgan.training.dataset import build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import ProcessGroupRuntime
 from ttsgan.training.step import take_step
@@ -61,7 +62,7 @@ class Given:
         self.series = given["values"], given["starts"], given["entities"]
         values, starts, entities = self.series
         self.scaler = api.fit_scaler(values, starts, 14_400, self.config)
-        self.data = api.scale_training(values, starts, entities, self.scaler, self.config)
+        self.data = build_train_set(values, starts, entities, self.scaler, self.config)
 
     def trainer(self, *assignments, runtime=None, data=None) -> Trainer:
         config = recipes.override(self.config, assignments)
@@ -140,7 +141,7 @@ def other_series(given: Given) -> dict[str, str]:
     values, starts, entities = given.series
     rows = np.arange(len(values))
     swapped = np.array([1, 0, *rows[2:]])
-    cut = api.scale_training(values[:-1], starts[:-1], entities[:-1], given.scaler, given.config)
+    cut = build_train_set(values[:-1], starts[:-1], entities[:-1], given.scaler, given.config)
     own = {
         "one series less": cut,
         "two series in each other's place": replace(given.data, entities=entities[swapped]),

@@ -8,16 +8,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import ray
 from ray import cloudpickle
 from threadpoolctl import threadpool_info
 
 from ray_jobs import blocks
-from ray_jobs.blocks import RaySpread, parquet_loaders
+from ray_jobs import evaluate as jobs
+from ray_jobs.blocks import RaySpread
+from ray_jobs.stored import open_series
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, series_metadata, write_part, write_store
+from ttsgan.data.store import SeriesSet, write_store
 from ttsgan.errors import DataError
 from ttsgan.evaluation.blocks import Blocks, in_turn
 from ttsgan.evaluation.fidelity import evaluate
@@ -76,69 +77,28 @@ class OneWorker(RaySpread):
             yield from super().__call__(function, shared, [loader])
 
 
-def test_same_neighbours_with_any_workers_and_blocks(series, store):
+def test_same_neighbours_with_any_workers_and_blocks(series, store, monkeypatch):
     targets = flat(series.values[:60])
     whole = nearest(targets, flat(series.values), 4)
-    for rows in (64, 333):
+    for rows in (100, 333):
+        monkeypatch.setattr(jobs, "BLOCK_SERIES", rows)
         for spread in (RaySpread(), OneWorker(), in_turn):
-            found = search(spread, targets, parquet_loaders(store, rows))
+            found = search(spread, targets, jobs.blocks_of(open_series(store)).loaders)
             assert np.array_equal(found[0], whole[0])
             assert np.array_equal(found[1], whole[1])
 
 
-@pytest.mark.parametrize("rows", [1, 149, 150, 333, 5000])
-def test_blocks_are_the_store(series, store, rows):
-    loaders = parquet_loaders(store, rows)
-    if rows == 1:
-        loaders, expected = loaders[299:302], series.subset(np.arange(299, 302))
-    else:
-        expected = series
-    parts = [loader() for loader in loaders]
-    assert all(len(part) == rows for part in parts[:-1])
-    whole = joined(*parts)
-    assert np.array_equal(whole.values, expected.values)
-    assert whole.entities.tolist() == expected.entities.tolist()
-    assert np.array_equal(whole.starts, expected.starts)
-    assert (whole.step_seconds, whole.unit) == (14_400, "kWh")
-
-
-def test_a_block_reads_only_the_row_groups_it_needs(series, tmp_path, monkeypatch):
-    where = Location.parse(str(tmp_path))
-    columns = {"synthetic_id": series.ids, "start": series.starts}
-    write_part(where / "part-0.parquet", columns, series.values[:, :1], series_metadata("kWh", 14_400, 1))
-    pq.write_table(pq.read_table(tmp_path / "part-0.parquet"), tmp_path / "part-0.parquet", row_group_size=100)
-    asked = []
-    plain = pq.ParquetFile.iter_batches
-
-    def watched(self, *args, row_groups, **options):
-        asked.append(row_groups)
-        return plain(self, *args, row_groups=row_groups, **options)
-
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
-    block = parquet_loaders(where, 250)[1]()
-    assert asked == [[2, 3, 4]]
-    assert np.array_equal(block.values, series.values[250:500, :1])
-    assert block.entities.tolist() == series.ids[250:500].tolist()
-
-
-def test_bad_stores_are_refused(series, tmp_path):
-    where = Location.parse(str(tmp_path / "store"))
-    with pytest.raises(DataError, match="holds no series"):
-        parquet_loaders(where, 10)
-    columns = {"id": series.ids[:5], "start": series.starts[:5]}
-    write_part(where / "part-0.parquet", columns, series.values[:5], series_metadata("kWh", 14_400, 2))
-    write_part(where / "part-1.parquet", columns, series.values[:5], series_metadata("kW", 14_400, 2))
-    with pytest.raises(DataError, match="unit is 'kW', but 'kWh'"):
-        parquet_loaders(where, 10)
-    write_part(where / "part-1.parquet", columns, series.values[:5], series_metadata("kWh", 0, 2))
-    with pytest.raises(DataError, match="step_seconds is '0'"):
-        parquet_loaders(where, 10)
-    write_part(where / "part-1.parquet", columns, series.values[:5], series_metadata("kWh", 14_400, 2))
-    loaders = parquet_loaders(where, 10)
-    write_part(where / "part-1.parquet", {k: v[:2] for k, v in columns.items()}, series.values[:2], {
-        "unit": "kWh", "step_seconds": "14400", "channels": "2"})  # fmt: skip
-    with pytest.raises(DataError, match="7 series are there instead of 10"):
-        list(RaySpread()(neighbours, flat(series.values[:2]), loaders))
+def test_blocks_of_a_store_are_whole_parts_of_it(series, store, monkeypatch):
+    """Parts of 150 series: as many to a block as it has room for, one at least."""
+    for rows, sizes in ((100, [150, 150, 150, 150, 100]), (300, [300, 300, 100]), (5000, [700])):
+        monkeypatch.setattr(jobs, "BLOCK_SERIES", rows)
+        parts = [loader() for loader in jobs.blocks_of(open_series(store)).loaders]
+        assert [len(part) for part in parts] == sizes
+        whole = joined(*parts)
+        assert np.array_equal(whole.values, series.values)
+        assert whole.entities.tolist() == series.entities.tolist()
+        assert np.array_equal(whole.starts, series.starts)
+        assert (whole.step_seconds, whole.unit) == (14_400, "kWh")
 
 
 def late_if_first(shared, loader):

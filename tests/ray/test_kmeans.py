@@ -8,15 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-from pyarrow import fs
 
 from ray_jobs.kmeans import ActorShards, group_latents
 from ttsgan.clustering import entity_latents, form_groups, kmeans
 from ttsgan.config import ClusterConfig
-from ttsgan.errors import DataError
+from ttsgan.data.storage import Location
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray4")]
-CONFIG = ClusterConfig(shards=3, probes=16)
+CONFIG = ClusterConfig(probes=16)
 
 
 @dataclasses.dataclass
@@ -41,7 +40,7 @@ def encoded(tmp_path_factory):
     level = rng.lognormal(size=200)[entity_row]
     columns = [
         pa.FixedShapeTensorArray.from_numpy_ndarray(latents[:180]),
-        pa.array(list(latents[180:]), pa.list_(pa.float32())),
+        pa.FixedShapeTensorArray.from_numpy_ndarray(latents[180:]),
     ]
     folder, paths = tmp_path_factory.mktemp("latents"), []
     for part, column in enumerate(columns):
@@ -67,7 +66,10 @@ def assert_same(groups, others):
 def test_groups_of_actors_equal_those_of_one_process(encoded):
     local = form_groups(encoded.entities, encoded.latents, encoded.level, CONFIG, 5)
     assert len(local.group_id) > 2
-    remote = group_latents(encoded.paths, fs.LocalFileSystem(), encoded.level_by_entity(), CONFIG, 5)
+    names, index = np.unique(encoded.entities.astype(str), return_inverse=True)
+    level = np.bincount(index, encoded.level) / np.bincount(index)
+    parts = [Location.parse(path) for path in encoded.paths]
+    remote = group_latents(parts, names.astype(object), level, CONFIG, 5, workers=3)
     assert_same(local, remote)
     # The actors are gone: all CPUs come back.
     until = time.monotonic() + 20
@@ -93,38 +95,10 @@ class LosingShards(ActorShards):
 
 def test_lost_actors_come_back_with_their_shard(encoded):
     unique, means = entity_latents(encoded.entities, encoded.latents)
-    with LosingShards(encoded.paths, None, unique, 2) as shards:
+    with LosingShards([Location.parse(p) for p in encoded.paths], unique, 2) as shards:
         centres, labels, inertia = kmeans(None, 7, 20, 1, shards)
         assert shards.calls > 9
     local_centres, local_labels, local_inertia = kmeans(means, 7, 20, 1)
     np.testing.assert_array_equal(labels, local_labels)
     np.testing.assert_allclose(centres, local_centres, atol=1e-6)
     assert inertia == pytest.approx(local_inertia)
-
-
-def test_faults_of_the_data_are_told_in_one_line(encoded, tmp_path):
-    with pytest.raises(DataError, match="no latents to group; encode"):
-        group_latents([], None, {}, CONFIG, 0)
-    with pytest.raises(DataError, match=r"cannot read .*absent\.parquet"):
-        group_latents([str(tmp_path / "absent.parquet")], None, {}, CONFIG, 0)
-    with pytest.raises(DataError, match="entity 'e000' of the latents is not in the training data"):
-        group_latents(encoded.paths, None, {}, CONFIG, 0)
-
-    # These are found by an actor, and reach the driver as what they are.
-    entities = [f"e{row}" for row in range(40)]
-    bad = np.zeros((40, 2), dtype=np.float32)
-    bad[3] = np.nan
-    level = dict.fromkeys(entities, 1.0)
-    faults = {
-        "latent of entity 'e3' is not finite": pa.array(list(bad)),
-        "not one list of equal length": pa.array([[0.0] * (row % 3) for row in range(40)]),
-    }
-    for message, column in faults.items():
-        path = str(tmp_path / "part-0.parquet")
-        pq.write_table(pa.table({"entity": entities, "mu": column}), path)
-        with pytest.raises(DataError, match=message) as error:
-            group_latents([path], None, level, ClusterConfig(shards=1), 0)
-        assert "\n" not in str(error.value)
-    pq.write_table(pa.table({"entity": entities}), path)
-    with pytest.raises(DataError, match="has no column 'mu'"):
-        group_latents([path], None, level, ClusterConfig(shards=1), 0)

@@ -11,6 +11,7 @@ from ttsgan import api, recipes
 from ttsgan.api import TTSGAN, Model
 from ttsgan.errors import ConfigError, DataError, NotFittedError
 from ttsgan.evaluation.judged import Judged
+from ttsgan.training.dataset import build_train_set
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_same_seed_same_series(fitted, sample, small_config):
 def test_input_is_left_as_it_was(sample, small_config):
     values, starts = sample.values.copy(), sample.starts.copy()
     scaler = api.fit_scaler(values, starts, sample.step_seconds, small_config)
-    api.scale_training(values, starts, sample.entities, scaler, small_config)
+    build_train_set(values, starts, sample.entities, scaler, small_config)
     np.testing.assert_array_equal(values, sample.values)
 
 
@@ -250,12 +251,6 @@ def test_two_channels_end_to_end(sample, small_config):
     assert np.isfinite(made).all()
     assert (made[:, 0] >= 0).all()
     assert (made[:, 1] < 0).any()
-
-
-def test_tokens_that_do_not_fit_are_refused_before_training(sample, small_config):
-    config = recipes.override(small_config, ["patch.pad=false"])
-    with pytest.raises(DataError, match="the length 100 is no multiple of the patch of 6 points"):
-        TTSGAN(config).fit(sample.values[..., :100], step_seconds=sample.step_seconds)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -38,7 +38,6 @@ def test_frozen():
         ("generator.depth=4", "generator", "depth", 4),
         (" generator.depth = 4 ", "generator", "depth", 4),
         ("encoder.dropout=1e-1", "encoder", "dropout", 0.1),
-        ("patch.pad=false", "patch", "pad", False),
         ("runtime.use_gpu=ON", "runtime", "use_gpu", True),
         ("data.source=a.parquet,b.parquet", "data", "source", ("a.parquet", "b.parquet")),
         ("data.step=4h", "data", "step", "4h"),
@@ -70,7 +69,7 @@ def test_override_top_level_and_in_order():
         ("generator.depth=1.5", r"generator.depth is '1.5'; allowed: a value of type int"),
         ("encoder.dropout=nan", r"encoder.dropout is 'nan'; allowed: a value of type float"),
         ("encoder.kl_weight=inf", r"encoder.kl_weight is 'inf'; allowed: a value of type float"),
-        ("patch.pad=maybe", r"patch.pad is 'maybe'; allowed: a value of type bool"),
+        ("runtime.use_gpu=maybe", r"runtime.use_gpu is 'maybe'; allowed: a value of type bool"),
         ("generator.depth=0", r"generator.depth is 0; allowed: 1 or more"),
     ],
 )
@@ -139,7 +138,7 @@ BAD = [
     ("training.validation_share", 0.6), ("training.weight_decay", -1.0), ("training.precision", "fp8"),
     ("training.checksum_interval", -1),
     ("cluster.min_group_size", 9), ("cluster.groups", 1), ("cluster.iterations", 0), ("cluster.probes", 5),
-    ("cluster.outlier_quantile", 0.5), ("cluster.max_dominance", 0.0), ("cluster.shards", 0), ("generate.series", -1),
+    ("cluster.outlier_quantile", 0.5), ("cluster.max_dominance", 0.0), ("generate.series", -1),
     ("generate.chunk", 0), ("evaluate.max_series", 9), ("evaluate.bootstrap", 19), ("audit.max_targets", 99),
     ("audit.auc", 0.5), ("audit.tpr", 0.01), ("audit.outlier_tpr", 1.0), ("audit.soft_copies", 0.0),
     ("audit.linkage_risk", 1.0), ("runtime.num_workers", -1), ("runtime.min_workers", 3),
@@ -162,7 +161,7 @@ def test_out_of_range(name, value):
 
 def test_every_number_has_a_refused_value():
     numbers = {name for name, value in recipes.flat(c.RunConfig()).items() if isinstance(value, int | float)}
-    switches = {"patch.pad", "runtime.use_gpu"}
+    switches = {"runtime.use_gpu"}
     assert numbers - switches == {name for name, value in BAD if not isinstance(value, str | tuple)}
 
 

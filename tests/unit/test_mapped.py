@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from ttsgan import api
 from ttsgan.errors import DataError
 from ttsgan.training import dataset, mapped
 from ttsgan.training.dataset import TrainSet
@@ -36,7 +35,7 @@ def in_files(small):
                 asked.append(rows.tolist())
             return sample.values[rows]
 
-        return api.scale_in_files(
+        return mapped.map_train_set(
             read or known, sample.starts, sample.entities, small.scaler, small.config, runtime or LocalRuntime()
         )
 
@@ -57,7 +56,7 @@ def test_blocks_are_read_once_and_written_in_place(small, in_files, monkeypatch)
     for module in (dataset, mapped):
         monkeypatch.setattr(module, "SCALE_ROWS", 20)
     s = small.sample
-    wanted = api.scale_training(s.values, s.starts, s.entities, small.scaler, small.config)
+    wanted = dataset.build_train_set(s.values, s.starts, s.entities, small.scaler, small.config)
     asked = []
     assert same(in_files(asked), wanted)
     assert asked == [list(range(20)), list(range(20, 40)), list(range(40, 48))]
@@ -163,4 +162,4 @@ def test_other_errors_are_not_taken_for_a_full_disk(small):
 
     s = small.sample
     with pytest.raises(KeyError):
-        api.scale_in_files(read, s.starts, s.entities, small.scaler, small.config, LocalRuntime())
+        mapped.map_train_set(read, s.starts, s.entities, small.scaler, small.config, LocalRuntime())

@@ -7,25 +7,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ttsgan.data.simulate import ARCHETYPES, BLOCK, FUSE_KW, Population, simulate
+from ttsgan.data.simulate import ARCHETYPES, BLOCK, FUSE_KW, simulate
+from ttsgan.data.store import SeriesSet
 from ttsgan.errors import ConfigError
 
 WEEKEND_2013 = (np.arange(365) + 1) % 7 >= 5
 
 
 @pytest.fixture(scope="module")
-def hourly() -> Population:
+def hourly() -> SeriesSet:
     return simulate(3 * BLOCK, 8760, seed=1)
 
 
 @pytest.fixture(scope="module")
-def lived_in(hourly: Population) -> np.ndarray:
+def lived_in(hourly: SeriesSet) -> np.ndarray:
     """Hourly values (n, 8760) of the homes that are not nearly empty."""
-    return hourly.values[hourly.archetype != "near_empty", 0]
+    return hourly.values[kinds(hourly) != "near_empty", 0]
 
 
-def digest(population: Population) -> str:
-    return hashlib.sha256(population.values.tobytes() + population.archetype.tobytes()).hexdigest()
+def kinds(population: SeriesSet) -> np.ndarray:
+    """The archetype of each household."""
+    return np.array(population.attributes["archetype"].to_pylist())
+
+
+def digest(population: SeriesSet) -> str:
+    return hashlib.sha256(population.values.tobytes() + kinds(population).tobytes()).hexdigest()
 
 
 def autocorrelation(series: np.ndarray, lag: int) -> float:
@@ -46,7 +52,7 @@ def test_a_household_does_not_depend_on_how_many_are_asked_for():
     for count in (1, BLOCK, BLOCK + 1, 300):
         few = simulate(count, 2190, seed=3)
         np.testing.assert_array_equal(few.values, many.values[:count])
-        np.testing.assert_array_equal(few.archetype, many.archetype[:count])
+        np.testing.assert_array_equal(kinds(few), kinds(many)[:count])
         np.testing.assert_array_equal(few.ids, many.ids[:count])
 
 
@@ -60,7 +66,7 @@ def test_four_hour_steps_are_means_of_the_observed_hours(hourly):
     assert (count == 0).any()
     np.testing.assert_array_equal(np.isnan(coarse.values[:, 0]), count == 0)
     np.testing.assert_allclose(coarse.values[:, 0][count > 0], expected[count > 0], rtol=1e-6)
-    np.testing.assert_array_equal(coarse.archetype, hourly.archetype)
+    np.testing.assert_array_equal(kinds(coarse), kinds(hourly))
     assert (coarse.step_seconds, hourly.step_seconds) == (14_400, 3600)
 
 
@@ -80,7 +86,7 @@ def test_shapes_types_and_ranges(hourly):
 
 def test_shares_of_the_archetypes_add_up_and_all_occur(hourly):
     assert sum(kind.share for kind in ARCHETYPES.values()) == pytest.approx(1)
-    names, counts = np.unique(hourly.archetype, return_counts=True)
+    names, counts = np.unique(kinds(hourly), return_counts=True)
     assert set(names) == set(ARCHETYPES)
     for name, count in zip(names, counts, strict=True):
         share = ARCHETYPES[name].share
@@ -91,7 +97,7 @@ def test_shares_of_the_archetypes_add_up_and_all_occur(hourly):
 def test_each_archetype_has_a_day_of_its_own(hourly):
     shapes = {}
     for name in ARCHETYPES:
-        day = np.nanmean(hourly.values[hourly.archetype == name, 0].reshape(-1, 365, 24), axis=(0, 1))
+        day = np.nanmean(hourly.values[kinds(hourly) == name, 0].reshape(-1, 365, 24), axis=(0, 1))
         shapes[name] = day / day.mean()
     names = list(shapes)
     distances = {(a, b): np.sqrt(np.mean((shapes[a] - shapes[b]) ** 2)) for i, a in enumerate(names) for b in names[:i]}
@@ -115,12 +121,12 @@ def test_weather_is_shared_and_drives_electric_heating(hourly):
         season = np.r_[0:100, 300:350]
         return (mean - smooth)[season[~WEEKEND_2013[season]]]
 
-    heated = days[hourly.archetype == "electric_heating"]
+    heated = days[kinds(hourly) == "electric_heating"]
     assert np.corrcoef(anomalies(heated[::2]), anomalies(heated[1::2]))[0, 1] > 0.7
     winter, summer = np.r_[0:60, 335:365], np.r_[152:244]
     ratio = {}
     for name in ("electric_heating", "working_couple"):
-        homes = days[hourly.archetype == name]
+        homes = days[kinds(hourly) == name]
         ratio[name] = homes[:, winter].mean() / homes[:, summer].mean()
     assert ratio["electric_heating"] > 2
     assert 1.1 < ratio["working_couple"] < 2
@@ -137,7 +143,7 @@ def test_missing_hours(hourly):
 def test_nearly_empty_meters_are_few_and_differ():
     population = simulate(1200, 2190, seed=2)
     values = population.values[:, 0]
-    empty = values[population.archetype == "near_empty"]
+    empty = values[kinds(population) == "near_empty"]
     assert 0.002 < len(empty) / len(values) < 0.016
     typical = np.nanmedian(empty, axis=1, keepdims=True)
     assert (typical < 0.012).all()
@@ -185,7 +191,7 @@ def test_autocorrelation_of_hours(lived_in, lag, expected):
 @pytest.mark.parametrize(("start", "saturday"), [("2013-01-01T00:00:00", 4), ("2024-07-01", 5)])
 def test_weekends_follow_the_calendar_of_the_start(start, saturday):
     population = simulate(BLOCK, 8760, seed=4, start=start)
-    homes = population.values[np.isin(population.archetype, ["working_couple", "family"]), 0].reshape(-1, 365, 24)
+    homes = population.values[np.isin(kinds(population), ["working_couple", "family"]), 0].reshape(-1, 365, 24)
     noon = np.nanmean(homes[:, :, 10:14], axis=(0, 2))
     by_day = np.array([noon[d::7].mean() for d in range(7)])
     weekend = {saturday, (saturday + 1) % 7}

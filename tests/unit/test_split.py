@@ -46,8 +46,6 @@ def test_check_enough_counts_entities_not_rows():
     check_enough(ENTITIES, min_group_size=50)
     with pytest.raises(DataError, match="100 training entities, but 2 groups of at least 51 need 102"):
         check_enough(ENTITIES, min_group_size=51)
-    with pytest.raises(DataError, match="3 groups"):
-        check_enough(ENTITIES, min_group_size=50, groups=3)
 
 
 def test_check_disjoint_names_the_shared():
@@ -68,5 +66,5 @@ def test_splits_round_trip(tmp_path):
 def test_foreign_splits_are_refused(tmp_path):
     where = Location.parse(str(tmp_path)) / "splits.parquet"
     where.write_bytes(b"PAR1 not")
-    with pytest.raises(DataError, match=r"splits\.parquet cannot be read as Parquet"):
+    with pytest.raises(DataError, match=r"splits\.parquet cannot be read"):
         read_splits(where)

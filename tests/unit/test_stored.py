@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ray_jobs import stored
-from ray_jobs.stored import open_half, open_synthetic
+from ray_jobs.stored import open_half, open_series
 from ttsgan.data.canaries import PREFIX
 from ttsgan.data.split import where_in, write_splits
 from ttsgan.data.storage import Location
@@ -102,7 +102,7 @@ def test_synthetic_series_are_their_own_entities(where):
     columns = {"synthetic_id": np.array(["a", "b"], object), "start": np.full(2, "2013-01-01", "datetime64[s]")}
     values = np.ones((2, 1, 4), np.float32)
     write_part(where / "synthetic" / "part-00000.parquet", columns, values, series_metadata("kWh", 3600, 1))
-    synthetic = open_synthetic(where)
+    synthetic = open_series(where / "synthetic")
     assert (synthetic.ids.tolist(), synthetic.entities.tolist()) == (["a", "b"], ["a", "b"])
     assert synthetic.fingerprint() == stored.read_store(where / "synthetic").fingerprint()
 

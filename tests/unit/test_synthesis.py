@@ -31,9 +31,9 @@ def drawer(noise="prior", channels=1, length=100, patch=6, step=14_400, seed=0) 
     values = values.astype(np.float32)
     starts = np.full(40, START)
     scaler = SeriesScaler(HouseholdConfig(quantile_components=3, habit_components=4), step).fit(values, starts)
-    data = build_train_set(values, starts, np.arange(40).astype(str), scaler, patch, 0.1, 0)
     config = recipes.from_dict(
         {
+            "patch": {"size": patch},
             "encoder": {"width": 8, "heads": 2, "latent_dim": 3},
             "days": {"width": 8, "heads": 2, "depth": 1, "mixtures": 2},
             "generator": {"width": 8, "heads": 2, "noise_dim": 2, "noise": noise},
@@ -41,7 +41,8 @@ def drawer(noise="prior", channels=1, length=100, patch=6, step=14_400, seed=0) 
         }
     )
     torch.manual_seed(1)
-    networks = Networks(config, series_shape(scaler, channels, length, patch))
+    data = build_train_set(values, starts, np.arange(40).astype(str), scaler, config)
+    networks = Networks(config, series_shape(scaler, config))
     networks.fit_numbers(data.numbers)
     cond = torch.randn(40, 3)
     networks.household.fit(data.numbers, cond[None], torch.arange(len(cond)), seed=0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ttsgan import recipes
 from ttsgan.data.calendar import NUM_FEATURES
 from ttsgan.models.patching import unpatchify
 from ttsgan.training import dataset
@@ -124,7 +125,8 @@ def test_training_set_is_the_scaled_series(small):
 
 def test_padding_counts_as_missing(small):
     sample = small.sample
-    data = build_train_set(sample.values, sample.starts, sample.entities, small.scaler, 10, 0.1, 0)
+    config = recipes.override(small.config, ["patch.size=10"])
+    data = build_train_set(sample.values, sample.starts, sample.entities, small.scaler, config)
     assert data.shape.num_tokens == 26
     assert not data.observed[:, -1, 2:].any()
     assert not data.scores[:, -1, 2:].any()
@@ -133,13 +135,18 @@ def test_padding_counts_as_missing(small):
 def test_validation_is_made_of_whole_entities(small):
     sample = small.sample
     twins = np.repeat(np.arange(24), 2).astype(str)
-    data = build_train_set(sample.values, sample.starts, twins, small.scaler, 6, 0.25, 3)
+
+    def apart_of(share, seed):
+        config = recipes.override(small.config, [f"training.validation_share={share}", f"seed={seed}"])
+        return build_train_set(sample.values, sample.starts, twins, small.scaler, config)
+
+    data = apart_of(0.25, 3)
     apart = data.validation.numpy()
     assert len(np.unique(twins[apart])) == 6
     assert not set(twins[apart]) & set(twins[~apart])
-    other = build_train_set(sample.values, sample.starts, twins, small.scaler, 6, 0.25, 4)
+    other = apart_of(0.25, 4)
     assert not torch.equal(data.validation, other.validation)
-    few = build_train_set(sample.values, sample.starts, twins, small.scaler, 6, 0.001, 3)
+    few = apart_of(0.001, 3)
     assert few.validation.sum() == 2
 
 
@@ -147,14 +154,14 @@ def test_scaling_in_portions_changes_nothing(small, monkeypatch):
     """A set scaled 512 series at a time is the set scaled whole; ties included."""
     monkeypatch.setattr(dataset, "SCALE_ROWS", 10)
     sample = small.sample
-    data = build_train_set(sample.values, sample.starts, sample.entities, small.scaler, 6, 0.1, 0)
+    data = build_train_set(sample.values, sample.starts, sample.entities, small.scaler, small.config)
     torch.testing.assert_close(data.scores, small.data.scores)
 
 
 def test_calendar_of_several_starts(small):
     sample = small.sample
     starts = sample.starts + np.arange(48) % 2 * np.timedelta64(86_400, "s")
-    data = build_train_set(sample.values, starts, sample.entities, small.scaler, 6, 0.1, 0)
+    data = build_train_set(sample.values, starts, sample.entities, small.scaler, small.config)
     assert data.calendar.shape == (2, 42, NUM_FEATURES)
     made = data.calendar_of(torch.tensor([0, 1]))
     assert torch.equal(made[0, 1:], made[1, :-1])

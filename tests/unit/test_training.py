@@ -16,6 +16,7 @@ from ttsgan import api, recipes
 from ttsgan.config import TrainingConfig, check_batch
 from ttsgan.errors import ConfigError, DivergedError
 from ttsgan.training import between, phases, state, step
+from ttsgan.training.dataset import build_train_set
 from ttsgan.training.loop import ALARM_AFTER, VALIDATIONS, Trainer
 from ttsgan.training.runtime import LocalRuntime
 from ttsgan.training.telemetry import Telemetry
@@ -119,7 +120,7 @@ def test_discriminator_step_leaves_the_generator_wholly_alone(small):
     sample, config = small.sample, recipes.override(small.config, ["generator.noise=white"])
     values = np.concatenate([sample.values, sample.values[::-1]], axis=1)
     scaler = api.fit_scaler(values, sample.starts, sample.step_seconds, config)
-    data = api.scale_training(values, sample.starts, sample.entities, scaler, config)
+    data = build_train_set(values, sample.starts, sample.entities, scaler, config)
     made = Trainer(config, data, scaler, LocalRuntime(), Telemetry(None, 1), None)
     between.make_conditions(made.state, data, made.runtime)
     between.draw_pool(made.state, data, scaler, made.runtime)

@@ -88,9 +88,7 @@ class PatchConfig:
     """How a series is cut into tokens."""
 
     size: int = 0
-    """Points per token; 0: one day, of 480 points at most."""
-    pad: bool = True
-    """Pad a length that the patch does not divide, under a mask; off refuses such a length."""
+    """Points per token; 0: one day, of 480 points at most. A length that it does not divide is padded under a mask."""
 
     def __post_init__(self) -> None:
         require(self.size >= 0, "patch.size", self.size, "0 (one day) or a number of points")

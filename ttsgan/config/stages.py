@@ -21,8 +21,6 @@ class ClusterConfig:
     """Latents farther from their centroid than this quantile take part in no condition."""
     max_dominance: float = 0.15
     """Largest share that one entity may have in the sum of levels of its group."""
-    shards: int = 2
-    """Actors that hold the latents; the result does not depend on it."""
 
     def __post_init__(self) -> None:
         require(self.min_group_size >= 10, "cluster.min_group_size", self.min_group_size, "10 or more")
@@ -42,7 +40,6 @@ class ClusterConfig:
             "above 0.5, up to 1",
         )
         require(0 < self.max_dominance <= 1, "cluster.max_dominance", self.max_dominance, "above 0, up to 1")
-        require(self.shards >= 1, "cluster.shards", self.shards, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

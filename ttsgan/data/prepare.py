@@ -293,16 +293,6 @@ def day_points(step_seconds: int, patch: PatchConfig) -> int:
     return points
 
 
-def check_patch(length: int, step_seconds: int, patch: PatchConfig) -> None:
-    """Refuse tokens that do not fit the step, or the length where padding is off, with a `DataError`."""
-    points = day_points(step_seconds, patch)
-    if length % points and not patch.pad:
-        raise DataError(
-            f"values: the length {length} is no multiple of the patch of {points} points, and patch.pad is off;"
-            " switch it on, cut the series, or set patch.size to a divisor"
-        )
-
-
 def _set_aside(series: SeriesSet, min_observed: float) -> tuple[SeriesSet, tuple[SetAside, ...]]:
     """Return the series that can be used, sorted by id, and the others with a reason."""
     seen = np.empty(len(series))

@@ -14,15 +14,16 @@ Axis letters: B household of a block, D day (the first is a run-in day and is dr
 Clock times are hours after midnight and may exceed 24.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from ttsgan.data import calendar
 from ttsgan.data.appliances import APPLIANCES, ARCHETYPES, Archetype
+from ttsgan.data.store import SeriesSet
 from ttsgan.errors import ConfigError
 
 BLOCK = 256
@@ -39,34 +40,6 @@ Floats = NDArray[np.float64]
 Hourly = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 Uses = tuple[NDArray[np.int64], Floats, Floats, Floats]
-
-
-@dataclass(frozen=True)
-class Population:
-    """Simulated households.
-
-    Attributes
-    ----------
-    ids : array of str (n,)
-        ``sim-000001`` onwards.
-    starts : array of datetime64[s] (n,)
-        The beginning of the first step, UTC.
-    values : array of float32 (n, 1, length)
-        Mean power over each step in ``unit``; at least 0, NaN where the meter recorded nothing.
-    archetype : array of str (n,)
-        The kind of household, one of the keys of ``ARCHETYPES``.
-    step_seconds : int
-        3600 or 14400.
-    unit : str
-        Always ``kWh/h``.
-    """
-
-    ids: NDArray[np.str_]
-    starts: NDArray[np.datetime64]
-    values: NDArray[np.float32]
-    archetype: NDArray[np.str_]
-    step_seconds: int
-    unit: str = "kWh/h"
 
 
 class _Surroundings(NamedTuple):
@@ -94,7 +67,7 @@ class _Person(NamedTuple):
 
 def simulate(
     households: int = 10_000, length: int = 2190, seed: int = 0, start: str = "2013-01-01T00:00:00"
-) -> Population:
+) -> SeriesSet:
     """Simulate one year (365 days) of electricity use of a population of households.
 
     Parameters
@@ -111,8 +84,9 @@ def simulate(
 
     Returns
     -------
-    Population
-        ``values`` float32 (n, 1, length) in kWh/h.
+    SeriesSet
+        Ids ``sim-000001`` onwards; mean power of each step, at least 0, NaN where the meter recorded nothing;
+        the attribute ``archetype``, one of the keys of ``ARCHETYPES``; the note ``simulated``.
 
     Raises
     ------
@@ -144,8 +118,11 @@ def simulate(
         part = slice(low, min(low + BLOCK, households))
         values[part, 0] = _reduce(hourly, length)[: part.stop - low]
         archetype[part] = kinds[: part.stop - low]
-    ids = np.array([f"sim-{i:06d}" for i in range(1, households + 1)])
-    return Population(ids, np.full(households, moment), values, archetype, STEP_SECONDS[length])
+    ids = np.array([f"sim-{i:06d}" for i in range(1, households + 1)], dtype=object)
+    kinds = pa.table({"archetype": archetype.tolist()})
+    return SeriesSet(
+        ids, ids.copy(), np.full(households, moment), values, "kWh/h", STEP_SECONDS[length], kinds, "simulated"
+    )
 
 
 def _reduce(hourly: Hourly, length: int) -> Hourly:

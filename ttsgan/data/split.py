@@ -4,11 +4,9 @@ import hashlib
 from collections.abc import Set
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import open_parquet
+from ttsgan.data.storage import Location
+from ttsgan.data.tables import read_table, write_table
 from ttsgan.errors import ConfigError, DataError
 
 
@@ -57,7 +55,7 @@ def split_entities(entities: np.ndarray, fraction: float, seed: int, secret: str
     return chosen[owner]
 
 
-def check_enough(entities_train: np.ndarray, min_group_size: int, groups: int = 2) -> None:
+def check_enough(entities_train: np.ndarray, min_group_size: int) -> None:
     """Refuse training data that cannot make so many groups.
 
     Parameters
@@ -66,18 +64,16 @@ def check_enough(entities_train: np.ndarray, min_group_size: int, groups: int = 
         The entity of each training series.
     min_group_size : int
         Smallest number of entities in a group.
-    groups : int
-        Groups that must be possible.
 
     Raises
     ------
     DataError
-        Fewer distinct entities than the groups need; the message has the numbers.
+        Fewer distinct entities than two groups need; the message has the numbers.
     """
-    found, needed = len(np.unique(entities_train.astype(str))), min_group_size * groups
+    found, needed = len(np.unique(entities_train.astype(str))), 2 * min_group_size
     if found < needed:
         raise DataError(
-            f"entity: {found} training entities, but {groups} groups of at least {min_group_size} need {needed}; bring"
+            f"entity: {found} training entities, but 2 groups of at least {min_group_size} need {needed}; bring"
             " more entities, hold out fewer (data.holdout), or lower cluster.min_group_size (10 or more)"
         )
 
@@ -104,12 +100,7 @@ def write_splits(where: Location, ids: np.ndarray, entities: np.ndarray, holdout
     holdout : ndarray of shape (n,), bool
         From `split_entities`.
     """
-    split = np.where(holdout, "holdout", "train")
-    columns = {"id": ids, "entity": entities, "split": split}
-    sink = pa.BufferOutputStream()
-    table = pa.table({name: pa.array([str(item) for item in column]) for name, column in columns.items()})
-    pq.write_table(table, sink, compression="zstd")
-    where.write_bytes(sink.getvalue())
+    write_table(where, {"id": ids, "entity": entities, "split": np.where(holdout, "holdout", "train")})
 
 
 def where_in(ids: np.ndarray, wanted: Set[str]) -> np.ndarray:
@@ -125,14 +116,7 @@ def read_splits(where: Location) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     DataError
         The file is absent, damaged, or not one of `write_splits`.
     """
-    try:
-        table = open_parquet(where).read()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{where} cannot be read: {one_line(error)}; remove it and start again") from error
-    if table.column_names != ["id", "entity", "split"]:
-        found = one_line(", ".join(table.column_names), 120)
-        raise DataError(f"{where} has the columns {found}; needed: id, entity, split")
-    ids, entities, split = (np.array(column.to_pylist(), dtype=object) for column in table.columns)
+    ids, entities, split = read_table([where], ["id", "entity", "split"]).values()
     wrong = ~np.isin(split.astype(str), ("train", "holdout"))
     if wrong.any():
         raise DataError(f"{where}: split is {split[wrong][0]!r} for {ids[wrong][0]!r}; allowed: train, holdout")

@@ -148,7 +148,7 @@ def render(
         }  # fmt: skip
     if audit:
         context["audit"] = {
-            "reasons": audit["reasons"], "num_checks": len(audit["checks"]),
+            "reasons": audit["reasons"],
             "groups": tables.check_groups(audit["checks"]), "needs": tables.open_needs(audit["checks"]),
             "self_test": _self_test(audit), "attempts": tables.attempts(audit),
         }  # fmt: skip

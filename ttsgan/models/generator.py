@@ -16,6 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ttsgan.config import GeneratorConfig
 from ttsgan.models.layers import Block
+from ttsgan.models.patching import patchify
 
 DAYS_OF_TOKEN = {"full": 1, "medium": 7, "small": 30}
 """Tokens that one token of each branch stands for."""
@@ -131,7 +132,7 @@ class Generator(nn.Module):
         merged_BND = x_BND + torch.einsum("s,sbnd->bnd", self.branch_weight, views)
         points_BCT = self.write(self.norm(merged_BND).transpose(1, 2))[..., : self.num_tokens * self.patch_size]
         drawn = self.gain * points_BCT.float() * math.sqrt(self.config.width)
-        drawn_BNP = drawn.unflatten(-1, (self.num_tokens, self.patch_size)).transpose(1, 2).flatten(2)
+        drawn_BNP = patchify(drawn, self.patch_size)
         if base_BNP is None:
             return drawn_BNP
         limit = self.config.correction_limit

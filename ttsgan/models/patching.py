@@ -4,7 +4,6 @@ Axis letters: B series, C channels, T time steps, N tokens, P values of a token 
 """
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,12 +18,12 @@ def patchify(x_BCT: Tensor, patch_size: int) -> Tensor:
     missing = -x_BCT.shape[-1] % patch_size
     if missing:
         x_BCT = F.pad(x_BCT, (0, missing))
-    return rearrange(x_BCT, "b c (n p) -> b n (c p)", p=patch_size)
+    return x_BCT.unflatten(-1, (-1, patch_size)).transpose(1, 2).flatten(2)
 
 
 def unpatchify(tokens_BNP: Tensor, channels: int, length: int) -> Tensor:
     """Return series (B, C, T), the padding cut off; the inverse of `patchify`."""
-    return rearrange(tokens_BNP, "b n (c p) -> b c (n p)", c=channels)[..., :length]
+    return tokens_BNP.unflatten(-1, (channels, -1)).transpose(1, 2).flatten(2)[..., :length]
 
 
 def tokens_at(x_BNP: Tensor, at_BN: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ttsgan.config import RunConfig
 from ttsgan.data import calendar
+from ttsgan.data.prepare import day_points
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.models.networks import SeriesShape
 from ttsgan.models.patching import patchify
@@ -27,8 +29,10 @@ SCALE_ROWS = 512
 """Series scaled at a time, to bound the memory of the double precision in between."""
 
 
-def series_shape(scaler: SeriesScaler, channels: int, length: int, patch_size: int) -> SeriesShape:
+def series_shape(scaler: SeriesScaler, config: RunConfig) -> SeriesShape:
     """Return what the networks must know of series that ``scaler`` was fitted on."""
+    channels, length = scaler.state["shape"].tolist()
+    patch_size = day_points(scaler.step_seconds, config.patch)
     return SeriesShape(
         channels=channels,
         length=length,
@@ -101,21 +105,19 @@ def build_train_set(
     starts: NDArray,
     entities: NDArray,
     scaler: SeriesScaler,
-    patch_size: int,
-    validation_share: float,
-    seed: int,
+    config: RunConfig,
 ) -> TrainSet:
     """Scale training series (M, C, L) and cut them into tokens, in memory; `mapped` does it in files."""
-    shape = series_shape(scaler, *values.shape[1:], patch_size)
+    shape = series_shape(scaler, config)
     held = {
         name: torch.empty(len(values), *size, dtype=torch.bool if name == "observed" else None)
         for name, size in row_sizes(shape).items()
     }
     for first in range(0, len(values), SCALE_ROWS):
         rows = slice(first, first + SCALE_ROWS)
-        for name, part in scaled_rows(values[rows], starts[rows], scaler, patch_size).items():
+        for name, part in scaled_rows(values[rows], starts[rows], scaler, shape.patch_size).items():
             held[name][rows] = part
-    return train_set_of(held, shape, starts, entities, scaler, validation_share, seed)
+    return train_set_of(held, shape, starts, entities, scaler, config)
 
 
 def row_sizes(shape: SeriesShape) -> dict[str, tuple[int, ...]]:
@@ -140,14 +142,14 @@ def train_set_of(
     starts: NDArray,
     entities: NDArray,
     scaler: SeriesScaler,
-    validation_share: float,
-    seed: int,
+    config: RunConfig,
 ) -> TrainSet:
-    """Return the set of scaled series ``held``; a share of the entities, by ``seed``, is kept for validation."""
+    """Return the set of scaled series ``held``; `validation_share` of the entities is kept for validation."""
     distinct, start_index = np.unique(starts, return_inverse=True)
     features = calendar.features_of(distinct, shape.num_tokens, shape.patch_size * scaler.step_seconds)
     names = np.unique(entities)
-    apart = np.random.default_rng(seed).permutation(len(names))[: max(1, round(validation_share * len(names)))]
+    count = max(1, round(config.training.validation_share * len(names)))
+    apart = np.random.default_rng(config.seed).permutation(len(names))[:count]
     return TrainSet(
         shape=shape,
         **held,

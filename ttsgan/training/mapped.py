@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.storage import one_line
 from ttsgan.errors import DataError
@@ -34,9 +35,7 @@ def map_train_set(
     starts: NDArray,
     entities: NDArray,
     scaler: SeriesScaler,
-    patch_size: int,
-    validation_share: float,
-    seed: int,
+    config: RunConfig,
     runtime: Runtime,
 ) -> TrainSet:
     """Scale training series and cut them into tokens, in files of this machine's folder for temporary ones. Collective.
@@ -49,9 +48,7 @@ def map_train_set(
     starts : ndarray (M,), datetime64[s]
     entities : ndarray (M,), str
     scaler : SeriesScaler
-    patch_size : int
-    validation_share : float
-    seed : int
+    config : RunConfig
     runtime : Runtime
 
     Raises
@@ -61,14 +58,14 @@ def map_train_set(
     DataError
         If a worker could not read its series; all workers raise it.
     """
-    shape = series_shape(scaler, *scaler.state["shape"].tolist(), patch_size)
+    shape = series_shape(scaler, config)
     types = {name: np.dtype(bool if name == "observed" else np.float32) for name in row_sizes(shape)}
     with runtime.machine() as machine:
         files = {name: machine.folder / name for name in types}
 
         def write(first: int) -> None:
             rows = np.arange(first, min(first + SCALE_ROWS, len(starts)))
-            parts = scaled_rows(read(rows), starts[rows], scaler, patch_size)
+            parts = scaled_rows(read(rows), starts[rows], scaler, shape.patch_size)
             for name, part in parts.items():
                 _write_rows(files[name], first, part.numpy().astype(types[name], copy=False))
 
@@ -78,7 +75,7 @@ def map_train_set(
         name: torch.from_numpy(np.frombuffer(maps[name], types[name]).reshape(len(starts), *size))
         for name, size in row_sizes(shape).items()
     }
-    data = train_set_of(held, shape, starts, entities, scaler, validation_share, seed)
+    data = train_set_of(held, shape, starts, entities, scaler, config)
     return dataclasses.replace(data, ahead=_Ahead(maps, len(starts)))
 
 
