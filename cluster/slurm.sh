@@ -2,7 +2,7 @@
 # One command on a Ray cluster inside a Slurm job; data and run folder on a file system that all nodes see.
 #   sbatch cluster/slurm.sh run --data /shared/readings --out /shared/runs/first \
 #       --set runtime.num_workers=2 runtime.use_gpu=true
-# Job status: that of the command. The same line again goes on where a job that ran out of time stopped.
+# Job status: that of the command. The same line again goes on from the last checkpoint of a job that ran out of time.
 #SBATCH --job-name=ttsgan
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -371,9 +371,8 @@ def main(words: list[str] | None = None) -> int:
             config=(FlagCreatePairsOff,),
         )
     except KeyboardInterrupt:
-        return _complain(
-            "interrupted; a run goes on from its last finished stage or checkpoint with the same command", INTERRUPTED
-        )
+        on = "a run goes on from its last finished stage or checkpoint with the same command"
+        return _complain(f"interrupted; {'a search begins anew' if own[:1] == ['tune'] else on}", INTERRUPTED)
     except TtsganError as error:
         return _complain(error, _status(error))
     except Exception as error:

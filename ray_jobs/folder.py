@@ -19,6 +19,7 @@ from typing import Any
 
 from ttsgan import recipes
 from ttsgan.config import FREE_FIELDS, RunConfig
+from ttsgan.data.readers import files_of_source
 from ttsgan.data.storage import Location, one_line
 from ttsgan.errors import DataError, NotFittedError
 
@@ -51,12 +52,15 @@ class RunFolder:
         As in ``manifest.json``.
     replaces : bool
         Whether another run is still there, to be removed by `start_over` once this one's series have been read.
+    made : bool
+        Whether there was no folder before.
     """
 
     where: Location
     config: RunConfig
     manifest: dict[str, Any]
     replaces: bool = False
+    made: bool = False
 
     # ---- opening ---------------------------------------------------------------------------------------------------
 
@@ -85,6 +89,7 @@ class RunFolder:
         DataError
             If ``where`` cannot be written, or holds something else, or another run while ``fresh`` is off.
         """
+        made = not where.exists()
         where.check_writable()
         exists = is_run(where)
         if exists and not fresh:
@@ -109,7 +114,7 @@ class RunFolder:
             # Audits of the same households count, however often a run is begun anew.
             "audit_attempts": old.get("audit_attempts", []) if same else [],
         }
-        folder = cls(where, config, manifest, replaces=exists)
+        folder = cls(where, config, manifest, replaces=exists, made=made)
         if not exists:
             folder.start_over()
         return folder
@@ -144,13 +149,15 @@ class RunFolder:
 
     def start_over(self) -> None:
         """Remove what is there, and write what every run folder has."""
-        for item in self.where.list() if self.replaces else ():
-            item.remove()
-        self.replaces = False
         self.where.make_dir()
         (self.where / "README.txt").write_bytes(CONFIDENTIAL.encode())
         self._write_config()
+        # First of all: a manifest of what is removed next would say that it is there.
         self.save()
+        for item in self.where.list() if self.replaces else ():
+            if item.name not in ("README.txt", "config.json", "manifest.json"):
+                item.remove()
+        self.replaces = False
 
     def withdraw(self) -> None:
         """Remove what `start_over` and a stage prepare that failed have written, and nothing else.
@@ -161,7 +168,7 @@ class RunFolder:
             return
         for name in (*WRITTEN_FIRST, "manifest.json", LOCK):
             (self.where / name).remove()
-        if not self.where.list_all():
+        if self.made and not self.where.list_all():
             self.where.remove()
 
     def go_on(self, config: RunConfig, reads_again: bool) -> None:
@@ -177,8 +184,12 @@ class RunFolder:
         old, new = recipes.flat(self.config), recipes.flat(config)
         free = {name for name in new if name.split(".")[0] in FREE_SECTIONS or name in FREE_FIELDS}
         different = [name for name in new if old.get(name) != new[name] and name not in free]
-        if "data.source" in different and _same_places(self.config.data.source, config.data.source):
-            different.remove("data.source")
+        for name, one, other in (
+            ("data.source", self.config.data.source, config.data.source),
+            ("data.holdout", (self.config.data.holdout,), (config.data.holdout,)),
+        ):
+            if name in different and _same_places(one, other):
+                different.remove(name)
         if different:
             shown = ", ".join(f"{name} was {old.get(name)!r} and is now {new[name]!r}" for name in different[:4])
             shown += f", and {len(different) - 4} more" if len(different) > 4 else ""
@@ -287,7 +298,7 @@ def input_fingerprint(config: RunConfig) -> str:
         if not place.exists():
             raise DataError(f"{place} does not exist; check the path")
         folder = place.is_dir()
-        for part in place.list() if folder else [place]:
+        for part in files_of_source(place)[0]:
             # The name of a file of a folder may be the id of its meter.
             digest.update((part.name.encode() if folder else b"") + _content(part))
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -26,10 +27,11 @@ WORKERS_PER_CORE = 2
 POLL_SECONDS = 5.0
 
 
-def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False) -> None:
+def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False, trials: int = 1) -> None:
     """Start a local Ray for this command (``local``), or join the cluster at ``address``.
 
-    A local one has a ``dashboard`` only where it is needed: it costs seconds and memory.
+    A local one has room for so many ``trials`` at a time, each with all workers, and a ``dashboard`` only where it is
+    needed: it costs seconds and memory.
 
     Raises
     ------
@@ -51,14 +53,19 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False) -> 
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     ray.data.DataContext.get_current().enable_progress_bars = False
     if address == "local":
-        wanted = runtime.num_workers * runtime.cpus_per_worker
+        wanted = runtime.num_workers * runtime.cpus_per_worker * trials
         slots = max(cores(), wanted) + SPARE_SLOTS
+        shown = {"include_dashboard": False}
+        if dashboard:
+            shown = {"include_dashboard": True, "dashboard_port": _free_port()}
+            # Ray's own helpers, which inherit this, look for the Ray of this machine and fail where there are two.
+            os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{shown['dashboard_port']}"
         with _no_stderr(), _own_sigterm():
             ray.init(
                 address="local",
                 num_cpus=slots,
                 object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=dashboard,
+                **shown,
                 **quiet,
             )
         return
@@ -67,6 +74,12 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False) -> 
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"--address {address} cannot be joined: {' '.join(str(error).split())[:200]}") from error
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def cores() -> int:
@@ -99,32 +112,42 @@ def _no_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def check_this_machine(runtime: RuntimeConfig) -> None:
+def check_this_machine(runtime: RuntimeConfig, trials: int = 1) -> None:
     """Refuse a local run that asks for more than this machine has, before Ray is started.
+
+    Of a search, so many ``trials`` run at a time, each with all workers.
 
     Raises
     ------
     ConfigError
         With what is asked for and what there is.
     """
-    workers, cards = runtime.num_workers, torch.cuda.device_count()
+    workers, cards = runtime.num_workers * trials, torch.cuda.device_count()
+    asked = _asked("runtime.num_workers", runtime.num_workers, trials)
     if runtime.use_gpu and cards < max(workers, 1):
         least = "runtime.num_workers" if cards else "runtime.use_gpu"
         raise ConfigError(
-            f"runtime.num_workers = {workers} workers need {max(workers, 1)} GPUs, this machine has {cards}; change"
+            f"{asked} need {max(workers, 1)} GPUs, this machine has {cards}; change"
             f" {least}, or give the --address of a cluster"
         )
     if workers * runtime.cpus_per_worker > WORKERS_PER_CORE * cores():
         raise ConfigError(
-            f"runtime.num_workers = {workers} workers need {workers * runtime.cpus_per_worker} CPUs, this machine has"
+            f"{asked} need {workers * runtime.cpus_per_worker} CPUs, this machine has"
             f" {cores()} (up to {WORKERS_PER_CORE} workers may share one); lower runtime.num_workers or"
             " runtime.cpus_per_worker, or give the --address of a cluster"
         )
 
 
-def check_resources(runtime: RuntimeConfig) -> None:
+def _asked(field: str, workers: int, trials: int) -> str:
+    """Return what the configuration asks for, in words."""
+    each = f"{field} = {workers} workers"
+    return each if trials == 1 else f"{each} for each of runtime.max_concurrent_trials = {trials} trials"
+
+
+def check_resources(runtime: RuntimeConfig, trials: int = 1) -> None:
     """Refuse a run that asks for more than the Ray cluster has, instead of waiting for ever.
 
+    Of a search, so many ``trials`` run at a time, each with all workers.
     With ``runtime.scale_up_seconds`` an autoscaler is asked for the machines and given that long to bring them.
 
     Raises
@@ -132,7 +155,8 @@ def check_resources(runtime: RuntimeConfig) -> None:
     ConfigError
         With what is asked for and what there is.
     """
-    workers = runtime.min_workers or max(runtime.num_workers, 1)
+    of_one = runtime.min_workers or max(runtime.num_workers, 1)
+    workers = of_one * trials
     each = {"CPU": runtime.cpus_per_worker, **({"GPU": 1} if runtime.use_gpu else {})}
     missing = _missing(each, workers)
     if missing and runtime.scale_up_seconds:
@@ -147,7 +171,7 @@ def check_resources(runtime: RuntimeConfig) -> None:
             request_resources(bundles=[])
     if missing:
         field = "runtime.min_workers" if runtime.min_workers else "runtime.num_workers"
-        raise ConfigError(f"{field} = {workers} workers need {missing}; lower {field} or add machines")
+        raise ConfigError(f"{_asked(field, of_one, trials)} need {missing}; lower {field} or add machines")
 
 
 def _missing(each: dict[str, int], workers: int) -> str:

@@ -18,6 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from ray_jobs.console import Console
 from ray_jobs.evaluate import judged
+from ray_jobs.failures import WorkerLost, told
 from ray_jobs.folder import RunFolder
 from ray_jobs.runtime import HeedTermination, RayRuntime, forget_registry
 from ray_jobs.stored import open_half
@@ -196,29 +197,48 @@ def run_train(folder: RunFolder, console: Console, profile: bool = False) -> dic
     try:
         if config.runtime.num_workers == 0:
             runtime = LocalRuntime((where / "checkpoints" / "train").local_path, device_of(config.runtime))
-            with _on_sigterm(lambda: setattr(runtime, "leaving", True)):
-                return train_worker(where, config, runtime, profile=profile)
+            with _on_sigterm(lambda: setattr(runtime, "leaving", True)) as asked:
+                summary = train_worker(where, config, runtime, profile=profile)
+            _leave_if(asked)
+            return summary
         stop_file = where / "checkpoints" / STOP_FILE
         stop_file.remove()
-        with _on_sigterm(lambda: stop_file.write_bytes(b"")):
-            summary = _fit(where, config, profile)
+        with _on_sigterm(lambda: stop_file.write_bytes(b"")) as asked:
+            try:
+                summary = _fit(where, config, profile)
+            except Exception as error:
+                if asked and isinstance(told(error), WorkerLost):
+                    raise Stopped(
+                        "stopped as asked, but Ray was ended at the same time: the same command goes on from the "
+                        "checkpoint before; a signal to this process alone has one kept first"
+                    ) from error
+                raise
         for name, kind in ENDED.items():
             if name in summary:
                 raise kind(summary[name])
+        _leave_if(asked)
         return summary
     finally:
         stop.set()
         watcher.join()
 
 
-@contextmanager
-def _on_sigterm(act: Callable[[], object]) -> Iterator[None]:
-    """Do ``act`` when this process is asked to end, instead of ending; only the main thread can hear of it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _leave_if(asked: list[bool]) -> None:
+    """Leave if training ended, by itself, after it was asked to stop: no later stage is to begin."""
+    if asked:
+        raise Stopped("stopped as asked, at the end of training; the same command goes on from there")
 
-    asked = []
+
+@contextmanager
+def _on_sigterm(act: Callable[[], object]) -> Iterator[list[bool]]:
+    """Do ``act`` when this process is asked to end, instead of ending; only the main thread can hear of it.
+
+    Gives a list that is empty until then.
+    """
+    asked: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
 
     def heard(*_: object) -> None:
         if asked:  # twice: at once, wherever that is
@@ -229,7 +249,7 @@ def _on_sigterm(act: Callable[[], object]) -> Iterator[None]:
 
     before = signal.signal(signal.SIGTERM, heard)
     try:
-        yield
+        yield asked
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 

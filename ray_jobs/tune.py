@@ -38,6 +38,7 @@ from ray_jobs.train import SCALER_FILE, SILENCE_SECONDS, fit_run_scaler, train_w
 from ttsgan import recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.calendar import slots_per_day
+from ttsgan.data.prepare import MOST_POINTS
 from ttsgan.data.storage import Location
 from ttsgan.data.tables import write_table
 from ttsgan.errors import ConfigError
@@ -55,7 +56,7 @@ def search_space(config: RunConfig, step_seconds: int) -> dict[str, tuple[int, .
     """Return the values tried for each field: half a day to two days per token, depths, latent dimensions."""
     day = config.patch.size or slots_per_day(step_seconds)
     return {
-        "patch.size": tuple(sorted({max(1, day // 2), day, 2 * day})),
+        "patch.size": tuple(sorted({max(1, day // 2), day, *([2 * day] if 2 * day <= MOST_POINTS else [])})),
         "days.depth": DEPTHS,
         "encoder.latent_dim": LATENT_DIMS,
     }
@@ -155,12 +156,15 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     where, config = folder.where, folder.config
     space = search_space(config, folder.summary("prepare")["step_seconds"])
     trials = min(trials, math.prod(len(values) for values in space.values()))
+    at_once = min(trials, config.runtime.max_concurrent_trials)
     if address == "local":
-        check_this_machine(config.runtime)
+        check_this_machine(config.runtime, at_once)
     # Ray Train frees the machines of a trial that is stopped early through the state API, which the dashboard serves.
-    start_ray(config.runtime, address, dashboard=True)
+    start_ray(config.runtime, address, dashboard=True, trials=at_once)
     # Trials are not elastic: they are compared by what they did with the same machines.
-    check_resources(replace(config.runtime, min_workers=0))
+    check_resources(replace(config.runtime, min_workers=0), at_once)
+    # Those of an earlier search, which ended or was interrupted: this one tries all anew.
+    (where / "trials").remove()
     if not (where / "checkpoints" / SCALER_FILE).is_file():
         fit_run_scaler(folder)
     with console.working(f"searching {' x '.join(f'{k} {list(v)}' for k, v in space.items())}, {trials} trials"):

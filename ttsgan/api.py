@@ -33,6 +33,7 @@ from ttsgan.errors import ConfigError, DataError, NotFittedError
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
 from ttsgan.models.networks import Networks, SeriesShape
+from ttsgan.seeds import seed_of
 from ttsgan.synthesis import Plan, Synthesizer, make_plan, shared_starts
 from ttsgan.training.between import encode_all
 from ttsgan.training.dataset import TrainSet, build_train_set
@@ -150,7 +151,7 @@ def scaler_rows(lowest: NDArray[np.float32], entities: NDArray, seed: int) -> ND
 
 def closeness_rows(entities: NDArray, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the training series of two halves of their entities, at most `CLOSENESS_ENTITIES` each."""
-    names = np.random.default_rng(seed).permutation(np.unique(entities))
+    names = np.random.default_rng(seed_of(seed, "closeness")).permutation(np.unique(entities))
     middle = len(names) // 2
     one, other = (half[:CLOSENESS_ENTITIES] for half in (names[:middle], names[middle:]))
     return np.flatnonzero(np.isin(entities, one)), np.flatnonzero(np.isin(entities, other))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ttsgan import recipes
-from ttsgan.errors import DataError, DivergedError, TtsganError
+from ttsgan.errors import ConfigError, DataError, DivergedError, TtsganError
 from ttsgan.training import runtime as runtimes
 from ttsgan.training import state, telemetry
 from ttsgan.training.loop import Trainer
@@ -236,6 +236,25 @@ def test_state_round_trip(adversarial, trainer, tmp_path):
     other.load(tmp_path / "checkpoint_here")
     assert (other.stage, other.series_seen, other.best_loss) == (2, 8, 0.1 + 0.2)
     assert different(everything(made.state), everything(other)) == []
+
+
+def test_a_checkpoint_of_other_series_is_refused(adversarial, trainer, tmp_path):
+    made = adversarial()
+    LocalRuntime(tmp_path).save("here", made.state.files(), {})
+    other = trainer().state
+    other.series = "of others"
+    with pytest.raises(ConfigError, match="checkpoint_here is of other training series"):
+        other.load(tmp_path / "checkpoint_here")
+
+
+def test_another_precision_of_products_is_told(adversarial, trainer, tmp_path, caplog):
+    LocalRuntime(tmp_path).save("here", adversarial().state.files(), {})
+    other = trainer().state
+    other.load(tmp_path / "checkpoint_here")
+    assert not caplog.records
+    other.dtype = torch.bfloat16
+    other.load(tmp_path / "checkpoint_here")
+    assert "was trained in torch.float32; on this kind of machine training goes on in torch.bfloat16" in caplog.text
 
 
 def test_local_checkpoints_are_whole_and_few(tmp_path):

@@ -39,6 +39,7 @@ SETTINGS = (
     "loss.penalty_interval=2",
     "days.width=8",
 )
+BY_MACHINE = "training.precision, which is set by the kind of machine"
 SERIES = {
     "one series less": "number of training series",
     "two series in each other's place": "entities of the training series",
@@ -133,6 +134,9 @@ def other_settings(given: Given) -> dict[str, str]:
     for setting in SETTINGS:
         made = given.trainer(*([setting] if given.rank == 1 else []))
         out[setting.split("=")[0]] = said(made.train)
+    made = given.trainer()
+    made.dtype = torch.bfloat16 if given.rank == 1 else torch.float32
+    out[BY_MACHINE] = said(made.train)
     return out
 
 
@@ -285,7 +289,7 @@ def test_gradients_that_are_not_averaged_are_refused_before_they_are_kept(both, 
         assert bool(kept) == (seen > 8)
 
 
-@pytest.mark.parametrize("name", [setting.split("=")[0] for setting in SETTINGS])
+@pytest.mark.parametrize("name", [*(setting.split("=")[0] for setting in SETTINGS), BY_MACHINE])
 def test_workers_of_other_settings_are_refused(both, name):
     """Such as another batch, of which each would take another share."""
     for results in both:

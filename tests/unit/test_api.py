@@ -240,6 +240,13 @@ def test_closeness_prefers_real_series(sample, small_config):
     assert score(real, sample.starts) < score(noise, sample.starts)
 
 
+def test_halves_that_are_compared_are_not_cut_as_validation_is(sample, small):
+    """One stream of random numbers for both would put all entities kept for validation into one half."""
+    apart = set(np.flatnonzero(small.data.validation.numpy()))
+    in_first = [len(apart & set(api.closeness_rows(sample.entities, seed)[0])) / len(apart) for seed in range(20)]
+    assert 0.2 < np.mean(in_first) < 0.8
+
+
 def test_two_channels_end_to_end(sample, small_config):
     """Load and temperature together, a length that ends within a day."""
     rng = np.random.default_rng(0)

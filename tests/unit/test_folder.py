@@ -73,3 +73,50 @@ def test_files_that_were_renamed_are_other_data(tmp_path):
     before = input_fingerprint(config)
     (tmp_path / "meters" / "b.csv").rename(tmp_path / "meters" / "c.csv")
     assert input_fingerprint(config) != before
+
+
+def test_a_file_that_is_not_read_is_no_other_data(tmp_path):
+    (tmp_path / "meters").mkdir()
+    (tmp_path / "meters" / "a.csv").write_text("time,kwh\n2013-01-01,1")
+    config = recipes.override(recipes.quick(), [f"data.source={tmp_path}/meters"])
+    before = input_fingerprint(config)
+    (tmp_path / "meters" / "notes.md").write_text("of whom these are")
+    assert input_fingerprint(config) == before
+
+
+def test_a_failed_start_leaves_the_folder_that_was_there(tmp_path):
+    for name, there in (("mine", True), ("new", False)):
+        if there:
+            (tmp_path / name).mkdir()
+        RunFolder.create(Location.parse(str(tmp_path / name)), recipes.quick(), fresh=False).withdraw()
+        assert (tmp_path / name).exists() == there
+
+
+def test_a_fresh_start_that_is_killed_half_way_tells_of_no_stage(tmp_path, monkeypatch):
+    where = Location.parse(str(tmp_path / "r"))
+    folder = RunFolder.create(where, recipes.quick(), fresh=False)
+    (where / "checkpoints" / "model").write_bytes(b"old")
+    folder.finish("train", 1.0, {})
+    again = RunFolder.create(where, recipes.override(recipes.quick(), ["seed=1"]), fresh=True)
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Location, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            again.start_over()
+    left = RunFolder.load(where)
+    assert (left.manifest["stages"], left.config.seed) == ({}, 1)
+
+
+def test_the_same_holdout_by_another_path_is_no_other_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data.csv", "held.csv"):
+        (tmp_path / name).write_text("time,kwh\n2013-01-01,1")
+    sets = ["data.source=data.csv", "data.holdout=held.csv", "training.log_interval=100"]
+    folder = RunFolder.create(Location.parse("r"), recipes.override(recipes.quick(), sets), fresh=False)
+    again = ["data.source=./data.csv", "data.holdout=./held.csv", "training.log_interval=200"]
+    folder.go_on(recipes.override(recipes.quick(), again), reads_again=True)
+    with pytest.raises(DataError, match=r"data\.holdout was '\./held\.csv' and is now '0\.3'"):
+        folder.go_on(recipes.override(recipes.quick(), [*again, "data.holdout=0.3"]), reads_again=True)

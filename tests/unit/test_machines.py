@@ -8,9 +8,10 @@ import pytest
 from ray_jobs import machines
 from ray_jobs.cli import main
 from ray_jobs.machines import check_this_machine
-from ray_jobs.train import _on_sigterm
+from ray_jobs.train import _leave_if, _on_sigterm
 from ttsgan.config import RuntimeConfig
 from ttsgan.errors import ConfigError
+from ttsgan.training.runtime import Stopped
 
 
 def test_more_than_this_machine_has_is_refused_with_the_numbers(monkeypatch):
@@ -44,11 +45,24 @@ def test_a_run_is_refused_before_it_reads_anything(tmp_path, capsys, settings, t
 
 def test_asked_to_end_once_and_twice():
     asked = []
-    with _on_sigterm(lambda: asked.append(True)):
+    with _on_sigterm(lambda: asked.append(True)) as noted:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert asked == [True], "a checkpoint first"
+        assert asked == noted == [True], "a checkpoint first"
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_trials_at_the_same_time_need_room_each(monkeypatch):
+    monkeypatch.setattr(machines, "cores", lambda: 2)
+    check_this_machine(RuntimeConfig(num_workers=2), trials=2)
+    with pytest.raises(ConfigError, match=r"2 workers for each of .* = 3 trials need 6 CPUs"):
+        check_this_machine(RuntimeConfig(num_workers=2), trials=3)
+
+
+def test_training_that_ends_after_it_was_asked_to_stop_is_no_reason_to_go_on():
+    _leave_if([])
+    with pytest.raises(Stopped, match="at the end of training; the same command goes on"):
+        _leave_if([True])
 
 
 def test_cores_are_those_that_this_process_may_use():

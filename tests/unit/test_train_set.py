@@ -123,6 +123,13 @@ def test_training_set_is_the_scaled_series(small):
     assert len(data) == 48
 
 
+def test_dropout_does_not_draw_what_a_step_draws():
+    for rank in range(2):
+        made = StepRandom(0, "days", 16, 8, world(rank, 2))
+        own = torch.rand(8)
+        assert not torch.equal(own, torch.rand(8, generator=made.generator))
+
+
 def test_padding_counts_as_missing(small):
     sample = small.sample
     config = recipes.override(small.config, ["patch.size=10"])

@@ -4,7 +4,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from ray_jobs.tune import Untried, reason
+from ray_jobs.tune import Untried, reason, search_space
+from ttsgan import recipes
 
 SPACE = {"patch.size": (3, 6, 12), "days.depth": (1, 2, 3, 4), "encoder.latent_dim": (8, 16, 32)}
 
@@ -41,6 +42,11 @@ def test_better_settings_are_tried_earlier_than_by_chance(trials, wanted):
             study.tell(trial, loss)
             found += loss <= 2
     assert found / 20 > wanted > 1.5 * 10 * trials / 36
+
+
+def test_tokens_that_are_tried_are_half_a_day_to_two_days_within_what_a_token_may_hold():
+    sizes = {step: search_space(recipes.quick(), step)["patch.size"] for step in (14_400, 3600, 180, 86_400)}
+    assert sizes == {14_400: (3, 6, 12), 3600: (12, 24, 48), 180: (240, 480), 86_400: (1, 2)}
 
 
 def test_reason_is_the_last_line_of_a_traceback():

@@ -15,6 +15,8 @@ from ttsgan.errors import DataError
 
 _log = logging.getLogger(__name__)
 _PROBES = 3
+PROBE_DRAWS = 20
+"""Draws of probes until no entity dominates them, before all of the group are taken."""
 """Stream of the random generator that draws probes; k-means uses those before it."""
 
 
@@ -51,7 +53,7 @@ class Groups:
     size : ndarray of shape (G,), int64
         Entities that count in the condition.
     dominance : ndarray of shape (G,), float64
-        Largest share, 0 to 1, that one of those has in the sum of their levels.
+        Largest share, 0 to 1, that one of those who are averaged into the condition has in the sum of their levels.
     centroid : ndarray of shape (G, d), float32
         Mean latent of those.
     members : Members
@@ -244,6 +246,21 @@ def _limit_dominance(
     return labels, alive, leavers
 
 
+def _dominance(levels: NDArray) -> float:
+    """Return the largest share of one entity in the sum of levels."""
+    return _largest_shares(-np.sort(-levels))[0]
+
+
+def _draw_probes(rows: NDArray, levels: NDArray, config: ClusterConfig, rng: np.random.Generator) -> NDArray:
+    """Return the rows of a group that are averaged: ``config.probes``, or all where one would dominate fewer."""
+    if 0 < config.probes < len(rows):
+        for _ in range(PROBE_DRAWS):
+            few = rng.choice(rows, config.probes, replace=False)
+            if _dominance(levels[few]) <= config.max_dominance:
+                return few
+    return rows
+
+
 def _summarise(
     shards: Shards,
     entity: NDArray,
@@ -257,11 +274,9 @@ def _summarise(
     group_id = np.arange(labels.max() + 1)
     dominance, probe = np.zeros(len(group_id)), np.zeros(len(labels), dtype=bool)
     for group in group_id:
-        rows = np.flatnonzero(counted & (labels == group))
-        dominance[group] = _largest_shares(-np.sort(-levels[rows]))[0]
-        if 0 < config.probes < len(rows):
-            rows = np.random.default_rng((seed, _PROBES, int(group))).choice(rows, config.probes, replace=False)
-        probe[rows] = True
+        rng = np.random.default_rng((seed, _PROBES, int(group)))
+        rows = _draw_probes(np.flatnonzero(counted & (labels == group)), levels, config, rng)
+        probe[rows], dominance[group] = True, _dominance(levels[rows])
 
     def means(mask: NDArray) -> tuple[NDArray, NDArray]:
         sums, counts = zip(*shards.each("sum_by", np.where(mask, labels, -1), len(group_id)), strict=True)

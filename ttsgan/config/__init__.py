@@ -44,7 +44,7 @@ class RunConfig:
     recipe: str = "quick"
     """Name of the recipe that this configuration started from."""
     seed: int = 0
-    """Seed of the split, the training, the groups and the draws."""
+    """Seed of the split, the training, the groups and the draws; 0 to 2147483647."""
     data: DataConfig = field(default_factory=DataConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     patch: PatchConfig = field(default_factory=PatchConfig)
@@ -62,4 +62,4 @@ class RunConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "0 to 2147483647")

@@ -16,7 +16,7 @@ class ClusterConfig:
     iterations: int = 20
     """Most Lloyd iterations."""
     probes: int = 0
-    """Entities averaged into a condition; 0: all of the group."""
+    """Entities averaged into a condition; 0: all of the group, as where one of fewer would dominate them."""
     outlier_quantile: float = 0.99
     """Latents farther from their centroid than this quantile take part in no condition."""
     max_dominance: float = 0.15

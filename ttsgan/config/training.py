@@ -10,7 +10,7 @@ LOSSES = ("standard", "hinge", "lsgan", "wgan-gp", "relativistic")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SHARED = 4
 """Consecutive series of a batch that share one condition, so that the cycle term can average over them."""
-FREE_FIELDS = ("training.accumulation", "training.checksum_interval")
+FREE_FIELDS = ("training.accumulation", "training.checksum_interval", "training.log_interval")
 """Fields that change no step, but for the masks of dropout: training may go on with others."""
 
 

@@ -30,6 +30,9 @@ STIRS = 3
 """Rounds of exchanging readings where too many repeat: among many alike, one that is moved may repeat another."""
 LATTICE_SHARE = 0.99
 """Share of readings that must be multiples of a resolution."""
+MOST_ROUNDED = 0.05
+"""Most that readings may be moved to multiples of a resolution, as a share of their spread: a frequency of 50 Hz that
+varies by hundredths is near a multiple of 50 everywhere, and that is all that it says."""
 SAMPLED = 100_000
 """Readings that are looked at to find it."""
 
@@ -45,7 +48,7 @@ def find_resolution(values: NDArray[np.float32]) -> float:
     -------
     float
         Physical units. The largest power of ten, or part of one by `DIVISORS`, that 99 % of the readings beside zero
-        are multiples of.
+        are multiples of, without a loss of what they differ by.
     """
     seen = np.abs(values[np.isfinite(values) & (values != 0)]).astype(np.float64)
     seen = seen[:: max(1, len(seen) // SAMPLED)]
@@ -56,8 +59,11 @@ def find_resolution(values: NDArray[np.float32]) -> float:
     steps = sorted({10.0**k / d for k in range(last - 7, last) for d in DIVISORS}, reverse=True)
     for step in steps:
         count = seen / step
-        near = np.abs(count - np.rint(count)) < 0.02 + 4e-7 * count  # float32 keeps seven digits
-        if step > FINEST * typical and np.mean(near & (np.rint(count) >= 1)) > LATTICE_SHARE:
+        off = np.abs(count - np.rint(count))
+        near = (off < 0.02 + 4e-7 * count) & (np.rint(count) >= 1)  # float32 keeps seven digits
+        if step <= FINEST * typical or np.mean(near) <= LATTICE_SHARE:
+            continue
+        if step * np.sqrt(np.mean(off[near] ** 2)) <= MOST_ROUNDED * seen[near].std():
             return step
     return 0.0
 

@@ -73,7 +73,9 @@ def read_series(
     """
     if not where.exists():
         raise DataError(f"{where} does not exist; check the path")
-    files = _files_of(where)
+    files, left = files_of_source(where)
+    if left:
+        logger.warning("%s: %d of its files read; not read: %s", where, len(files), one_line(", ".join(left), 160))
     for file in files:
         if file.size() == 0:
             raise DataError(f"{file} is empty (0 bytes); a file of series is needed")
@@ -88,8 +90,14 @@ def _ends(where: Location, suffixes: tuple[str, ...]) -> bool:
     return where.name.lower().endswith(suffixes)
 
 
-def _files_of(where: Location) -> list[Location]:
-    """Return the files of a folder that are to be read, or the one file that ``where`` is."""
+def files_of_source(where: Location) -> tuple[list[Location], list[str]]:
+    """Return the files of a folder that are to be read, or the one file that ``where`` is; and names of those left out.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or there are tables of two kinds.
+    """
     if where.is_dir():
         held = [file for file in where.list() if not file.name.startswith("_")]
         kinds = [[file for file in held if _ends(file, suffixes)] for suffixes in (PARQUET, CSV, TEXT)]
@@ -105,12 +113,10 @@ def _files_of(where: Location) -> list[Location]:
                 f"{where} has tables of two kinds, such as {kinds[0][0].name!r} and {kinds[1][0].name!r}: name them one"
                 " by one, or put each kind in a folder of its own"
             )
-        if left := [file.name for file in held if file not in files]:
-            logger.warning("%s: %d of its files read; not read: %s", where, len(files), one_line(", ".join(left), 160))
-        return files
+        return files, [file.name for file in held if file not in files]
     if not _ends(where, SUFFIXES):
         raise DataError(f"{where} has an unknown suffix; allowed: {', '.join(SUFFIXES)}, or a folder of such files")
-    return [where]
+    return [where], []
 
 
 def _in_contract(where: Location) -> bool:

@@ -20,8 +20,8 @@ CHUNK = 2**20
 """Values of a tensor whose checksum is taken at a time, to bound the memory."""
 
 
-def check_same_run(config: RunConfig, data: TrainSet, runtime: Runtime) -> None:
-    """Compare the settings of training, and which series it sees in which order, over workers. Collective.
+def check_same_run(config: RunConfig, data: TrainSet, dtype: torch.dtype, runtime: Runtime) -> None:
+    """Compare settings of training, the ``dtype`` of products, and series and their order, over workers. Collective.
 
     The values of the series are not compared: another kind of machine may round them otherwise.
 
@@ -36,6 +36,7 @@ def check_same_run(config: RunConfig, data: TrainSet, runtime: Runtime) -> None:
         name: value for name, value in recipes.flat(config).items() if name.split(".")[0] in CHECKED_SECTIONS
     }
     told |= {
+        "training.precision, which is set by the kind of machine": dtype,
         "number of training series": len(data),
         "shape of the training series": data.shape,
         "entities of the training series": digest_of("\0".join(data.entities.astype(str)).encode()),

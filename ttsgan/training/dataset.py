@@ -200,9 +200,10 @@ class StepRandom:
         self.device = runtime.device
         # Dropout draws from torch's own generator; ranks must differ, and a resumed run must not. Asked for directly:
         # torch.manual_seed takes 3 ms, and keeps a note of each call for GPUs that are not there.
-        torch.default_generator.manual_seed(number + runtime.rank)
+        of_dropout = seed_of(number, "dropout", runtime.rank)
+        torch.default_generator.manual_seed(of_dropout)
         if runtime.device.type == "cuda":
-            torch.cuda.manual_seed(number + runtime.rank)
+            torch.cuda.manual_seed(of_dropout)
 
     def normal(self, *shape: int) -> Tensor:
         """Return standard normal numbers (B, *shape) for this worker's rows."""

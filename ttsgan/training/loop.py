@@ -21,7 +21,7 @@ from ttsgan.config import SHARED, RunConfig, check_batch
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.losses import MeanOver
 from ttsgan.models.patching import unpatchify
-from ttsgan.seeds import seed_of
+from ttsgan.seeds import digest_of, seed_of
 from ttsgan.training import between, phases
 from ttsgan.training.agreement import check_equal, check_same_run
 from ttsgan.training.dataset import StepRandom, TrainSet, batch_rows
@@ -93,7 +93,7 @@ class Trainer:
         self.config, self.data, self.scaler = config, data, scaler
         self.runtime, self.telemetry, self.score = runtime, telemetry, score
         self.dtype = precision_type(config.training.precision, runtime.device)
-        self.state = TrainState(config, data.shape, runtime.device, self.dtype == torch.float16)
+        self.state = TrainState(config, data.shape, runtime.device, self.dtype, _series_digest(data, scaler))
         self.state.networks.fit_numbers(data.numbers)
         self.state.average.fit_numbers(data.numbers)
         self.fitted_rows = torch.nonzero(~data.validation)[:, 0]
@@ -113,7 +113,7 @@ class Trainer:
         DivergedError
             If a stage still diverges after `MAX_ROLLBACKS` rollbacks, or workers hold different weights.
         """
-        check_same_run(self.config, self.data, self.runtime)
+        check_same_run(self.config, self.data, self.dtype, self.runtime)
         with self.runtime.latest() as folder:
             if folder is None:
                 self.runtime.broadcast(list(self.state.networks.state_dict().values()))
@@ -395,6 +395,12 @@ class Trainer:
         self.last_good = state.files()
         known = {"series_seen": seen, "validation": min(state.best_loss, UNKNOWN_LOSS)}
         self.runtime.save(f"{seen:09d}_{state.stage}", self.last_good, known)
+
+
+def _series_digest(data: TrainSet, scaler: SeriesScaler) -> str:
+    """Return a digest of which series are trained on: their entities, their starts, and what was fitted on them."""
+    labels = "\0".join([*data.entities.astype(str), *data.starts.astype(str)])
+    return digest_of(labels.encode() + scaler.to_bytes())
 
 
 def _crossed(series_seen: int, interval: float, batch: int) -> bool:

@@ -7,6 +7,7 @@ A checkpoint folder holds ``networks.safetensors`` and ``average.safetensors`` (
 import copy
 import io
 import json
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ttsgan.data.storage import one_line
 from ttsgan.errors import ConfigError, DataError
 from ttsgan.models.networks import Networks, SeriesShape
 from ttsgan.training.runtime import patiently
+
+log = logging.getLogger(__name__)
 
 STAGES = ("encoder", "days", "adversarial")
 """Stages of training, in order; each has its own networks, and those before it are frozen."""
@@ -62,6 +65,10 @@ class TrainState:
 
     Attributes
     ----------
+    dtype : torch.dtype
+        Of matrix products.
+    series : str
+        Digest of which series are trained on, and how they are scaled.
     networks, average : Networks
         As trained, and their running averages, which alone are sampled.
     stage : int
@@ -78,15 +85,17 @@ class TrainState:
         Running mean of the spread of generated series over that of real ones.
     """
 
-    def __init__(self, config: RunConfig, shape: SeriesShape, device: torch.device, scale_gradients: bool) -> None:
-        self.config = config
+    def __init__(
+        self, config: RunConfig, shape: SeriesShape, device: torch.device, dtype: torch.dtype, series: str
+    ) -> None:
+        self.config, self.dtype, self.series = config, dtype, series
         torch.manual_seed(config.seed)
         self.networks = Networks(config, shape).to(device)
         self.average = copy.deepcopy(self.networks).eval().requires_grad_(False)
         self.networks.requires_grad_(False)
         self.optimizers = {name: self._optimizer(name) for name in self.trained_modules()}
         self.grad_scalers = {
-            name: torch.amp.GradScaler(device.type, enabled=scale_gradients) for name in self.optimizers
+            name: torch.amp.GradScaler(device.type, enabled=dtype == torch.float16) for name in self.optimizers
         }
         self.stage, self.series_seen, self.rollbacks = 0, 0, 0
         self.drawn: dict[str, Tensor] = {}
@@ -137,6 +146,8 @@ class TrainState:
             "rollbacks": self.rollbacks,
             "best_loss": repr(self.best_loss),
             "diversity": repr(self.diversity),
+            "dtype": str(self.dtype),
+            "series": self.series,
         }
         return {
             "networks.safetensors": _packed(self.networks.state_dict()),
@@ -169,7 +180,7 @@ class TrainState:
         Raises
         ------
         ConfigError
-            If it was written with another configuration of the networks or of training.
+            If it was written with another configuration of the networks or of training, or of other series.
         DataError
             If it was written by another version of this package.
         """
@@ -182,6 +193,17 @@ class TrainState:
                 "start over, or go back to the old setting"
             )
         files = patiently(lambda: {p.name: p.read_bytes() for p in folder.iterdir()}, f"read {folder}")
+        progress = json.loads(files["progress.json"])
+        if progress.get("series") != self.series:
+            raise ConfigError(
+                f"checkpoint {folder.name} is of other training series than these, or of a scaler that was fitted on "
+                "another machine; start over"
+            )
+        if progress["dtype"] != str(self.dtype):
+            log.warning(
+                "%s was trained in %s; on this kind of machine training goes on in %s (training.precision = %s)",
+                folder.name, progress["dtype"], self.dtype, self.config.training.precision,
+            )  # fmt: skip
         try:
             self.restore(files)
         except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
