@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ttsgan.data.doubts import CODE_TIMES, alike, look_like_registers, refuse_codes
+from ttsgan.data.doubts import CODE_TIMES, alike, look_like_registers, refuse_codes, refuse_other_steps, refuse_sums
 from ttsgan.errors import DataError
 
 
@@ -11,12 +11,18 @@ def draw(shape=(12, 1, 500), seed=0):
     return np.random.default_rng(seed).gamma(1.0, 0.5, shape).astype(np.float32)
 
 
-@pytest.mark.parametrize(("code", "side"), [(-999.0, "below -499.5"), (-99.0, "below -49.5"), (9999.0, "above 4999.5")])
+CODES = [
+    (-999.0, "below -499.5"), (-99.0, "below -49.5"), (9999.0, "above 4999.5"), (-150.0, "below -75"),
+    (65535.0, "above 32767.5"), (9999999.0, "above 4999999.5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "side"), CODES)
 def test_codes_for_missing_values_are_refused(code, side):
     values = draw()
     values[2:4, 0, :6] = code
     with pytest.raises(
-        DataError, match=f"the value {code:g} stands 12 times, in 2 of 12 series, and no other is {side}"
+        DataError, match=f"the value {code:.10g} stands 12 times, in 2 of 12 series, and no other is {side}"
     ):
         refuse_codes(values, "a.csv")
 
@@ -28,7 +34,7 @@ def test_codes_for_missing_values_are_refused(code, side):
         (np.where(draw() > 1, -999, draw() * -700).astype(np.float32), "others are nearly as low"),
         (np.append(draw().ravel(), [-999] * (CODE_TIMES - 1)).reshape(1, 1, -1), "seldom"),
         (np.append(draw().ravel(), [-9] * 50).reshape(1, 1, -1), "one digit says little"),
-        (np.append(draw().ravel(), [-150] * 50).reshape(1, 1, -1), "no nines"),
+        (np.append(draw().ravel(), [-15] * 50).reshape(1, 1, -1), "not far enough"),
         (np.full((2, 1, 30), np.nan), "nothing"),
     ],
 )
@@ -51,3 +57,27 @@ def test_registers_that_were_replaced_are_registers_still():
 def test_names_that_differ_by_case_alone():
     assert alike(np.array(["M5", "m6", "m5 ", "M5", "x"], dtype=object)) == ["M5", "m5 "]
     assert alike(np.array(["M5", "M5", "M6"])) == []
+
+
+def test_values_every_other_step_for_a_time_are_of_a_longer_step():
+    values = draw()
+    ids = np.array([f"m{row}" for row in range(12)])
+    values[3, 0, 100:180] = np.nan
+    values[5, 0, np.random.default_rng(1).random(500) < 0.5] = np.nan
+    refuse_other_steps(values, ids, 900, "a.csv")
+    values[7, 0, 201:320:2] = np.nan
+    said = "'m7' has a value every 1800 s, 60 times from its step 200 on, where the step is 900 s"
+    with pytest.raises(DataError, match=said):
+        refuse_other_steps(values, ids, 900, "a.csv")
+
+
+@pytest.mark.parametrize(("share", "what"), [(1, "sum"), (12, "mean")])
+def test_a_series_of_all_others_is_refused(share, what):
+    values = draw()
+    ids = np.array([f"m{row}" for row in range(13)])
+    values[4, 0, 7] = np.nan
+    total = np.nansum(values, axis=0, keepdims=True) / share
+    refuse_sums(np.concatenate([values, 1.02 * total]), ids, "a.csv")
+    refuse_sums(np.repeat(values[:1], 9, axis=0), ids, "a.csv")
+    with pytest.raises(DataError, match=f"'m12' is the {what} of all other series; leave it out"):
+        refuse_sums(np.concatenate([values, total]), ids, "a.csv")

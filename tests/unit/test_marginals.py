@@ -108,3 +108,21 @@ def test_what_a_home_has_not_says_nothing():
     with_roof, without = level[:20], level[20:]
     assert abs(with_roof.mean() - without.mean()) < 4 * with_roof.std() / np.sqrt(40)
     assert 0.5 < without.std() / with_roof.std() < 2
+
+
+def test_a_largest_value_that_homes_share_is_a_bound():
+    """Such as 100 %: five homes reach it, or there is none; below zero likewise, where zero is nothing special."""
+    rng = np.random.default_rng(0)
+    values = np.clip(rng.normal(60, 30, (40, 1, 200)), -5, 100).astype(np.float32)
+    starts = np.full(40, np.datetime64("2013-01-01T00:00:00"))
+    lows, highs = marginals.find_caps(values, np.array([marginals.WHOLE]), np.arange(40))
+    assert (lows.tolist(), highs.tolist()) == ([-5.0], [100.0])
+    lows, highs = marginals.find_caps(values, np.array([marginals.ABOVE]), np.arange(40))
+    assert (lows.tolist(), highs.tolist()) == ([-np.inf], [100.0])
+    assert marginals.find_caps(values, np.array([marginals.WHOLE]), np.arange(40) // 10)[1].tolist() == [np.inf]
+    scaler = SeriesScaler(HouseholdConfig(), 3600).fit(values, starts)
+    numbers = scaler.transform(values, starts).numbers
+    other = numbers + rng.normal(size=numbers.shape) * numbers.std(axis=0)
+    made = scaler.inverse(rng.normal(size=values.shape), other)
+    assert made.max() == 100
+    assert made.min() == -5

@@ -91,3 +91,86 @@ def test_categories_that_no_row_has_are_no_ids(tmp_path):
     found = read(tmp_path, table)
     assert found.ids.tolist() == ["a", "b"]
     np.testing.assert_array_equal(found.values[:, 0], [[0, 1, 2, 3], [4, 5, 6, 7]])
+
+
+@pytest.mark.parametrize("mark", [".", ","])
+def test_a_few_marks_of_thousands_are_enough_where_others_have_none(tmp_path, mark):
+    watts = np.random.default_rng(0).integers(50, 899, (len(STAMPS), 4)).astype(object)
+    watts[[7, 30, 60], [0, 2, 3]] = [f"1{mark}560", f"2{mark}004", f"1{mark}131"]
+    lines = ["time;a;b;c;d", *(";".join([str(t), *map(str, row)]) for t, row in zip(STAMPS, watts, strict=True))]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError, match="column 'a' seems to part thousands"):
+        read_series(Location.parse(str(tmp_path / "a.csv")))
+    (tmp_path / "a.csv").write_text("\n".join([*lines, f"2021-01-05T00;7{mark}5;1;2;3", "2021-01-05T01;1;1;2;3"]))
+    assert read_series(Location.parse(str(tmp_path / "a.csv"))).values[0, 0, -2] == 7.5
+
+
+def test_columns_that_are_functions_of_the_row_or_the_week_are_no_households(tmp_path):
+    stamps = np.arange("2021-01-01", "2021-02-01", np.timedelta64(1, "h"), dtype="datetime64[s]")
+    load = np.random.default_rng(0).random((3, len(stamps)))
+    homes = {"timestamp": pa.array(stamps), "h1": load[0], "h2": load[1], "h3": load[2]}
+    assert read(tmp_path, pa.table(homes)).ids.tolist() == ["h1", "h2", "h3"]
+    shuffled = np.random.default_rng(1).permutation(len(stamps))
+    tariff = (np.arange(len(stamps)) % 24 > 20).astype(float)
+    for name, column, what in (("no", shuffled, "numbers the rows"), ("t1", tariff, "is the same in every week")):
+        with pytest.raises(DataError, match=f"column '{name}' {what}: leave out"):
+            read(tmp_path, pa.table(homes | {name: column}))
+    with pytest.raises(DataError, match="'grand_total', 'mean_temp_c' among them: leave out"):
+        read(tmp_path, pa.table(homes | {"grand_total": load[0], "mean_temp_c": load[1]}))
+    everyone = {f"total_{name}": column for name, column in homes.items() if name != "timestamp"}
+    assert len(read(tmp_path, pa.table({"timestamp": homes["timestamp"], **everyone})).ids) == 3
+
+
+def test_columns_of_two_units_are_refused(tmp_path):
+    load = pa.array(np.random.default_rng(0).random(len(STAMPS)))
+    for names, units in ((("a (kWh)", "b (kW)"), "kW, kWh"), (("a (kWh)", "b", "c (kWh)"), "none, kWh")):
+        with pytest.raises(DataError, match=rf"name several units \({units}\)"):
+            read(tmp_path, frame(**dict.fromkeys(names, load)))
+    assert read(tmp_path, frame(**dict.fromkeys(("a_kwh", "b_kwh"), load))).unit == "kWh"
+
+
+def test_a_csv_without_a_header_is_refused(tmp_path):
+    load = np.random.default_rng(0).random((len(STAMPS), 3))
+    rows = [",".join([str(stamp), *(f"{x:.6f}" for x in row)]) for stamp, row in zip(STAMPS, load, strict=True)]
+    for lines in (rows, [row.partition(",")[2] for row in rows]):
+        (tmp_path / "a.csv").write_text("\n".join(lines))
+        with pytest.raises(DataError, match=r"a\.csv has no header line: it begins with"):
+            read_series(Location.parse(str(tmp_path / "a.csv")))
+
+
+@pytest.mark.parametrize("names", [("H0_2021", "H0_2022"), ("H0-2021-01", "H0-2021-02"), ("m7 W01", "m7 W02")])
+def test_years_of_a_meter_in_files_of_their_own_are_no_meters(tmp_path, names):
+    for name in (*names, "H1_2021"):
+        rows = [
+            f"{stamp},{value:.3f}" for stamp, value in zip(STAMPS, np.random.default_rng(0).random(96), strict=True)
+        ]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["timestamp,kwh", *rows]))
+    with pytest.raises(DataError, match=f"'{names[0]}' and '{names[1]}' seem to be times of one meter"):
+        read_series(Location.parse(str(tmp_path)))
+
+
+def test_a_lonely_stamp_is_named(tmp_path):
+    stamps = STAMPS.astype("datetime64[s]").copy()
+    stamps[0] = np.datetime64("1970-01-01")
+    table = pa.table({"timestamp": pa.array(stamps), "a": np.random.default_rng(0).random(len(stamps))})
+    with pytest.raises(DataError, match="longest gap begins at 1970-01-01T00:00:00: leave out what is lonely"):
+        read(tmp_path, table)
+
+
+def test_an_id_that_numbers_the_rows_is_no_id(tmp_path):
+    meters = pa.array(np.repeat(["a", "b"], len(STAMPS)))
+    table = pa.table({
+        "id": np.arange(2 * len(STAMPS)), "meter_id": meters, "value": np.random.default_rng(0).random(2 * len(STAMPS)),
+        "timestamp": pa.array(np.tile(STAMPS.astype("datetime64[s]"), 2)),
+    })  # fmt: skip
+    with pytest.raises(DataError, match=r"'id' has another value in each row.*leave it out, and 'meter_id' is the id"):
+        read(tmp_path, table)
+
+
+def test_arrays_whose_last_axis_is_not_time(tmp_path, caplog):
+    np.save(tmp_path / "a.npy", np.ones((3, 40, 1)))
+    with pytest.raises(DataError, match=r"series of 1 step, shape \(3, 40, 1\); its axes are \(series, chan"):
+        read_series(Location.parse(str(tmp_path / "a.npy")))
+    np.save(tmp_path / "a.npy", np.ones((8760, 3)))
+    read_series(Location.parse(str(tmp_path / "a.npy")))
+    assert "if it is 8760 steps of 3 series, transpose it" in caplog.text

@@ -1,4 +1,4 @@
-"""What series may hold that they should not: readings of a counter, codes for missing values, one home under two names.
+"""What series may hold that they should not: counters, codes for missing values, sums of others, steps of two lengths.
 
 Axis letters: n series, C channels, L time steps.
 """
@@ -13,6 +13,16 @@ REGISTER_FALLS, REGISTER_RISES = 0.001, 0.01
 """Shares of the steps at which a counter may fall (a meter is replaced), and must rise."""
 CODE_TIMES = 10
 """Least times that a code for a missing value occurs."""
+CODES = frozenset(map(float, map(np.float32, (32767, 65535, 2147483647, 4294967295, 1e20, 9.96921e36))))
+"""Codes that are not written with nines: largest whole numbers of a type, and fill values of NetCDF."""
+FAR_BELOW = 10
+"""Times the largest value: so far below zero no home feeds in what it never takes."""
+SPARSE_RUN = 48
+"""Values in a row that are a few steps apart, all alike, which are no chance."""
+SUM_ERROR = 1e-3
+"""Mean difference, as a share of the mean size, up to which a series is the sum or mean of all others."""
+BLOCK = 1024
+"""Series of which a sum is taken at a time."""
 
 
 def look_like_registers(values: np.ndarray) -> bool:
@@ -30,20 +40,23 @@ def look_like_registers(values: np.ndarray) -> bool:
 def refuse_codes(values: np.ndarray, where: object) -> None:
     """Refuse series (n, C, L) with a code for missing values, such as -999.
 
-    That is the lowest or highest value of all, written with nines alone, which occurs at least `CODE_TIMES` times,
-    while no other value is half as far out.
+    That is the lowest or highest value of all, which occurs at least `CODE_TIMES` times, while no other value is half
+    as far out: one written with nines alone, one of `CODES`, or one that alone is below zero, and `FAR_BELOW`.
     """
-    for furthest, sign, least_digits, side in ((np.fmin, -1, 2, "below"), (np.fmax, 1, 3, "above")):
-        code = float(furthest.reduce(values, axis=None))
-        digits = f"{sign * code:g}"
-        if len(digits) < least_digits or set(digits) != {"9"}:
+    lowest, highest = (float(furthest.reduce(values, axis=None)) for furthest in (np.fmin, np.fmax))
+    for code, sign, least_digits, side in ((lowest, -1, 2, "below"), (highest, 1, 3, "above")):
+        digits = f"{sign * code:.10g}"
+        known = (len(digits) >= least_digits and set(digits) == {"9"}) or code in CODES
+        if not known and not (sign < 0 and -code > FAR_BELOW * highest):
             continue
         at = values == np.float32(code)
+        if not known and (values[~at] < 0).any():
+            continue
         if at.sum() >= CODE_TIMES and not (sign * values[~at] > abs(code) / 2).any():
             raise DataError(
-                f"{where}: the value {code:g} stands {at.sum()} times, in {at.any(axis=(1, 2)).sum()} of {len(values)}"
-                f" series, and no other is {side} {code / 2:g}: it seems to be a code for missing values; leave them"
-                " empty"
+                f"{where}: the value {code:.10g} stands {at.sum()} times, in {at.any(axis=(1, 2)).sum()} of"
+                f" {len(values)} series, and no other is {side} {code / 2:.10g}: it seems to be a code for missing"
+                " values; leave them empty"
             )
 
 
@@ -53,3 +66,46 @@ def alike(names: np.ndarray) -> list[str]:
     folded = np.array([name.strip().casefold() for name in distinct])
     _, first, counts = np.unique(folded, return_index=True, return_counts=True)
     return distinct[folded == folded[first[np.argmax(counts > 1)]]].tolist()[:2] if (counts > 1).any() else []
+
+
+def refuse_other_steps(values: np.ndarray, ids: np.ndarray, step_seconds: int, where: object) -> None:
+    """Refuse series (n, C, L) that for a time have a value every few steps alone, such as by the hour before by 15 min.
+
+    Each such value is that of a longer step: energy would be counted several times, or taken for missing.
+    """
+    for row, series in enumerate(values):
+        seen = np.flatnonzero(~np.isnan(series).all(axis=0))
+        gaps = np.diff(seen)
+        if len(seen) == values.shape[2] or not len(gaps):
+            continue
+        first = np.flatnonzero(np.diff(gaps, prepend=0))
+        runs = np.diff(first, append=len(gaps))
+        sparse = np.flatnonzero((gaps[first] > 1) & (runs >= SPARSE_RUN))
+        if len(sparse):
+            one = first[sparse[0]]
+            raise DataError(
+                f"{where}: {str(ids[row])!r} has a value every {gaps[one] * step_seconds} s, {runs[sparse[0]]} times"
+                f" from its step {seen[one]} on, where the step is {step_seconds} s; bring all to one step, or read"
+                " them apart"
+            )
+
+
+def refuse_sums(values: np.ndarray, ids: np.ndarray, where: object) -> None:
+    """Refuse a series (n, C, L) that is the sum or the mean of all others: it would be protected, and tell of all."""
+    others = len(values) - 1
+    if others < 3:
+        return
+    blocks = range(0, len(values), BLOCK)
+    total = sum(np.nan_to_num(values[at : at + BLOCK]).sum(axis=0, dtype=np.float64) for at in blocks)
+    sums = np.concatenate([np.nansum(values[at : at + BLOCK], axis=(1, 2), dtype=np.float64) for at in blocks])
+    rest = sums.sum() - sums
+    for share, what in ((1, "sum"), (others, "mean")):
+        for row in np.flatnonzero(np.abs(sums - rest / share) <= 2 * SUM_ERROR * np.abs(sums)):
+            series = np.nan_to_num(values[row]).astype(np.float64)
+            off = np.abs(series - (total - series) / share).mean()
+            if off <= SUM_ERROR * np.abs(series).mean() and not _all_alike(values):
+                raise DataError(f"{where}: {str(ids[row])!r} is the {what} of all other series; leave it out")
+
+
+def _all_alike(values: np.ndarray) -> bool:
+    return all(np.array_equal(values[0], series, equal_nan=True) for series in values[1:4])

@@ -40,16 +40,28 @@ from ttsgan.data.grid import Period, frequent, inside, steps_of, twice_advice
 from ttsgan.data.long_tables import read_long
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, labels
-from ttsgan.data.units import bracketed_unit, named_unit
+from ttsgan.data.units import named_unit
 from ttsgan.errors import DataError
 
 NO_HOME = frozenset(
     (
-        *("total", "sum", "mean", "average", "temperature", "temp", "outdoor_temperature", "weather", "humidity"),
-        *("holiday", "weekday", "day", "hour", "month", "year", "season"),
+        *("all", "count", "day", "dst", "index", "minute", "n_meters", "price", "price_eur", "quarter", "row", "t_out"),
+        "week",
     )
 )
 """Names of columns that stand beside those of households."""
+NO_HOME_WORDS = frozenset(
+    (
+        *("aggregate", "average", "avg", "mean", "sum", "total"),
+        *("humidity", "irradiance", "radiation", "temp", "temperature", "weather"),
+        *("dayofweek", "holiday", "hour", "month", "season", "tariff", "weekday", "weekend", "year"),
+    )
+)
+"""Words in such names, where fewer than half of the columns have any."""
+MOST_ABSENT = 4
+"""Steps for each stamp, from which on some stamp lies far away from the others."""
+FEWEST_ROWS, WEEKS_ALIKE = 24, 3
+"""Rows that are not numbered by chance, and weeks that are not alike by chance."""
 _BESIDE = re.compile(r"(.+)_(?:status|state|flag|quality|qc)")
 _STEP_NAME = re.compile(r"(\D*)(\d+)")
 _MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
@@ -99,6 +111,13 @@ def series_of(
     # Where nothing else is one, whom to protect is the id.
     id_column = id_column or next((name for name in names if plain[name] in ("entity", plain_name(entity))), None)
     time_column = _time_column(table, id_column, where)
+    if id_column and time_column is not None and len(known) > 1 and plain[id_column] == "id":
+        counts = [len(codes(table[name], where, name)[0]) for name in known[:2]]
+        if counts[0] == table.num_rows > counts[1]:
+            raise DataError(
+                f"{where}: column {id_column!r} has another value in each row, so that it numbers the rows; leave it"
+                f" out, and {known[1]!r} is the id"
+            )
     if id_column and time_column is not None:
         table = _day_rows(table, where, id_column, time_column)
         found = read_long(table, where, step_seconds, id_column, time_column, entity, period)
@@ -223,6 +242,12 @@ def _day_rows(table: pa.Table, where: Location, id_column: str, time_column: str
 def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: Period | None, name: str) -> SeriesSet:
     ids = [other for other in table.column_names if other != name]
     _refuse_others(ids, where)
+    units = sorted({named_unit(other) for other in ids})
+    if len(units) > 1:
+        raise DataError(
+            f"{where}: its columns name several units ({', '.join(unit or 'none' for unit in units)}); a table has one:"
+            " bring all to one unit, or leave out what is no series of a household"
+        )
     when = stamps(table[name], where, name)
     rows = inside(when, period, where)
     table, seconds = table.take(pa.array(rows)), when[rows].astype(np.int64)
@@ -241,13 +266,34 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: P
     if not step or (offset % step).any():
         raise DataError(f"{where}: the stamps in {name!r} are not on a regular grid ({step} s); {_irregular(step)}")
     length = int(offset.max() // step) + 1 if period is None else steps_of(period, step)
+    if period is None and length > MOST_ABSENT * len(seconds) >= MOST_ABSENT * FEWEST_ROWS:
+        at = order[int(np.argmax(gaps))]
+        raise DataError(
+            f"{where}: {len(seconds)} stamps in {name!r} are spread over {length} steps of {step} s; the longest gap"
+            f" begins at {seconds[at].astype('M8[s]')}: leave out what is lonely, or take a span: --set data.period"
+        )
     values = np.full((len(ids), 1, length), np.nan, dtype=np.float32)
     for row, column in enumerate(ids):
         values[row, 0, offset // step] = numbers(table[column], where, column)
+    _refuse_rows_and_weeks(values[:, 0], ids, step, where)
     names = np.array(ids, dtype=object)
     starts = np.full(len(ids), begin).astype("datetime64[s]")
-    units = {bracketed_unit(name) for name in ids}
-    return series_set(where, names, names, starts, values, step, unit=units.pop() if len(units) == 1 else "")
+    return series_set(where, names, names, starts, values, step, unit=units[0])
+
+
+def _refuse_rows_and_weeks(values_NL: np.ndarray, ids: list[str], step: int, where: Location) -> None:
+    """Refuse columns that number the rows, or that are the same in every week, such as a tariff."""
+    week, length = 7 * DAY_SECONDS // step, values_NL.shape[1]
+    for row, values in enumerate(values_NL):
+        rising = np.sort(values)
+        numbered = length >= FEWEST_ROWS and rising[0] == np.rint(rising[0]) and (np.diff(rising) == 1).all()
+        again = length >= WEEKS_ALIKE * week and (values[week:] == values[:-week]).all() and rising[0] < rising[-1]
+        if numbered or again:
+            what = "numbers the rows" if numbered else "is the same in every week"
+            raise DataError(
+                f"{where}: column {ids[row]!r} {what}: leave out what is no series of a household, or it would be taken"
+                " for one"
+            )
 
 
 def _irregular(step: int) -> str:
@@ -261,6 +307,8 @@ def _refuse_others(names: list[str], where: Location) -> None:
     plain = {plain_name(name): name for name in names}
     beside = {short: match[1] for short in plain if (match := _BESIDE.fullmatch(short))}
     found = [name for short, name in plain.items() if short in NO_HOME or beside.get(short) in plain]
+    wordy = [name for short, name in plain.items() if NO_HOME_WORDS & {*re.findall("[a-z]+", short)}]
+    found += [name for name in wordy if name not in found and 2 * len(wordy) < len(names)]
     if found:
         raise DataError(
             f"{where} has a column for each series, and {one_line(', '.join(map(repr, found)), 120)} among them: leave"

@@ -28,6 +28,8 @@ MOST_NEAR = 0.25
 """Where zero is a bound, at most so many series end a little below it for each that ends a little above."""
 OF_LEVEL = 0.4
 """Where peaks over the mean spread by less than this share of the spread of peaks, the number of a peak is over it."""
+MIN_AT_CAP = 5
+"""Entities whose largest (or smallest) value is the same, and that of all: a bound of what can be, such as 100 %."""
 FLATTEST = 0.05
 """Share of training laws that rise less at their top than any law is pressed to."""
 ABOVE, BOTH, WHOLE = 0, 1, 2
@@ -171,6 +173,22 @@ def limits(found: Marginals, owners_B: NDArray, grid_Q: NDArray) -> dict[str, ND
     }
 
 
+def find_caps(values_BCT: NDArray, signs_C: NDArray, owners_B: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the lowest and the highest value (C,) that can be, where `MIN_AT_CAP` entities reach it; -inf and inf.
+
+    Zero is the lowest of all but `WHOLE` channels, whatever reaches it.
+    """
+    lows, highs = np.full(len(signs_C), -np.inf), np.full(len(signs_C), np.inf)
+    for caps, furthest_BC, furthest in (
+        (highs, np.nanmax(values_BCT, axis=2), np.nanmax), (lows, np.nanmin(values_BCT, axis=2), np.nanmin),
+    ):  # fmt: skip
+        for c, reached_B in enumerate(furthest_BC.T):
+            at_cap = reached_B == furthest(reached_B)
+            if len(np.unique(owners_B[at_cap])) >= MIN_AT_CAP:
+                caps[c] = furthest(reached_B)
+    return np.where(signs_C == WHOLE, lows, -np.inf), highs
+
+
 def _rises(logq_BF: NDArray, grid_Q: NDArray) -> NDArray[np.float64]:
     """Return the log of the highest value over that at `laws.PEAK_FROM` (B, P), of laws of parts that are not whole."""
     logq_BPQ = logq_BF.reshape(len(logq_BF), -1, len(grid_Q))
@@ -223,7 +241,8 @@ def rising(found: Marginals, state: dict[str, NDArray]) -> NDArray[np.float64]:
             above_B = np.clip(found.peak[:, p] - found.level[:, p], state["peak_low"][p], state["peak_high"][p])
             shape_BT = laws.with_peak(shape_BT, above_B, state["least_rise"][p])
         values[:, p] = shape_BT * np.exp(found.level[:, p, None])
-    return _together(values, state["signs"])
+    caps = (state[f"{end}est"][:, None] for end in ("low", "high"))
+    return np.clip(_together(values, state["signs"]), *caps)
 
 
 def mean_size(level_BP: NDArray, zero_share_BP: NDArray, state: dict[str, NDArray]) -> NDArray[np.float64]:

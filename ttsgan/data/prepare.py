@@ -15,7 +15,7 @@ import numpy as np
 
 from ttsgan.config import DataConfig, PatchConfig
 from ttsgan.data.calendar import DAY_SECONDS
-from ttsgan.data.doubts import alike, look_like_registers, refuse_codes
+from ttsgan.data.doubts import alike, look_like_registers, refuse_codes, refuse_other_steps, refuse_sums
 from ttsgan.data.grid import steps_of
 from ttsgan.data.quantiles import varies
 from ttsgan.data.readers import read_series
@@ -162,6 +162,8 @@ def prepare(
 def _doubt(series: SeriesSet, name: str) -> None:
     """Refuse or tell of what series hold that they should not."""
     refuse_codes(series.values, name)
+    refuse_other_steps(series.values, series.ids, series.step_seconds, name)
+    refuse_sums(series.values, series.ids, name)
     if look_like_registers(series.values):
         logger.warning("%s: values hardly ever fall: are they readings of a register? Take their differences", name)
     if twins := alike(series.entities):

@@ -35,7 +35,16 @@ _ROW_NUMBERS = re.compile(r"|Unnamed: 0|__index_level_\d+__")
 """Names that pandas gives to the numbers of rows."""
 _THOUSANDS, _BELOW_THOUSAND = r"[-+]?[1-9]\d{0,2}(?:[%s]\d{3})+", r"[1-9]\d{0,2}"
 _MANY = 20
-"""Numbers with a mark from which on it is plain what the mark means."""
+"""Lines from which on it may be told what a mark in numbers means."""
+_YEARS = (2190, 2196, 8760, 8784, 17_520, 17_568, 35_040, 35_136)
+"""Steps of a year of 4 hours, hours, halves and quarters of them."""
+_FEW = 3
+"""Numbers with a mark that tell it, where all part thousands, and others have no mark."""
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4} ")
+_DECIMAL = re.compile(r"-?\d+\.\d+")
+_NUMBER = re.compile(r"\s*[-+]?\d[\d.,]*\s*")
+_DATED = re.compile(r"[-_ .]?((19|20)\d\d([-_]?\d\d){0,2}|[wq]\d\d?|week[-_ ]?\d\d?)$", re.IGNORECASE)
+"""The end of a file's name that tells a time."""
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +141,7 @@ def _joined(files: list[Location], where: Location, entity: str) -> pa.Table:
     tables = [_read_parquet(file) if _ends(file, PARQUET) else _read_csv(file, entity) for file in files]
     tables = [_without_row_numbers(table) for table in tables]
     if _is_one_meter(tables[0].column_names, entity):
+        _refuse_parts_of_meters([_stem(file) for file in files], where)
         tables = [
             table.add_column(0, "id", pa.array(np.full(len(table), _stem(file)), pa.string()))
             for file, table in zip(files, tables, strict=True)
@@ -170,6 +180,17 @@ def _is_one_meter(names: list[str], entity: str) -> bool:
     return named and not {*ID_NAMES, "entity", plain_name(entity)} & {*plain} and len(names) <= 2 + BESIDE
 
 
+def _refuse_parts_of_meters(stems: list[str], where: Location) -> None:
+    """Refuse files that are one meter each by their form, and by their names years or weeks of the same."""
+    bare = [_DATED.sub("", stem) for stem in stems]
+    same = [stem for stem, name in zip(stems, bare, strict=True) if name and bare.count(name) > 1]
+    if same:
+        raise DataError(
+            f"{where}: {same[0]!r} and {same[1]!r} seem to be times of one meter, and would be taken for two; put all"
+            " of a meter into one file, or give the tables a column 'id'"
+        )
+
+
 def _stem(file: Location) -> str:
     """Return the name of a file without its suffix."""
     return file.name[: -len(next(suffix for suffix in sorted(SUFFIXES, key=len)[::-1] if _ends(file, (suffix,))))]
@@ -194,6 +215,11 @@ def _read_npy(where: Location) -> SeriesSet:
         )
     with np.errstate(over="ignore"):
         values = values.astype(np.float32).reshape(len(values), -1, values.shape[-1])
+    if values.shape[2] == 1:
+        raise DataError(f"{where} has series of 1 step, shape {values.shape}; its axes are (series, channels, steps)")
+    if len(values) in _YEARS and values.shape[2] not in _YEARS:
+        logger.warning("%s: taken for %d series of %d steps; if it is %d steps of %d series, transpose it",
+                       where, len(values), values.shape[2], len(values), values.shape[2])  # fmt: skip
     ids = np.array([f"{_stem(where)}-{row:06d}" for row in range(len(values))], dtype=object)
     return series_set(where, ids, ids, np.full(len(ids), "NaT", dtype="datetime64[s]"), values)
 
@@ -214,6 +240,7 @@ def _read_csv(where: Location, entity: str) -> pa.Table:
         points, commas = (len(re.findall(rf"{parted}\"?-?\d+{mark}\d+\"?(?=[{parted}\r\n])".encode(), head))
                           for mark in ("[.]", ","))  # fmt: skip
         names = next(csv.reader([header], delimiter=delimiter), [])
+        _refuse_no_header(names, where)
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise DataError(f"{where}: the header has duplicate ids or columns: {twice[0]!r}; each needs its own name")
@@ -242,6 +269,15 @@ def _read_csv(where: Location, entity: str) -> pa.Table:
         ) from error
 
 
+def _refuse_no_header(names: list[str], where: Location) -> None:
+    """Refuse a first line that is no header: a stamp, or numbers with decimals, would be the names of series."""
+    stamps = [bool(_STAMP.match(name)) for name in names]
+    numbers = [float(name) for name in names[1:] if _DECIMAL.fullmatch(name)]
+    of_values = 2 * len(numbers) > len(names) and numbers != sorted(numbers)
+    if len(names) > 1 and (of_values or (stamps[0] and not stamps[1])):
+        raise DataError(f"{where} has no header line: it begins with {one_line(', '.join(names), 60)}; write one")
+
+
 def _refuse_thousands(head: bytes, delimiter: str, decimal: str, where: Location) -> None:
     """Refuse a column in which what would be the decimal mark parts thousands: 1.560 beside 231."""
     lines = head.decode("utf-8-sig", errors="replace").splitlines()[: 50 * _MANY]
@@ -254,10 +290,13 @@ def _refuse_thousands(head: bytes, delimiter: str, decimal: str, where: Location
         # What is wrong with it the reader of the whole file tells.
         return
     parted, small = re.compile(_THOUSANDS % decimal), re.compile(_BELOW_THOUSAND)
-    for name, cells in zip(names, zip_longest(*rows, fillvalue=""), strict=False):
-        marked = [cell for cell in cells if decimal in cell]
-        if len(marked) >= _MANY and all(map(parted.fullmatch, marked)) and any(map(small.fullmatch, cells)):
-            raise DataError(
-                f"{where}: column {name!r} seems to part thousands by {decimal!r}, as in {marked[0]!r}; write numbers"
-                " without such marks"
-            )
+    columns = dict(zip(names, zip_longest(*rows, fillvalue=""), strict=False))
+    numeric = {name: cells for name, cells in columns.items() if all(_NUMBER.fullmatch(c) for c in cells if c.strip())}
+    marked = [(name, cell) for name, cells in numeric.items() for cell in cells if decimal in cell]
+    plain = any(small.fullmatch(cell) for name, _ in marked for cell in numeric[name])
+    if len(marked) >= _FEW and plain and all(parted.fullmatch(cell) for _, cell in marked):
+        name, cell = marked[0]
+        raise DataError(
+            f"{where}: column {name!r} seems to part thousands by {decimal!r}, as in {cell!r}; write numbers without"
+            " such marks"
+        )

@@ -33,7 +33,7 @@ from ttsgan.seeds import digest_of, seed_of
 STATE = frozenset(
     (
         *("shape", "signs", "grid", "resolution", "most_repeats", "most_zeros", "peak_low", "peak_high", "peak_over"),
-        *("least_rise", "logq_low", "logq_high", "usual_level", "usual_above", "usual_logq"),
+        *("lowest", "highest", "least_rise", "logq_low", "logq_high", "usual_level", "usual_above", "usual_logq"),
         *(f"{name}_{part}" for name in ("quantile", "habit", "spread") for part in ("mean", "axes")),
         *("common_start", "common_course", "common_guess"),
     )
@@ -126,6 +126,7 @@ class SeriesScaler:
             self.state["low_times"] = low
         self.state["resolution"] = np.array([laws.find_resolution(values[:, c]) for c in range(channels)])
         self.state["most_repeats"] = bounds(laws.repeat_share(values), owners)[1]
+        self.state["lowest"], self.state["highest"] = marginals.find_caps(values, signs, owners)
         found = marginals.measure(values, signs, self.state["grid"])
         self.state |= marginals.limits(found, owners, self.state["grid"])
         self._fit_components("quantile", self._marginals(values, seed).log_quantiles, self.config.quantile_components)
