@@ -243,7 +243,8 @@ def fill_unknown(series: SeriesSet, where: object, unit: str = "", step_seconds:
     Raises
     ------
     DataError
-        The source tells another unit or step than the setting, or neither tells the step and the length is no year.
+        The source tells another unit or step than the setting, neither tells the step and the length is no year, or
+        some series have a start and others none.
     """
     for name, told, set_to in (
         ("unit", series.unit, unit),
@@ -262,9 +263,15 @@ def fill_unknown(series: SeriesSet, where: object, unit: str = "", step_seconds:
         )
     if not (series.step_seconds or step_seconds):
         logger.warning("%s: its %d values are taken for a year, at %d s (--step-seconds)", where, series.length, step)
-    if np.isnat(series.starts).any() and not start:
+    untold = np.isnat(series.starts)
+    if untold.any() and not untold.all() and not start:
+        raise DataError(
+            f"{where}: {untold.sum()} of {len(series)} series have no start, such as {series.ids[untold][0]!r}, and the"
+            " others have one; write the start of each into the file, or set data.start (--start) for those without"
+        )
+    if untold.any() and not start:
         logger.warning("%s: it tells no dates; %s is taken for the start (--start)", where, DEFAULT_START)
-    starts = np.where(np.isnat(series.starts), parse_start(start or DEFAULT_START), series.starts)
+    starts = np.where(untold, parse_start(start or DEFAULT_START), series.starts)
     return dataclasses.replace(
         series, unit=series.unit or unit, step_seconds=step, starts=starts.astype("datetime64[s]")
     )

@@ -25,6 +25,8 @@ CONTRACT = ("id", "synthetic_id", "entity", "start", "values")
 """Columns of the contract."""
 ID_COLUMNS = ("id", "synthetic_id")
 """Names of the column that identifies a series: of real series, and of synthetic ones."""
+KEYS = ("unit", "step_seconds", "channels", "note")
+"""Schema metadata of the contract."""
 
 
 @dataclass(frozen=True)
@@ -293,12 +295,26 @@ def open_parquet(where: Location) -> pq.ParquetFile:
         ) from error
 
 
+def without_views(table: pa.Table) -> pa.Table:
+    """Return the table with ``string_view`` columns, of which Arrow cannot take rows yet, as strings."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_string_view(field.type):
+            table = table.set_column(at, field.name, table.column(at).cast(pa.string()))
+    return table
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether a column holds text."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
 def labels(column: pa.ChunkedArray, where: object, name: str) -> np.ndarray:
     """Return a column of text or whole numbers as text (n,) object; `DataError` on a null or another type."""
     if not len(column):
         return np.empty(0, dtype=object)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+    if not (is_text(kind) or pa.types.is_integer(kind)):
         raise DataError(f"{where}: column {name!r} is {kind}; allowed: text or whole numbers")
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0]) + 1
@@ -373,7 +389,9 @@ def _read_file(where: Location) -> SeriesSet:
     names = file.schema_arrow.names
     # Whatever their case; as they are written in the contract first.
     own = {name.lower(): name for name in sorted(names, key=str.islower) if name.lower() in CONTRACT}
-    metadata = {key.decode(): text.decode() for key, text in (file.schema_arrow.metadata or {}).items()}
+    # Other programs write there what need not be text.
+    written = file.schema_arrow.metadata or {}
+    metadata = {key: written[key.encode()].decode(errors="backslashreplace") for key in KEYS if key.encode() in written}
     id_column = next((own[name] for name in ID_COLUMNS if name in own), None)
     if "values" not in own or id_column is None:
         missing = "values" if "values" not in own else "id"
@@ -382,7 +400,7 @@ def _read_file(where: Location) -> SeriesSet:
             " values (one tensor or list of numbers in each row)"
         )
     try:
-        rest = file.read(columns=[name for name in names if name != own["values"]])
+        rest = without_views(file.read(columns=[name for name in names if name != own["values"]]))
         ids = labels(rest[id_column], where, id_column)
         entities = labels(rest[own["entity"]], where, own["entity"]) if "entity" in own else ids
         starts = np.full(len(ids), "NaT", dtype="datetime64[s]")
