@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, is_text, labels, refuse_duplicates, refuse_infinite
+from ttsgan.data.store import SeriesSet, labels, refuse_duplicates, refuse_infinite
 from ttsgan.errors import DataError
 
 METER_NAMES = (
@@ -32,6 +32,12 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s-]+", "_", re.split(r"[(\[]", name.lower())[0].strip())
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether a column holds text."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
 def is_stamp(kind: pa.DataType) -> bool:
     """Tell whether a column holds time stamps or dates."""
     return pa.types.is_timestamp(kind) or pa.types.is_date(kind)
@@ -45,11 +51,11 @@ def is_number(kind: pa.DataType) -> bool:
 
 def codes(column: pa.ChunkedArray, where: Location, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct labels (m,) of a column in order, and for each row (n,) which of them it holds."""
-    if column.null_count:
-        labels(column, where, name)
     if pa.types.is_string_view(column.type):
         # Arrow cannot take rows of it yet.
         column = column.cast(pa.string())
+    if column.null_count:
+        labels(column, where, name)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = encoded.unify_dictionaries().combine_chunks()
     at, known = encoded.indices.to_numpy(), encoded.dictionary

@@ -25,8 +25,6 @@ CONTRACT = ("id", "synthetic_id", "entity", "start", "values")
 """Columns of the contract."""
 ID_COLUMNS = ("id", "synthetic_id")
 """Names of the column that identifies a series: of real series, and of synthetic ones."""
-KEYS = ("unit", "step_seconds", "channels", "note")
-"""Schema metadata of the contract."""
 
 
 @dataclass(frozen=True)
@@ -303,18 +301,12 @@ def without_views(table: pa.Table) -> pa.Table:
     return table
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Tell whether a column holds text."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
 def labels(column: pa.ChunkedArray, where: object, name: str) -> np.ndarray:
     """Return a column of text or whole numbers as text (n,) object; `DataError` on a null or another type."""
     if not len(column):
         return np.empty(0, dtype=object)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not (is_text(kind) or pa.types.is_integer(kind)):
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
         raise DataError(f"{where}: column {name!r} is {kind}; allowed: text or whole numbers")
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0]) + 1
@@ -389,9 +381,9 @@ def _read_file(where: Location) -> SeriesSet:
     names = file.schema_arrow.names
     # Whatever their case; as they are written in the contract first.
     own = {name.lower(): name for name in sorted(names, key=str.islower) if name.lower() in CONTRACT}
-    # Other programs write there what need not be text.
-    written = file.schema_arrow.metadata or {}
-    metadata = {key: written[key.encode()].decode(errors="backslashreplace") for key in KEYS if key.encode() in written}
+    # What other programs write there need not be text.
+    told = (file.schema_arrow.metadata or {}).items()
+    metadata = {key.decode(errors="replace"): text.decode(errors="backslashreplace") for key, text in told}
     id_column = next((own[name] for name in ID_COLUMNS if name in own), None)
     if "values" not in own or id_column is None:
         missing = "values" if "values" not in own else "id"
