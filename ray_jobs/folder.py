@@ -174,7 +174,7 @@ class RunFolder:
     def go_on(self, config: RunConfig, reads_again: bool) -> None:
         """Go on with a configuration that differs in what is free alone; it is kept once a stage begins.
 
-        Free are `FREE_SECTIONS` and `ttsgan.config.FREE_FIELDS`.
+        Free are `FREE_SECTIONS` and `ttsgan.config.FREE_FIELDS`, and how many series are drawn until some are.
 
         Raises
         ------
@@ -183,6 +183,8 @@ class RunFolder:
         """
         old, new = recipes.flat(self.config), recipes.flat(config)
         free = {name for name in new if name.split(".")[0] in FREE_SECTIONS or name in FREE_FIELDS}
+        if not any(map(self.done, STAGES[STAGES.index("generate") :])):
+            free.add("generate.series")
         different = [name for name in new if old.get(name) != new[name] and name not in free]
         for name, one, other in (
             ("data.source", self.config.data.source, config.data.source),

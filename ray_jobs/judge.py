@@ -19,7 +19,7 @@ from ttsgan.data.store import refuse_untold_entities
 from ttsgan.errors import DataError
 from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, in_turn
 from ttsgan.evaluation.figures import MAX_SERIES
-from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.judged import Judged, weekday
 from ttsgan.evaluation.privacy import audit
 from ttsgan.evaluation.report import Pictures, render
 
@@ -52,13 +52,18 @@ def judge_files(
     for name, path in (("train", train), ("holdout", holdout), ("synthetic", synthetic)):
         console.progress(f"reading {name}")
         options = config.data if name != "synthetic" else dataclasses.replace(config.data, entity="entity")
-        sets.append(prepare(options, [Location.parse(path)], keep_all=True)[0])
+        like = sets[0] if sets else None
+        sets.append(prepare(options, [Location.parse(path)], keep_all=True, like=like)[0])
     refuse_untold_entities({train: sets[0], holdout: sets[1]}, one_line(f"{train} and {holdout}", 160))
     fingerprints = {"train": sets[0].fingerprint(), "synthetic": sets[2].fingerprint()}
     sets = [judged(series) for series in sets]
     for name, other in (("holdout", sets[1]), ("synthetic", sets[2])):
         if told := unit_question(sets[0], other, name):
             console.say(f"    {told}")
+    if told := start_question(sets[0], sets[2]):
+        console.say(f"    {told}")
+    if empty := int(sets[2].usable()[0].sum()):
+        console.say(f"    {empty} of {len(sets[2])} synthetic series hold no reading")
     # whoever made it: a synthetic series belongs to nobody
     sets[2] = dataclasses.replace(sets[2], entities=np.arange(len(sets[2])).astype(str))
     large, spread = len(sets[2]) > RAY_SERIES, in_turn
@@ -116,10 +121,34 @@ def unit_question(train: Judged, other: Judged, name: str) -> str:
     return ""
 
 
-def _sizes(of: Judged) -> np.ndarray:
-    """Return the median over series of their mean size in each channel (C,), physical units."""
-    seen = np.maximum((~np.isnan(of.values)).sum(axis=2), 1)
-    return np.median(np.nansum(np.abs(of.values), axis=2) / seen, axis=0)
+def start_question(train: Judged, synthetic: Judged) -> str:
+    """Return a sentence where most synthetic series start at another time of the week than most training series."""
+    (mine, often), (other, as_often) = (_usual_start(of) for of in (train, synthetic))
+    if mine == other or min(often, as_often) <= 0.5:
+        return ""
+    return (
+        f"most synthetic series start on a {other}, most training series on a {mine}, and weekdays and hours are"
+        " compared: correct the start in the file, or set --start where it tells none, if they are meant to be the same"
+    )
+
+
+def _usual_start(of: Judged) -> tuple[str, float]:
+    """Return the weekday and time at which most series start, in words, and the share that do."""
+    days = of.starts.astype("datetime64[D]")
+    moments = weekday(days) * np.timedelta64(1, "D") + (of.starts - days)
+    found, counts = np.unique(moments, return_counts=True)
+    # 1970-01-05 was a Monday.
+    moment = np.datetime64("1970-01-05", "s") + found[counts.argmax()]
+    return f"{moment.item():%A at %H:%M:%S}", counts.max() / len(of)
+
+
+def _sizes(of: Judged) -> list[float]:
+    """Return the median over series of their mean size in each channel, physical units; of those with readings."""
+    seen = (~np.isnan(of.values)).sum(axis=2)
+    means = np.nansum(np.abs(of.values), axis=2) / np.maximum(seen, 1)
+    return [
+        float(np.median(mean[have])) if have.any() else np.nan for mean, have in zip(means.T, seen.T > 0, strict=True)
+    ]
 
 
 def _shared(series: Judged) -> Blocks:

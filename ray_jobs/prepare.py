@@ -1,9 +1,13 @@
 """Stage prepare: sources to ``store/`` and ``splits.parquet``; the split comes before anything is fitted."""
 
+import dataclasses
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
@@ -66,6 +70,9 @@ def _read_halves(config: RunConfig, console: Console) -> tuple[SeriesSet, NDArra
     summary = report.to_dict()
     fraction = config.data.holdout_fraction()
     if fraction is not None:
+        series, told = one_entity_of_twins(series)
+        if told:
+            console.say(f"    {told}")
         return series, split_entities(series.entities, fraction, config.seed, secret=series.fingerprint()), summary
     place = Location.parse(config.data.holdout)
     extra, extra_report = prepare(config.data, [place])
@@ -76,7 +83,53 @@ def _read_halves(config: RunConfig, console: Console) -> tuple[SeriesSet, NDArra
     whole = concatenate([series, extra], both)
     refuse_duplicates(whole.ids, one_line(" and ".join(both), 160))
     summary["set_aside_of_holdout"] = extra_report.to_dict()["set_aside_by_reason"]
-    return whole, np.arange(len(whole)) >= len(series), summary
+    holdout = np.arange(len(whole)) >= len(series)
+    refuse_twins(whole, holdout)
+    whole, told = one_entity_of_twins(whole)
+    if told:
+        console.say(f"    {told}")
+    return whole, holdout, summary
+
+
+def one_entity_of_twins(series: SeriesSet) -> tuple[SeriesSet, str]:
+    """Let entities that have exactly the same series count as one, by the name of the first; return what to tell.
+
+    A home that was exported twice would be trained on and held out at once.
+    """
+    names, owner = np.unique(series.entities.astype(str), return_inverse=True)
+    course = _courses(series)
+    size = len(names) + course.max() + 1
+    links = coo_array((np.ones(len(series)), (owner, len(names) + course)), shape=(size, size))
+    one = connected_components(links, directed=False)[1][owner]
+    _, first, member = np.unique(one, return_index=True, return_inverse=True)
+    if len(first) == len(names):
+        return series, ""
+    # The first series of each course, where another entity has the same.
+    earlier = np.unique(course, return_index=True)[1][course]
+    at = int(np.argmax(owner[earlier] != owner))
+    told = f"{series.ids[earlier[at]]} and {series.ids[at]} are the same series; they are protected as one"
+    if (others := len(names) - len(first) - 1) > 0:
+        told += f", and so are {others} more entities"
+    return dataclasses.replace(series, entities=series.entities[first[member]]), told
+
+
+def refuse_twins(series: SeriesSet, holdout: NDArray[np.bool_]) -> None:
+    """Raise `DataError` when the same series is in both halves (n,) bool."""
+    course = _courses(series)
+    shared, at, there = np.intersect1d(course[~holdout], course[holdout], return_indices=True)
+    if len(shared):
+        raise DataError(
+            f"data.holdout: {len(shared)} of its series are in the training data as well, such as"
+            f" {series.ids[holdout][there[0]]!r}, which is {series.ids[~holdout][at[0]]!r} there; remove them from one"
+            " side"
+        )
+
+
+def _courses(series: SeriesSet) -> NDArray[np.int64]:
+    """Return a number for each series (n,), the same for those with the same values."""
+    # NaN has many bit patterns; all of them mean missing.
+    digests = [hashlib.sha256(np.where(np.isnan(row), np.float32(np.nan), row)).digest() for row in series.values]
+    return np.unique(np.array(digests, dtype="V32"), return_inverse=True)[1]
 
 
 def _remarks(series: SeriesSet, holdout: NDArray[np.bool_]) -> Iterator[str]:

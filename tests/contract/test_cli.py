@@ -262,10 +262,11 @@ def test_fresh_keeps_the_old_run_until_the_new_series_have_been_read(tmp_path, c
 
 def test_another_number_of_series_needs_no_new_training(tmp_path, capsys):
     out = tmp_path / "r"
-    RunFolder.create(Location.parse(str(out)), recipes.quick(), fresh=False)
-    status, line = complaint(capsys, ["run", "--out", str(out), "--series", "7"])
+    folder = RunFolder.create(Location.parse(str(out)), recipes.quick(), fresh=False)
+    folder.finish("generate", 1.0, {})
+    status, line = complaint(capsys, ["run", "--out", str(out), "--series", "40"])
     assert status == 1
-    assert "generate.series was 0 and is now 7" in line
+    assert "generate.series was 0 and is now 40" in line
     assert f"ttsgan generate --out {out} --series N" in line
 
 

@@ -134,7 +134,8 @@ def test_overlap_is_invalid(real):
     twin[5] = train.values[7]
     result = audit(train, replace(holdout, values=twin), homes(300, 3, "s"))
     assert result["verdict"] == "INVALID"
-    assert "identical" in result["reasons"][0]
+    assert f"identical in train and holdout, for instance of {str(train.entities[7])!r} and of" in result["reasons"][0]
+    assert repr(str(holdout.entities[5])) in result["reasons"][0]
 
 
 def test_a_holdout_of_other_dates_is_no_control(real):

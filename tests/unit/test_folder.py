@@ -120,3 +120,19 @@ def test_the_same_holdout_by_another_path_is_no_other_configuration(tmp_path, mo
     folder.go_on(recipes.override(recipes.quick(), again), reads_again=True)
     with pytest.raises(DataError, match=r"data\.holdout was '\./held\.csv' and is now '0\.3'"):
         folder.go_on(recipes.override(recipes.quick(), [*again, "data.holdout=0.3"]), reads_again=True)
+
+
+def test_how_many_series_is_free_until_some_are_drawn(tmp_path):
+    where, other = Location.parse(str(tmp_path / "r")), recipes.override(recipes.quick(), ["generate.series=40"])
+    folder = RunFolder.create(where, recipes.quick(), fresh=False)
+    folder.finish("prepare", 1.0, {})
+    folder.go_on(other, reads_again=True)
+    assert RunFolder.load(where).config.generate.series == 0
+    folder.begin("train")
+    assert RunFolder.load(where).config.generate.series == 40
+    for stage in ("generate", "audit"):
+        folder.manifest["stages"] = {stage: {}}
+        with pytest.raises(
+            DataError, match=r"generate\.series was 40 and is now 0.*ttsgan generate --out .* --series N"
+        ):
+            folder.go_on(recipes.quick(), reads_again=True)

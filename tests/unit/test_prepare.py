@@ -400,6 +400,24 @@ def test_a_home_beside_a_meter(tmp_path):
     assert (list(found.ids), list(found.entities), found.unit) == (["1", "2"], ["07", "07"], "kWh")
 
 
+def test_ids_of_another_kind_of_text(series, tmp_path):
+    table = long_table(series)
+    table = table.set_column(0, "LCLid", table["LCLid"].cast(pa.string_view()))
+    found = read(table, tmp_path / "a.parquet")
+    np.testing.assert_array_equal(found.values, series.values)
+    assert (list(found.ids), list(found.entities)) == (["a", "b", "c"], ["p", "p", "q"])
+
+
+def test_dates_of_some_series_alone_are_refused(series, tmp_path):
+    starts = np.array(["2021-01-01", "NaT", "NaT"], dtype="datetime64[s]")
+    write_store(dataclasses.replace(series, starts=starts), Location.parse(str(tmp_path / "s")))
+    places = [Location.parse(str(tmp_path / "s"))]
+    with pytest.raises(DataError, match=r"s: 2 of 3 series have no start, such as 'b', .*; write .*--start"):
+        prepare(DataConfig(), places)
+    found = prepare(DataConfig(start="2021-01-01"), places)[0]
+    assert (found.starts == np.datetime64("2021-01-01")).all()
+
+
 def test_a_home_beside_the_id_of_the_contract(tmp_path, caplog):
     places = meters_of_a_home(tmp_path / "a.csv", "household,id,time,kwh")
     found = prepare(DataConfig(step_seconds=3600), places)[0]

@@ -110,6 +110,26 @@ def test_lists_of_numbers_are_read(tmp_path, kind):
     assert found.values.flags.writeable
 
 
+def test_metadata_of_other_programs_need_not_be_text(tmp_path):
+    foreign = {b"unit": b"kW", b"step_seconds": b"900", b"ARROW:other": b"\xff\xfe", b"\xff": b"x"}
+    table = pa.table({"id": ["a", "b"], "values": [[1.0, 2.0], [3.0, 4.0]]}).replace_schema_metadata(foreign)
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = read_store(Location.parse(str(tmp_path / "a.parquet")))
+    assert (found.unit, found.step_seconds) == ("kW", 900)
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())], ids=str)
+def test_kinds_of_text_are_read(tmp_path, kind):
+    table = pa.table({"id": pa.array(["b", "a"]).cast(kind), "start": pa.array(["2021-01-01"] * 2).cast(kind)})
+    table = table.append_column("tariff", pa.array(["x", "y"]).cast(kind))
+    table = table.append_column("values", pa.array([[1.0, 2.0], [3.0, 4.0]]))
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = read_store(Location.parse(str(tmp_path / "a.parquet")))
+    assert list(found.ids) == ["b", "a"]
+    assert found.subset(np.array([1])).attributes["tariff"].to_pylist() == ["y"]
+    assert (found.starts == np.datetime64("2021-01-01")).all()
+
+
 def test_channels_come_from_nested_lists_or_from_the_metadata(tmp_path):
     nested = pa.table({"id": ["a", "b"], "values": [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]})
     flat = pa.table({"id": ["a", "b"], "values": [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]})

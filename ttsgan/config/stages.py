@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from ttsgan.config.checks import require
 
+LEAST_SERIES = 12
+"""Fewest series that the audit judges: its ``MIN_ENTITIES``."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterConfig:
@@ -47,12 +50,14 @@ class GenerateConfig:
     """How many series are written, and in what portions."""
 
     series: int = 0
-    """Series to write; 0: as many as there are training entities."""
+    """Series to write, 12 or more; 0: as many as there are training entities."""
     chunk: int = 512
     """Series drawn together from one seed and written as one part; what is drawn depends on it, not on the workers."""
 
     def __post_init__(self) -> None:
-        require(self.series >= 0, "generate.series", self.series, "0 (as many as training entities) or more")
+        ok = self.series == 0 or self.series >= LEAST_SERIES
+        allowed = f"0 (as many as training entities), or {LEAST_SERIES} or more, which the audit needs"
+        require(ok, "generate.series", self.series, allowed)
         require(self.chunk >= 1, "generate.chunk", self.chunk, "1 or more")
 
 

@@ -35,7 +35,7 @@ def plain_name(name: str) -> str:
 def is_text(kind: pa.DataType) -> bool:
     """Tell whether a column holds text."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def is_stamp(kind: pa.DataType) -> bool:
@@ -51,6 +51,9 @@ def is_number(kind: pa.DataType) -> bool:
 
 def codes(column: pa.ChunkedArray, where: Location, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct labels (m,) of a column in order, and for each row (n,) which of them it holds."""
+    if pa.types.is_string_view(column.type):
+        # Arrow cannot take rows of it yet.
+        column = column.cast(pa.string())
     if column.null_count:
         labels(column, where, name)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()

@@ -98,6 +98,7 @@ def prepare(
     *,
     simulated: SeriesSet | None = None,
     keep_all: bool = False,
+    like: SeriesSet | None = None,
 ) -> tuple[SeriesSet, PrepareReport]:
     """Read the sources and make the set of series that a run works with.
 
@@ -111,6 +112,8 @@ def prepare(
         Taken instead of any source.
     keep_all : bool
         Set nothing aside, in the order of the sources: for a judge, who counts what cannot be used.
+    like : SeriesSet, optional
+        Training series, which say step and start where neither sources nor settings do.
 
     Returns
     -------
@@ -131,7 +134,7 @@ def prepare(
         series = _with_entities(_cut(fill_unknown(simulated, "sample"), config, "sample"), config.entity, "sample")
     else:
         places = sources if sources is not None else [Location.parse(text) for text in config.source]
-        names, parts = [str(place) for place in places], [_read_one(place, config) for place in places]
+        names, parts = [str(place) for place in places], [_read_one(place, config, like) for place in places]
         refuse_untold_entities(dict(zip(names, parts, strict=True)), one_line(", ".join(names), 160))
         series = concatenate(parts, names)
     name = "sample" if simulated is not None else ", ".join(names)
@@ -175,9 +178,9 @@ def _doubt(series: SeriesSet, name: str) -> None:
         )
 
 
-def _read_one(where: Location, config: DataConfig) -> SeriesSet:
+def _read_one(where: Location, config: DataConfig, like: SeriesSet | None) -> SeriesSet:
     series = read_series(where, config.step_seconds, config.entity, parse_period(config.period))
-    series = fill_unknown(series, where, config.unit, config.step_seconds, config.start)
+    series = fill_unknown(series, where, config.unit, config.step_seconds, config.start, like)
     return _with_entities(_cut(series, config, where), config.entity, where)
 
 
@@ -231,7 +234,14 @@ def check_replaceable(where: Location, sources: Iterable[Location]) -> None:
         raise ConfigError(f"{where} would be replaced as a whole, and {lost} with it; choose a new folder")
 
 
-def fill_unknown(series: SeriesSet, where: object, unit: str = "", step_seconds: int = 0, start: str = "") -> SeriesSet:
+def fill_unknown(
+    series: SeriesSet,
+    where: object,
+    unit: str = "",
+    step_seconds: int = 0,
+    start: str = "",
+    like: SeriesSet | None = None,
+) -> SeriesSet:
     """Return the set with what its source does not tell: unit, step and start.
 
     Parameters
@@ -241,11 +251,14 @@ def fill_unknown(series: SeriesSet, where: object, unit: str = "", step_seconds:
     unit, step_seconds, start
         The settings of `ttsgan.config.DataConfig`; empty or 0: the unit stays unknown, the step is the year divided by
         the length, the start is 2013-01-01.
+    like : SeriesSet, optional
+        Training series, whose step is taken for as many values, and whose one start for as long a time, before those.
 
     Raises
     ------
     DataError
-        The source tells another unit or step than the setting, or neither tells the step and the length is no year.
+        The source tells another unit or step than the setting, neither tells the step and the length is no year, or
+        some series have a start and others none.
     """
     for name, told, set_to in (
         ("unit", series.unit, unit),
@@ -256,17 +269,33 @@ def fill_unknown(series: SeriesSet, where: object, unit: str = "", step_seconds:
                 f"{where}: {name} is {told} in the file and {set_to} in the setting data.{name}; leave the setting out,"
                 " or correct the file"
             )
-    step = series.step_seconds or step_seconds or infer_step_seconds(series.length)
+    known, taken = series.step_seconds or step_seconds, []
+    if not known and like is not None and like.length == series.length:
+        known = like.step_seconds
+        taken.append(f"the step of {known} s")
+    step = known or infer_step_seconds(series.length)
     if not step:
         raise DataError(
             f"{where}: the step of {series.length} values is not known (a year would be a multiple or divisor of 8760);"
             " set data.step_seconds (--step-seconds), or write step_seconds into the schema metadata of the file"
         )
-    if not (series.step_seconds or step_seconds):
+    if not known:
         logger.warning("%s: its %d values are taken for a year, at %d s (--step-seconds)", where, series.length, step)
-    if np.isnat(series.starts).any() and not start:
+    untold = np.isnat(series.starts)
+    if untold.any() and not untold.all() and not start:
+        raise DataError(
+            f"{where}: {untold.sum()} of {len(series)} series have no start, such as {series.ids[untold][0]!r}, and the"
+            " others have one; write the start of each into the file, or set data.start (--start) for those without"
+        )
+    same_span = like is not None and like.length * like.step_seconds == series.length * step
+    if untold.any() and not start and same_span and (like.starts == like.starts[0]).all():
+        start = str(like.starts[0])
+        taken.append(f"the start {start}")
+    if taken:
+        logger.warning("%s: it tells none, so it is given %s of the training series", where, " and ".join(taken))
+    if untold.any() and not start:
         logger.warning("%s: it tells no dates; %s is taken for the start (--start)", where, DEFAULT_START)
-    starts = np.where(np.isnat(series.starts), parse_start(start or DEFAULT_START), series.starts)
+    starts = np.where(untold, parse_start(start or DEFAULT_START), series.starts)
     return dataclasses.replace(
         series, unit=series.unit or unit, step_seconds=step, starts=starts.astype("datetime64[s]")
     )

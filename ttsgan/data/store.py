@@ -293,6 +293,14 @@ def open_parquet(where: Location) -> pq.ParquetFile:
         ) from error
 
 
+def without_views(table: pa.Table) -> pa.Table:
+    """Return the table with ``string_view`` columns, of which Arrow cannot take rows yet, as strings."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_string_view(field.type):
+            table = table.set_column(at, field.name, table.column(at).cast(pa.string()))
+    return table
+
+
 def labels(column: pa.ChunkedArray, where: object, name: str) -> np.ndarray:
     """Return a column of text or whole numbers as text (n,) object; `DataError` on a null or another type."""
     if not len(column):
@@ -373,7 +381,9 @@ def _read_file(where: Location) -> SeriesSet:
     names = file.schema_arrow.names
     # Whatever their case; as they are written in the contract first.
     own = {name.lower(): name for name in sorted(names, key=str.islower) if name.lower() in CONTRACT}
-    metadata = {key.decode(): text.decode() for key, text in (file.schema_arrow.metadata or {}).items()}
+    # What other programs write there need not be text.
+    told = (file.schema_arrow.metadata or {}).items()
+    metadata = {key.decode(errors="replace"): text.decode(errors="backslashreplace") for key, text in told}
     id_column = next((own[name] for name in ID_COLUMNS if name in own), None)
     if "values" not in own or id_column is None:
         missing = "values" if "values" not in own else "id"
@@ -382,7 +392,7 @@ def _read_file(where: Location) -> SeriesSet:
             " values (one tensor or list of numbers in each row)"
         )
     try:
-        rest = file.read(columns=[name for name in names if name != own["values"]])
+        rest = without_views(file.read(columns=[name for name in names if name != own["values"]]))
         ids = labels(rest[id_column], where, id_column)
         entities = labels(rest[own["entity"]], where, own["entity"]) if "entity" in own else ids
         starts = np.full(len(ids), "NaT", dtype="datetime64[s]")

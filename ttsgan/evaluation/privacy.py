@@ -351,7 +351,12 @@ def _overlap(train: Survey, holdout: Survey) -> list[str]:
         reasons.append(
             f"train and holdout share {shared.size} entities, for instance {str(shared[0])!r}; split by entity"
         )
-    same = set(train.digests[train.usable]) & set(holdout.digests[holdout.usable])
+    owners = [dict(zip(of.digests[of.usable], of.entities[of.usable], strict=True)) for of in (train, holdout)]
+    same = [digest for digest in owners[0] if digest in owners[1]]
     if same:
-        reasons.append(f"{len(same)} series are identical in train and holdout; remove them from one side")
+        one, other = (str(of[same[0]]) for of in owners)
+        reasons.append(
+            f"{len(same)} series are identical in train and holdout, for instance of {one!r} and of {other!r}; remove"
+            " them from one side"
+        )
     return reasons
