@@ -51,9 +51,6 @@ def is_number(kind: pa.DataType) -> bool:
 
 def codes(column: pa.ChunkedArray, where: Location, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct labels (m,) of a column in order, and for each row (n,) which of them it holds."""
-    if pa.types.is_string_view(column.type):
-        # Arrow cannot take rows of it yet.
-        column = column.cast(pa.string())
     if column.null_count:
         labels(column, where, name)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()

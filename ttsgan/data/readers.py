@@ -18,7 +18,7 @@ from ttsgan.data.columns import ID_NAMES, TIME_NAMES, VALUE_NAMES, is_stamp, pla
 from ttsgan.data.forms import series_of
 from ttsgan.data.grid import Period
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import SeriesSet, open_parquet, read_store
+from ttsgan.data.store import SeriesSet, open_parquet, read_store, without_views
 from ttsgan.data.units import named_unit
 from ttsgan.errors import DataError
 
@@ -198,7 +198,7 @@ def _stem(file: Location) -> str:
 
 def _read_parquet(where: Location) -> pa.Table:
     try:
-        return open_parquet(where).read()
+        return without_views(open_parquet(where).read())
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{where} cannot be read: {one_line(error)}; it was cut short") from error
 
