@@ -263,3 +263,19 @@ def test_whom_to_protect_may_be_the_id(tmp_path, column):
     if column == "Page":
         with pytest.raises(DataError, match="--entity"):
             read(path)
+
+
+@pytest.mark.parametrize("first", [0, 30])
+def test_days_by_columns_of_times(tmp_path, first):
+    """By the beginnings of half hours, 0:00 to 23:30, or by their ends, 0:30 to 0:00, as Ausgrid writes them."""
+    minutes = (np.arange(48) * 30 + first) % 1440
+    load = np.random.default_rng(0).random((2, 3, 48)).round(3)
+    lines = [",".join(["Customer", "Postcode", "date", *(f"{m // 60}:{m % 60:02d}" for m in minutes)])]
+    for home in range(2):
+        for day in range(3):
+            lines.append(",".join([str(home + 1), "2076", f"2012-07-0{day + 1}", *map(str, load[home, day])]))
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    found = read_series(Location.parse(str(tmp_path / "a.csv")))
+    assert (found.ids.tolist(), found.step_seconds, str(found.starts[0])) == (["1", "2"], 1800, "2012-07-01T00:00:00")
+    np.testing.assert_allclose(found.values, load.reshape(2, 1, -1), rtol=1e-6)
+    assert found.attributes["Postcode"].to_pylist() == [2076, 2076]

@@ -18,7 +18,10 @@ HOME_NAMES = (
     *("site_id", "user_id", "client_id"),
 )
 ID_NAMES = (*METER_NAMES, *HOME_NAMES)
-TIME_NAMES = ("timestamp", "time", "datetime", "date_time", "date", "tstp", "utc", "time_utc", "utc_timestamp", "stamp")
+TIME_NAMES = (
+    *("timestamp", "time", "datetime", "date_time", "date_&_time", "date", "tstp", "utc", "time_utc", "utc_timestamp"),
+    "stamp",
+)
 CLOCK_NAMES = ("time", "hour", "hour_of_day", "time_of_day")
 VALUE_NAMES = (
     *("value", "values", "reading", "consumption", "usage", "load", "energy", "power", "demand"),

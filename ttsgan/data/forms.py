@@ -4,7 +4,8 @@ Axis letters: n series, C channels, L time steps. Missing values are NaN.
 
 Long table   one row per value: an id, a time stamp and a value; further columns that do not change within an id
              become attributes. The step is the most frequent spacing; stamps that are absent become NaN.
-Day rows     an id, a date and one column for each step of the day, named by numbers in order (``hh_0``): a long table.
+Day rows     an id, a date and one column for each step of the day, named by numbers in order (``hh_0``) or by times
+             (``0:30`` to ``0:00``, ``00:00`` to ``23:30``): a long table.
 Wide by time one row per time stamp; each further column is a series, its name the id.
 Wide by row  one row per series: an id and one column per value, named by numbers in order (``0``, ``h17``) or by time
              stamps; ``entity``, ``start`` and other columns are read too.
@@ -64,6 +65,8 @@ FEWEST_ROWS, WEEKS_ALIKE = 24, 3
 """Rows that are not numbered by chance, and weeks that are not alike by chance."""
 _BESIDE = re.compile(r"(.+)_(?:status|state|flag|quality|qc)")
 _STEP_NAME = re.compile(r"(\D*)(\d+)")
+_CLOCK = re.compile(r"(\d\d?):(\d\d)(?::00)?")
+MINUTES = DAY_SECONDS // 60
 _MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _MOMENT = re.compile(
     r"\d{1,4}([-./])\d{1,2}\1\d{1,4}\b|.*\d:\d\d"
@@ -214,10 +217,23 @@ def _numbered(names: list[str]) -> tuple[list[str], list[str]]:
     return steps, families
 
 
+def _clocked(names: list[str]) -> list[str]:
+    """Return the columns that are the steps of a day by times as names, from 0:00 on or by their ends up to 0:00."""
+    found = {name: match for name in names if (match := _CLOCK.fullmatch(name.strip()))}
+    minutes = np.array([60 * int(match[1]) + int(match[2]) for match in found.values()])
+    if len(found) < 2 or MINUTES % len(found):
+        return []
+    step = MINUTES // len(found)
+    of_ends = (minutes - step * np.arange(1, len(found) + 1)) % MINUTES
+    return list(found) if not of_ends.any() or (minutes == step * np.arange(len(found))).all() else []
+
+
 def _day_rows(table: pa.Table, where: Location, id_column: str, time_column: str) -> pa.Table:
     """Return a table of one row per id and day as a long one; others as they are."""
     rest = [name for name in table.column_names if name not in (id_column, time_column)]
-    steps, families = _numbered(rest)
+    steps, families = _clocked(rest), [""]
+    if not steps:
+        steps, families = _numbered(rest)
     if not steps or len(families) > 1:
         return table
     if len(steps) in (25, 50, 100):
