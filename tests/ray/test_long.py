@@ -33,9 +33,21 @@ def stages(out) -> dict:
     return json.loads((out / "manifest.json").read_text())["stages"]
 
 
-def test_search_goes_on_after_a_trial_is_stopped_early(tmp_path):
-    out = tmp_path / "run"
-    words = [*COMMAND, "tune", "--data", "sample", "--out", str(out), "--trials", "3", "--set", *SMALL]
+@pytest.fixture
+def other_ray():
+    """Another Ray on this machine, of another program."""
+    code = "import ray; ray.init(address='local', num_cpus=1, include_dashboard=False); print('up'); input()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "up\n"
+    yield
+    process.communicate("\n", timeout=60)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_search_goes_on_after_a_trial_is_stopped_early(tmp_path, other_ray, at_once):
+    """Ray frees the workers of a stopped trial through the dashboard of the Ray that it asks: it must be this one."""
+    out, small = tmp_path / "run", [*SMALL, f"runtime.max_concurrent_trials={at_once}"]
+    words = [*COMMAND, "tune", "--data", "sample", "--out", str(out), "--trials", "3", "--set", *small]
     said = subprocess.run(words, check=True, timeout=540, stdout=subprocess.PIPE, text=True).stdout
     assert "trial 3 of 3 (" in said
     trials = pq.read_table(out / "trials.parquet").to_pylist()
