@@ -1,10 +1,10 @@
-"""A set of series read block by block, and how work is spread: in this process, or by whoever asks.
+"""Sets of series read block by block, and the interface that spreads work over workers.
 
-The judges never need a large set in one array: a `survey` looks at every series once, and those that are compared are
-gathered. They hand a function, what all calls share and the items (the
-blocks, and other parts of the work) to a `Spread`; `in_turn` calls it here, a cluster driver can call it on many
-machines. Results come back in the order of the items and are merged in that order, so that they depend neither on the
-number of workers nor on who was first.
+The judges never need a large set in one array: a `survey` reads every series once, and `gather` collects only the
+series that are compared. The judges give a `Spread` a function, an argument shared by all calls, and the items (blocks,
+and other parts of the work). `in_turn` makes the calls in this process; a cluster driver can make them on many
+machines. Results are returned and merged in the order of the items, so they depend neither on the number of workers nor
+on which finishes first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ttsgan.errors import DataError
 from ttsgan.evaluation.judged import Judged, joined
 
 BLOCK_SERIES = 4096
-"""Series of a block: large enough for fast matrix products, small enough that a worker's block is tens of MB."""
+"""Series per block: large enough for fast matrix products, small enough that a worker's block is tens of MB."""
 
 Loader = Callable[[], Judged]
 
@@ -34,13 +34,13 @@ class Spread(Protocol):
 
 
 def in_turn(function: Callable[[Any, Any], Any], shared: Any, items: Sequence[Any]) -> Iterator[Any]:
-    """Call the function for one item after the other in this process."""
+    """Call the function for the items one after the other in this process."""
     for item in items:
         yield function(shared, item)
 
 
 def do_part(field: Any, part: Callable[[Any], Any]) -> Any:
-    """Return ``part(field)``: for a `Spread` whose items are different parts of work on one field."""
+    """Return ``part(field)``, for a `Spread` whose items are different parts of the work on one shared field."""
     return part(field)
 
 
@@ -63,24 +63,24 @@ class Blocks:
 
     @classmethod
     def of(cls, judged: Judged, size: int = BLOCK_SERIES) -> Blocks:
-        """Cut a set that is in memory."""
+        """Cut a set in memory into blocks of `size` series."""
         return cls(tuple(partial(judged.take, slice(i, i + size)) for i in range(0, len(judged), size)))
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a look at every series of a set tells; what it keeps is small.
+    """Summary of a set from one pass over every series; small in memory.
 
     Attributes
     ----------
     entities, starts : ndarray of shape (n,)
         As in `Judged`.
     empty, constant : ndarray of shape (n,), bool
-        As of `Judged.usable`.
+        As returned by `Judged.usable`.
     missing : ndarray of shape (n,), int
-        Missing readings of all channels.
+        Number of missing readings, over all channels.
     digests : ndarray of shape (n,), object
-        As of `Judged.fingerprints`.
+        As returned by `Judged.fingerprints`.
     sizes : tuple of int
         Series in each block.
     like : Judged
@@ -112,12 +112,12 @@ def _look(_: Any, loader: Loader) -> Survey:
     digests = np.array(block.fingerprints(), object)
     missing = np.isnan(block.values).sum(axis=(1, 2))
     one = block.take(slice(0, 1))
-    one = replace(one, values=one.values.copy())  # no view that would keep the block
+    one = replace(one, values=one.values.copy())  # a view would keep the block in memory
     return Survey(block.entities, block.starts, *block.usable(), missing, digests, (len(block),), one)
 
 
 def survey(series: Judged | Blocks, spread: Spread = in_turn) -> Survey:
-    """Look at every series of a set, block by block; one that is in memory is not spread."""
+    """Survey every series of a set, block by block; a set in memory is surveyed in this process."""
     blocks, spread = (Blocks.of(series), in_turn) if isinstance(series, Judged) else (series, spread)
     parts = list(spread(_look, None, blocks.loaders))
     names = ("entities", "starts", "empty", "constant", "missing", "digests")

@@ -1,4 +1,4 @@
-"""Pictures of the report that are drawn from results alone: the membership attack's curve and the map of series.
+"""Pictures of the report that are drawn from results alone: the membership ROC curve and the map of series.
 
 Axes: n series, K feature columns.
 """
@@ -18,7 +18,7 @@ MAX_POINTS = 300
 
 
 def roc(audit: dict) -> list[Panel]:
-    """Draw the membership attack's ROC curve, once with the low false positive rates wide open.
+    """Draw the ROC curve of the membership attack on log scales (low false positive rates) and on linear scales.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def roc(audit: dict) -> list[Panel]:
     Returns
     -------
     list of Panel
-        Empty where the audit ended before it had a curve.
+        Empty where the audit ended before computing a curve.
     """
     curve, limits = audit["curves"]["roc"], audit["thresholds"]
     if not curve["fpr"]:
@@ -40,7 +40,7 @@ def roc(audit: dict) -> list[Panel]:
     def draw(ax: Axes, low: float) -> None:
         ax.plot([low, 1], [low, 1], color=INK, lw=1, ls=(0, (2, 2)))
         ax.axvline(limits["fpr"], color=INK, lw=0.9, ls=(0, (1, 2)))
-        # below the lowest rate drawn only the last point counts: where the curve enters
+        # of the points below the lowest rate drawn, keep only the last, where the curve enters
         first = max(0, int(np.searchsorted(fpr, low, side="right")) - 1)
         x, y = np.maximum(fpr[first:], low), np.maximum(tpr[first:], low)
         ax.plot(x, y, color=COLOURS["synthetic"], lw=1.8, clip_on=False)
@@ -67,13 +67,13 @@ def roc(audit: dict) -> list[Panel]:
 
 
 def map_of_series(embedding: dict) -> list[Panel]:
-    """Draw each two of training, held-out and synthetic series on one map; two real sets show what mixed looks like.
+    """Draw each pair of training, held-out and synthetic series on a map; the real pair shows how well-mixed sets look.
 
     Parameters
     ----------
     embedding : dict
         ``train``, ``holdout`` and ``synthetic``: points (n, 2), of which at most `MAX_POINTS` are drawn;
-        ``explained``: share of the spread along each axis, 0 to 1.
+        ``explained``: share of the variance along each axis, 0 to 1.
 
     Returns
     -------

@@ -1,19 +1,19 @@
-"""Can a classifier tell synthetic series from real ones? Three fixed ones, each with the same work at every size.
+"""Classifier two-sample tests: three classifiers of fixed form try to separate synthetic from real series.
 
-*Boosting* reads the features of whole series. The *convolution* slides kernels of nine taps over the values, from
-single steps to four weeks apart, and counts how often each answers above a threshold. The *patch transformer* takes
-one token per day, with its place in the week and in the series. Kernels, thresholds and the weights of the transformer
-are drawn at random and stay as drawn (`random_features`); what is trained is a ridge readout, whose penalty is chosen
-by leaving out one entity of the training side after the other. In trials, networks of
-the same form that were trained by gradient descent needed twenty times the work and told less from a few hundred
-series: a good copula from 100 London households with an AUC of 0.79 (convolution) and 0.64 (transformer), where fixed
-bodies reach 0.93 and 0.88.
+*Boosting* reads the features of whole series. The *convolution* slides kernels of nine taps over the values, dilated
+from single steps to four weeks, and records how often each response exceeds a threshold. The *patch transformer* takes
+one token per day, with its position in the week and in the series. Kernels and transformer weights are random and stay
+fixed; thresholds are quantiles of the responses to a few real series (`random_features`). Only a ridge readout is
+trained; its penalty is chosen by leave-one-entity-out validation on the training side. In trials, networks of the same
+form that were trained by gradient descent needed twenty times the work and separated less with a few hundred series:
+for a good copula of 100 London households they reached an AUC of 0.79 (convolution) and 0.64 (transformer), the fixed
+random networks 0.93 and 0.88.
 
 Every seed trains once and tests on its own fold of the entities. The folds are disjoint, so that k seeds test every
-series once with a classifier trained on all others. Two-fold cross-fitting under k / 2 seeds costs the same, trains on
-half of the series and tests the same ones again, which removes no luck of the sample.
+series once, with a classifier trained on all others. Two-fold cross-fitting with k / 2 seeds costs the same, but trains
+on half of the series and tests the same ones repeatedly, which removes no sampling noise.
 
-Nothing may be told apart but values: each side is given the gaps of the other before filling, all series begin at
+Only values may separate the sides: each side is given the gaps of the other before filling, all series begin at
 midnight and, where their first days differ, on a Monday, and an entity is never on both sides of a split.
 
 Axes: n series, F features, m series of two samples.
@@ -39,16 +39,16 @@ from ttsgan.evaluation.judged import Judged, joined, sample_rows
 from ttsgan.evaluation.random_features import attend, convolve, share_gaps, whole_days
 
 CLIP = 6.0
-"""Standardised features are cut at this many deviations of the real series."""
+"""Standardised features are clipped at this many standard deviations of the real series."""
 PENALTIES = np.geomspace(1e-3, 1e3, 13)
 """Ridge penalties, in units of the mean square of a standardised row."""
 FLOOR_DRAWS = 4
-"""Pairs of random halves of the real series behind a floor."""
+"""Number of random splits of the real series into two halves behind a floor."""
 INFLATION = 1.3
-"""Factor on standard errors. Between random halves of real series the results spread 1.2 to 1.4 times as far as
-DeLong's formula says of fixed classifiers, because the trainings of different folds share most of their series."""
+"""Factor on standard errors. Between random halves of real series, results vary 1.2 to 1.4 times as much as DeLong's
+formula predicts for fixed classifiers, because the trainings of different folds share most of their series."""
 EPSILON = 0.05
-"""Accuracy that is taken to be no difference; ``ratio = (distance + EPSILON) / (floor + EPSILON)``."""
+"""Accuracy that counts as no difference; ``ratio = (distance + EPSILON) / (floor + EPSILON)``."""
 SIGHTS = {
     "boosting": ("any difference in the features of whole series", "what no feature measures, copying"),
     "convolution": ("local shapes and their frequency, from steps to weeks; marginals", "season, date, copying"),
@@ -56,19 +56,19 @@ SIGHTS = {
 }
 
 Score = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64], int], NDArray]
-"""``(train_rows, test_rows, train_labels, train_codes, seed)`` to one score per test row, above 0 = second sample."""
+"""Maps ``(train_rows, test_rows, train_labels, train_codes, seed)`` to a score per test row, > 0 = second sample."""
 
 
 @dataclass(frozen=True)
 class Telling:
-    """How well one classifier told two samples apart on entities that it had not seen.
+    """How well one classifier separates two samples on entities it was not trained on.
 
     Parameters
     ----------
     accuracy : float
         Balanced accuracy - 0.5, in -0.5..0.5. Below 0 by chance, or because series have a twin on the other side.
     accuracy_error : float
-        Standard error, entities as units.
+        Standard error, with entities as units.
     auc : float
         Area under the ROC curve in 0..1, mean over seeds.
     auc_error : float
@@ -85,7 +85,7 @@ class Telling:
 
 
 def boosting(space: NDArray) -> Score:
-    """Return gradient boosting of 40 small trees on rows of a feature space (n, F)."""
+    """Return a scorer by gradient boosting of 40 small trees on rows of a feature space (n, F)."""
     space = space.astype(np.float32)
 
     def score(train: NDArray, test: NDArray, labels: NDArray, codes: NDArray, seed: int) -> NDArray:
@@ -99,10 +99,10 @@ def boosting(space: NDArray) -> Score:
 
 
 def ridge(space: NDArray, reference: NDArray[np.int64]) -> Score:
-    """Return ridge regression on rows of a space (n, F), standardised by the ``reference`` rows.
+    """Return a scorer by ridge regression on rows of a space (n, F), standardised by the ``reference`` rows.
 
-    The penalty is the one that predicts each training entity best from all other ones (exact, from one eigenvalue
-    decomposition), so that it is as fit for 50 entities as for 1,000.
+    The penalty minimises the leave-one-entity-out error on the training side (exact, from one eigenvalue
+    decomposition), so that it suits 50 entities as well as 1,000.
     """
     mean, deviation = space[reference].mean(0), space[reference].std(0)
     rows = np.clip((space - mean) / np.where(deviation > 1e-6, deviation, np.inf), -CLIP, CLIP).astype(np.float64)
@@ -111,7 +111,7 @@ def ridge(space: NDArray, reference: NDArray[np.int64]) -> Score:
     products = products / max(float(np.diag(products)[reference].mean()), 1e-12) + 1
 
     def score(train: NDArray, test: NDArray, labels: NDArray, codes: NDArray, seed: int) -> NDArray:
-        # as heavy on both sides however many series they have, so that 0 divides them
+        # equal total weight of both sides whatever their numbers of series, so that 0 separates them
         target = np.where(labels, 0.5 / labels.mean(), -0.5 / (1 - labels.mean()))
         values, vectors = np.linalg.eigh(products[np.ix_(train, train)])
         turned = vectors.T @ target
@@ -144,20 +144,20 @@ def tell_apart(score: Score, labels: NDArray, codes: NDArray, rows: NDArray, *, 
     score : callable
         `boosting` or `ridge` of a space.
     labels : ndarray of shape (m,), bool
-        Whether a series belongs to the second sample.
+        True for series of the second sample.
     codes : ndarray of shape (m,), int
-        Entities; those of the two samples count as different.
+        Entity numbers; equal numbers in the two samples count as different entities.
     rows : ndarray of shape (m,), int
-        Rows of the space.
+        Row of each series in the space.
     seed : int
         Draws the folds.
     seeds : int
-        Trainings, >= 1; at most as many as the smaller sample has entities.
+        Number of trainings, >= 1; limited to the number of entities of the smaller sample.
 
     Returns
     -------
     Telling
-        Chance, with errors of 0.5, where a sample has fewer than two entities.
+        Chance level, with errors of 0.5, where a sample has fewer than two entities.
     """
     labels = labels.astype(bool)
     codes = np.unique(2 * codes.astype(np.int64) + labels, return_inverse=True)[1]
@@ -198,7 +198,7 @@ def tell_apart(score: Score, labels: NDArray, codes: NDArray, rows: NDArray, *, 
 
 
 def _share_below(values: NDArray, others: NDArray) -> NDArray:
-    """Return the share of ``others`` below each value, ties by half."""
+    """Return the share of ``others`` below each value; ties count one half."""
     ranks = rankdata(np.concatenate([values, others]))[: len(values)]
     return (ranks - rankdata(values)) / len(others)
 
@@ -212,7 +212,7 @@ def _variance_of_mean(values: NDArray, codes: NDArray) -> float:
 def classifier_entries(
     train: Judged, holdout: Judged, synthetic: Judged, space: NDArray, *, seed: int, max_series: int, seeds: int
 ) -> list[dict]:
-    """Let each classifier tell synthetic from holdout series and, as the floor, one half of the real ones from another.
+    """Test how well classifiers separate synthetic from holdout series and, as the floor, two halves of real ones.
 
     Parameters
     ----------
@@ -221,16 +221,16 @@ def classifier_entries(
     space : ndarray of shape (n, F)
         Features of all series of the three sets, in this order.
     seed : int
-        Draws of series, folds, kernels and weights.
+        Seed of the draws of series, folds, kernels and weights.
     max_series : int
-        Most series of a side, >= 4.
+        Largest number of series per side, >= 4.
     seeds : int
-        Trainings, >= 1, each tested on its own fold of entities.
+        Number of trainings, >= 1, each tested on its own fold of entities.
 
     Returns
     -------
     list of dict
-        Entries as in `fidelity.evaluate`, family "classifier". About 23 CPU-seconds for 400 series of a side.
+        Entries as in `fidelity.evaluate`, family "classifier". Cost: about 23 CPU-seconds for 400 series per side.
     """
     sets, rng = (train, holdout, synthetic), np.random.default_rng([seed, 3])
     num = min(max_series, len(holdout), len(synthetic))
@@ -267,7 +267,7 @@ def _entry(name: str, told: Telling, floors: list[Telling]) -> dict:
     floor_error = float(np.mean([part.accuracy_error for part in floors])) / math.sqrt(len(floors))
     distance, largest = max(0.0, told.accuracy), (0.5 + EPSILON) / EPSILON
     ratio = (distance + EPSILON) / (floor + EPSILON)
-    # both errors in the logarithm of the ratio
+    # combine both errors on the scale of the log ratio
     factor = math.exp(1.96 * math.hypot(told.accuracy_error / (distance + EPSILON), floor_error / (floor + EPSILON)))
     return {
         "family": "classifier", "name": f"{name} accuracy - 0.5", "distance": distance, "floor": floor,

@@ -1,4 +1,4 @@
-"""A1, copying: which synthetic series lie closer to a training series than unseen real series ever do.
+"""A1, copying: find synthetic series that are closer to a training series than chance explains.
 
 Axes: n series, C channels, L time steps, k candidates, F frequencies.
 """
@@ -21,13 +21,13 @@ NUM_CANDIDATES = 50
 SPECTRUM_WIDTH = 512
 SHIFT_DAYS = 7
 SERIES_HELD = 4096
-"""Real series whose representation is held at a time; what is found does not depend on it."""
+"""Number of real series whose representation is in memory at a time; the result does not depend on it."""
 _TINY = 1e-9
 
 Chosen = tuple[Judged, np.ndarray]
-"""Real series, and the rows of those that are meant."""
+"""Real series, and the rows that belong to the set."""
 View = Callable[[Judged], np.ndarray]
-"""Gives series in a representation, (n, D)."""
+"""Function that maps series to a representation, (n, D)."""
 
 
 def ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -37,13 +37,14 @@ def ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CopyDistances:
-    """Distance of every synthetic series to its nearest neighbour, per representation, relative to its own variation.
+    """Distances of synthetic series to their nearest real neighbours, relative to their own variation.
 
     Parameters
     ----------
     train, peer, holdout, reference : dict of str to ndarray of shape (n,)
-        Nearest in all training series; in a training subset as large as each holdout half; in the two holdout
-        halves. By representation; of several channels, for all together and for each alone ("raw, channel 1").
+        Nearest neighbour among all training series; among a training subset as large as a holdout half; among each of
+        the two holdout halves. Keys are representations; with several channels there is one for all channels jointly
+        and one for each channel ("raw, channel 1").
     """
 
     train: dict[str, np.ndarray]
@@ -52,7 +53,7 @@ class CopyDistances:
     reference: dict[str, np.ndarray]
 
     def take(self, rows: np.ndarray) -> CopyDistances:
-        """Return the distances of some synthetic series."""
+        """Return the distances of the chosen synthetic series."""
         return CopyDistances(*({key: value[rows] for key, value in side.items()} for side in self.sides))
 
     @property
@@ -63,7 +64,7 @@ class CopyDistances:
 
 @dataclass(frozen=True)
 class CopyFlags:
-    """Which synthetic series are near-copies (soft) and literal copies (hard), of training series and of the control.
+    """Which synthetic series are near-copies (soft) and literal copies (hard) of training series and of the control.
 
     All four are bool arrays of shape (n,).
     """
@@ -75,7 +76,7 @@ class CopyFlags:
 
 
 class CopySearch:
-    """Attack A1: find synthetic series closer to a training series than holdout series ever are.
+    """Attack A1: measure distances of synthetic series to training and holdout series.
 
     Parameters
     ----------
@@ -87,9 +88,9 @@ class CopySearch:
 
     Notes
     -----
-    Neighbours are exact in *raw* and *profile*. In *shifted shape* (best of all shifts within 7 days) the 50
+    Nearest neighbours are exact in *raw* and *profile*. In *shifted shape* (best of all shifts within 7 days) the 50
     nearest by amplitude spectrum, which no shift changes, are compared exactly at every shift. Several channels are
-    searched together and each by itself: a generator may copy one and draw the other.
+    searched jointly and each separately: a generator may copy one and draw the other.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class CopySearch:
         chosen = np.zeros(len(train), bool)
         chosen[rng.permutation(len(train))[: max(len(holdout), 1)]] = True
         self.folds = len(train) / max(1, min(len(train), len(holdout)))
-        # Rows rather than copies: training series may be many.
+        # Row numbers rather than copies, because there may be many training series.
         self.sets: dict[str, Chosen] = {
             "peer": (train, np.flatnonzero(chosen)), "rest": (train, np.flatnonzero(~chosen)),
             "holdout": (holdout, np.arange(len(holdout))), "reference": (reference, np.arange(len(reference))),
@@ -128,10 +129,11 @@ class CopySearch:
         return out
 
     def _best_shift(self, a: np.ndarray, b: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-        """Return for each of ``a`` (n, C, L) the smallest distance to its ``pairs`` of ``b`` over all shifts.
+        """Return for each series of ``a`` (n, C, L) the smallest distance to its ``pairs`` in ``b`` over all shifts.
 
-        The distance at a shift is ``|a - b|^2`` over the steps that overlap, relative to their mean energy
-        there (or to half the whole energy, so that two empty stretches are no match).
+        The squared distance at a shift is ``|a - b|^2`` over the overlapping steps, divided by the mean energy of both
+        there, or by half the mean energy of both over all steps where that is larger (so that two empty stretches do
+        not match).
         """
         top = self.max_shift
         size = fft.next_fast_len(a.shape[-1] + top, real=True)
@@ -146,18 +148,19 @@ class CopySearch:
             energy_b = total_b[chosen, None] - np.concatenate([tail_b[chosen], head_b[chosen, 1:]], axis=1)
             whole = (total_a[row] + total_b[chosen, None]) / 2
             overlap = energy_a + energy_b
-            # Two channels that stand still have no energy at all.
+            # Two constant channels have no energy at all.
             best[row] = ((overlap - 2 * cross) / np.maximum(np.maximum(overlap, whole) / 2, _TINY)).min()
         return np.sqrt(np.maximum(best, 0))
 
     def search(self, synthetic: Judged) -> CopyDistances:
-        """Search the neighbours of a block of synthetic series (aligned and gap-free) in all four real sets."""
+        """Search the nearest neighbours of a block of synthetic series (aligned and gap-free) in all real sets."""
         return self._distances(synthetic, self._present())
 
     def chance(self) -> CopyDistances:
-        """Search the neighbours of real series, the second holdout half, in training and the first half.
+        """Search the nearest neighbours of the second holdout half in the training series and in the first half.
 
-        What chance does to series that are nobody's copies; for a synthetic set that is itself made of holdout series.
+        This shows which distances chance produces for series that are nobody's copies; it is used where the synthetic
+        series are themselves holdout series. The training subset takes the place of the second half.
         """
         mine = self._distances(self.sets["reference"][0], self._present(but="reference"))
         return CopyDistances(mine.train, mine.peer, mine.holdout, mine.peer)
@@ -166,7 +169,7 @@ class CopySearch:
         found = self._of_channels(synthetic, sets, slice(0, self.channels))
         for channel in range(self.channels if self.channels > 1 else 0):
             mine = self._of_channels(synthetic, sets, slice(channel, channel + 1))
-            # One that never changes, such as that of a home without gas, is like any other of the kind.
+            # A constant channel, such as that of a home without gas, equals any other constant channel.
             still = synthetic.values[:, channel].std(-1) == 0
             for name, distances in mine.items():
                 found[name] |= {f"{key}, channel {channel}": np.where(still, 1.0, d) for key, d in distances.items()}
@@ -179,7 +182,7 @@ class CopySearch:
     def _of_channels(
         self, synthetic: Judged, sets: dict[str, Chosen], channels: slice
     ) -> dict[str, dict[str, np.ndarray]]:
-        """Return the distances to each set by representation, of these channels together."""
+        """Return the distances to each real set by representation, for the given channels jointly."""
         found: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.sets}
         views, count = Views(self.views.unit_scale[channels, 0]), channels.stop - channels.start
 
@@ -205,7 +208,7 @@ class CopySearch:
 
     @staticmethod
     def join(parts: list[CopyDistances]) -> CopyDistances:
-        """Put the distances of the blocks one after the other."""
+        """Concatenate the distances of the blocks."""
         sides = zip(*(part.sides for part in parts), strict=True)
         return CopyDistances(
             *({key: np.concatenate([part[key] for part in side]) for key in side[0]} for side in sides)
@@ -216,9 +219,10 @@ class CopySearch:
 
 
 def _nearest(mine: np.ndarray, real: Chosen, view: View, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k nearest of real series in a representation, or all if less; a part of them is held in it at a time.
+    """Return distances and positions of the k nearest real series (all if fewer) in a representation.
 
-    Whoever searches a block of synthetic series would otherwise hold all training series, some times over.
+    Only `SERIES_HELD` real series are in this representation at a time; otherwise every worker that searches a block
+    would hold all training series several times over.
     """
     judged, rows = real
     begins = range(0, len(rows), SERIES_HELD)
@@ -227,7 +231,7 @@ def _nearest(mine: np.ndarray, real: Chosen, view: View, k: int) -> tuple[np.nda
 
 
 def _edge_energy(x: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return energy of the first and the last 0..top steps, shape (n, top + 1), and of all; channels summed."""
+    """Return the energy of the first and of the last 0..top steps, (n, top + 1), and the total; channels are summed."""
     zero = np.zeros((len(x), 1), np.float32)
     head, tail = (
         np.concatenate([zero, np.cumsum((edge**2).sum(1), axis=1)], axis=1)
@@ -237,10 +241,10 @@ def _edge_energy(x: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def null_minimum(found: CopyDistances, literal: float, chance: Callable[[], CopyDistances]) -> dict[str, float]:
-    """Return, per representation, the smallest ratio of distances to the holdout halves: the work of chance.
+    """Return, per representation, the smallest ratio of distances to the two holdout halves: what chance produces.
 
-    Synthetic series that are themselves literally close (below `literal`) to a holdout series do not count,
-    otherwise one twin would blind the whole search. Where they are most of the set, real series take its place.
+    Synthetic series that are themselves literally close (below `literal`) to a holdout series are excluded; otherwise
+    one twin would blind the whole search. Where they are more than half of the set, real series (`chance`) replace it.
     """
     lowest = {}
     for key in found.holdout:
@@ -273,8 +277,8 @@ def copy_flags(
     Returns
     -------
     CopyFlags
-        Flagged in any representation (soft) and in raw or shifted shape (hard: a similar profile proves
-        nothing literal).
+        Soft: flagged in any representation. Hard: flagged in raw or shifted shape, because a similar profile does not
+        prove a literal copy. Hard flags are soft ones too.
     """
     num = len(found.train["raw"])
     flags = [np.zeros(num, bool) for _ in range(4)]
@@ -294,8 +298,8 @@ def copy_flags(
 def plant(train: Judged, count: int, rng: np.random.Generator) -> Judged:
     """Return copies of training series as a careless generator would make them.
 
-    A quarter each: literal, shifted by up to 7 days, scaled by 0.8 to 1.25, with noise of 5 % of the series'
-    own spread.
+    A quarter each: literal; shifted by up to 7 days; scaled by 0.8 to 1.25; with noise of 5 % of the series' own
+    standard deviation.
     """
     chosen = train.take(rng.choice(len(train), size=count, replace=count > len(train)))
     values = chosen.values.copy()
@@ -314,7 +318,7 @@ def plant(train: Judged, count: int, rng: np.random.Generator) -> Judged:
 
 
 def copy_checks(flags: CopyFlags, folds: float, limits: Thresholds) -> list[dict]:
-    """Judge A1. The control searches one subset, training is `folds` of them: the control's bound is multiplied."""
+    """Judge A1; the control's bound is multiplied by `folds`, the size of training over that of the control's set."""
     num = len(flags.soft)
 
     def excess(hits: int, control: int) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from ttsgan.evaluation.judged import Judged, draw_rows
 from ttsgan.evaluation.stats import wasserstein_columns
 
 CEILING = 8.0
-"""Quantities of one series, and distances, are cut at this many real spreads."""
+"""Quantities of one series, and distances, are clipped at this many real spreads."""
 COINCIDENCE_SIZES = (2, 5, 10, 20, 50)
 
 
@@ -23,10 +23,11 @@ COINCIDENCE_SIZES = (2, 5, 10, 20, 50)
 class Metric:
     """Name and meaning of one distance.
 
-    `source` names feature families, joined by " + " where they say nearly the same and shall count once. Their columns
-    are compared one by one as distributions over series; after "mean:" the sets' means are compared (mean absolute
-    difference), after "share:" the shares of ones among ones and zeros (total variation, mean over families). "set:"
-    and a name stands for a distance between sets of its own.
+    `source` names feature families, joined by " + " where they carry nearly the same information and count once.
+    Without a prefix, each column is compared by the Wasserstein-1 distance between its distributions over series. With
+    "mean:" the means of the sets are compared (mean absolute difference), with "share:" the shares of ones in one-hot
+    columns (total variation, mean over families). "set:" and a name stands for a separately defined distance between
+    sets.
     """
 
     family: str
@@ -79,7 +80,7 @@ METRICS = (
     Metric("diversity", "between-home share of variance", "set:between", "log ratio", "homes too alike", "time"),
     Metric("diversity", "correlation of channels", "channel correlation", SPREAD, "dependence of channels", "delay"),
 )  # fmt: skip
-"""Metrics of the headline, equal weights; one that the length, step or channels do not allow is left out."""
+"""Metrics of the headline, with equal weights; a metric that length, step or channels do not allow is left out."""
 
 
 class Pool:
@@ -97,13 +98,13 @@ class Pool:
             if kind == "set":
                 self.metrics.append(metric)
                 continue
-            # A set that starts within a day has one whole day less, and may be too short for weeks.
+            # A set that starts in the middle of a day has one whole day less, and may be too short for weeks.
             families = [name for name in names.split(" + ") if all(name in part.columns for part in parts)]
             if not families:
                 continue
             block = np.concatenate([np.concatenate([part.columns[f] for f in families], axis=1) for part in parts])
             if kind:
-                # total variation is half the sum of the differences of one family and channel
+                # total variation is half the sum of absolute differences in one family and channel
                 weight = 1 / block.shape[1] if kind == "mean" else 0.5 / len(families) / parts[0].peaks.shape[1]
                 self.metrics.append(metric)
                 self.averaged[metric.source] = block.astype(np.float32), weight
@@ -118,7 +119,7 @@ class Pool:
             raise DataError("the series of all sets are alike in everything that is measured; give series that vary")
         columns = np.concatenate(blocks, axis=1)
         low, centre, high = np.quantile(columns[:real], [0.05, 0.5, 0.95], axis=0)
-        # a few odd homes must not stretch the ruler; where 90 % of homes agree, the deviation is all there is
+        # quantiles, because a few odd homes must not stretch the unit; the deviation only where 90 % of homes agree
         spread = np.where(high > low, (high - low) / 3.29, columns[:real].std(0))
         spread = np.maximum(spread, 1e-3 * np.maximum(np.abs(centre), 1.0))
         self.scaled = np.clip((columns - centre) / spread, -CEILING, CEILING)
@@ -137,7 +138,7 @@ class Pool:
         self.coincidence_spread: np.ndarray | None = None
 
     def setup(self, edges: np.ndarray, rng: np.random.Generator) -> None:
-        """Fix bin widths, and the spread of the coincidence factor over groups of real homes."""
+        """Set the bin widths, and the spread of the coincidence factor over groups of real homes."""
         self.bin_widths = np.diff(edges, axis=1)
         counts = np.zeros(sum(self.sizes), int)
         counts[: self.sizes[0] + self.sizes[1]] = 1
@@ -184,8 +185,8 @@ class Pool:
         delta = signed[used]
         share = np.tensordot(np.stack([a, b])[:, used].astype(np.float32), self.histogram[used], 1)
         below = np.pad(np.cumsum(share, -1), ((0, 0), (0, 0), (0, 0), (1, 0)))
-        # readings are taken to be spread evenly inside their bin: by its right edge alone, one above all real ones
-        # but inside the bin beyond would count nothing
+        # readings are assumed to be spread evenly inside their bin: with right edges alone, a reading in the first bin
+        # above all real readings would count nothing
         ahead = below[0] - below[1]
         ahead = (ahead[..., 1:] + ahead[..., :-1]) / 2
         mean_load = np.maximum(self.mean_load, 1e-12)
@@ -226,7 +227,7 @@ class Pool:
 def _coverage_error(first: np.ndarray, second: np.ndarray) -> float:
     """Return mean |c - 0.9|, c the share of the second sample in the 5 % to 95 % band of the first, slot by slot.
 
-    Both are shares of the readings below each bin edge, shape (C, S, B + 1).
+    Both are given as cumulative shares of readings below each bin edge, shape (C, S, B + 1).
     """
     curves = (below.reshape(-1, below.shape[-1]) for below in (first, second))
     covered = [np.diff(np.interp([0.05, 0.95], a, b))[0] for a, b in zip(*curves, strict=True)]
@@ -246,13 +247,13 @@ class Sampler:
         self.synthetic = np.arange(second, self.total)
 
     def without_replacement(self, index: np.ndarray) -> np.ndarray:
-        """Choose n of these series, whole entities first to last in random order."""
+        """Draw n of these series without replacement, entity by entity in random order."""
         counts = np.zeros(self.total, int)
         counts[index[draw_rows(np.unique(self.codes[index], return_inverse=True)[1], self.num, self.rng)]] = 1
         return counts
 
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
-        """Split the real series in two entity-disjoint parts."""
+        """Split the real series at random into two entity-disjoint parts of about equal size."""
         entities, codes = np.unique(self.codes[self.real], return_inverse=True)
         sizes = np.bincount(codes)
         order = self.rng.permutation(len(entities))
@@ -261,7 +262,7 @@ class Sampler:
         return self.real[left[codes]], self.real[~left[codes]]
 
     def with_replacement(self, index: np.ndarray) -> np.ndarray:
-        """Resample entities so that about n series come out."""
+        """Draw entities with replacement so that about n series result."""
         entities, codes = np.unique(self.codes[index], return_inverse=True)
         draws = max(2, round(len(entities) * min(1.0, self.num / len(index))))
         counts = np.zeros(self.total, int)

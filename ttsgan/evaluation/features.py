@@ -1,10 +1,10 @@
-"""Numbers that describe one series each, and the curves of a whole set, for the comparison of distributions.
+"""Features of single series, and curves of whole sets, for the comparison of distributions.
 
 Axes: n series, C channels, L time steps, D days, S slots of a day (at most 24), B bins, K feature columns.
 
-Series may be negative: a series' *scale* is its mean absolute value, its *peak* the largest absolute value.
-Shape features are taken of values divided by the scale, so that only `log level`, `log peak` and the raw
-marginals see size.
+Values may be negative: a series' *scale* is its mean absolute value, its *peak* the largest absolute value. Shape
+features use values divided by the scale, so that only "level", "peak", "high quantile" and the raw quantities outside
+`Features.columns` see size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROBABILITIES = np.concatenate([[0.001, 0.005], np.linspace(0.01, 0.99, 29), [0.
 SPECTRUM_BINS = 40
 YEAR_DAYS, WEEKS_OF_YEAR = 365.25, 52
 ABOUT_A_YEAR = 330
-"""Days from which a series has months and a yearly cycle to speak of."""
+"""Smallest number of days for which month features and a yearly cycle are computed."""
 HISTOGRAM_BINS = 48
 FLAT = 1e-3
 """Two readings closer than this share of the scale count as equal, and a reading below it as zero (meters round)."""
@@ -30,20 +30,20 @@ _ROWS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What is known of a set after one pass over its values.
+    """Features of a set, from one pass over its values.
 
     Parameters
     ----------
     columns : dict of str to ndarray of shape (n, k), float64
         Feature families; the k columns of a family (channels, slots, lags ...) are averaged after comparison.
         A family that length, step or channels do not allow is absent. "peak hour", "peak weekday" and "peak
-        month" hold one 1 per channel, the others 0.
+        month" are one-hot per channel.
     month_days : ndarray of shape (n, C * 12 * S), float32
         Mean day of each month in physical units.
     histogram : ndarray of shape (n, C, S, B), float32
         Share of each series' readings per slot and bin; the last axis sums to 1.
     moments : ndarray of shape (n, C, 2), float64
-        Mean and mean square.
+        Mean and mean square of the values.
     peaks : ndarray of shape (n, C), float32
         Largest absolute value.
     values : ndarray of shape (n, C, L), float32
@@ -59,7 +59,7 @@ class Features:
 
 
 def copy_gaps(synthetic: Judged, real: Judged, rng: np.random.Generator) -> Judged:
-    """Give complete synthetic series the gaps of real ones, one random donor each; filling then favours no side.
+    """Give each complete synthetic series the gaps of one random real series, so that filling favours no side.
 
     Returns the set unchanged where the real series are complete or a synthetic one has gaps of its own.
     """
@@ -73,8 +73,8 @@ def copy_gaps(synthetic: Judged, real: Judged, rng: np.random.Generator) -> Judg
 def histogram_edges(real: np.ndarray) -> np.ndarray:
     """Return bin edges per channel, shape (C, B + 1), from the quantiles of real values of shape (n, C, L).
 
-    Inside, bins hold equal shares of the readings; outside, they widen up to 16 times the real range, so that
-    values which no real series has still count by how far out they lie.
+    Inside the real range, bins hold equal shares of the readings. Outside, they widen up to 16 times the range, so that
+    values beyond those of all real series still count by how far out they lie.
     """
     edges = []
     inner = HISTOGRAM_BINS - 8
@@ -135,7 +135,7 @@ def _describe(judged: Judged, x: np.ndarray, edges: np.ndarray, smallest_scale: 
     rank99 = int(0.99 * (ramp.shape[-1] - 1))
     columns: dict[str, np.ndarray] = {
         "level": np.log(scale),
-        # By its own size, however small, and rounded: without negative values it is 1, and the metric says nothing.
+        # Divided by its own scale, however small, and rounded: exactly 1 without negative values, so it says nothing.
         "sign": (x.mean(-1) / np.maximum(magnitude.mean(-1), 1e-12)).round(5),
         "peak": np.log(peak),
         "high quantile": np.log(scale * np.maximum(_quantiles(ordered_magnitude, [0.999])[..., 0], 1e-6)),
@@ -187,7 +187,7 @@ def _longest_run(flags: np.ndarray) -> np.ndarray:
 
 
 def autocorrelation(centred: np.ndarray, max_lag: int) -> np.ndarray:
-    """Return each row's own autocorrelation at lags 0..max_lag, corrected for the shorter overlap; 0 for constant rows.
+    """Return each row's autocorrelation at lags 0..max_lag, corrected for the shorter overlap; 0 for constant rows.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def _autocorrelation_columns(centred: np.ndarray, steps: int, step_seconds: int)
     lags = {name: lag for name, lag in lags.items() if lag <= length // 2}
     rho = autocorrelation(centred, max(lags.values(), default=1))
     columns = {f"autocorrelation {name}": rho[..., lag] for name, lag in lags.items()}
-    # whole weeks, so that the same weekdays meet; few steps of a year overlap, which needs no Fourier transform
+    # whole weeks, so that equal weekdays are compared; the overlap is short, so no Fourier transform is needed
     lag = round(WEEKS_OF_YEAR * 7 * DAY_SECONDS / step_seconds)
     if length - lag >= max(1, DAY_SECONDS // step_seconds):
         sums = np.einsum("ncl,ncl->nc", centred[..., lag:], centred[..., :-lag])
@@ -224,7 +224,7 @@ def _autocorrelation_columns(centred: np.ndarray, steps: int, step_seconds: int)
 
 
 def _lines(length: int, steps: int, per: str) -> np.ndarray:
-    """Return frequency indices (with a neighbour each side) of the daily or weekly line and its harmonics."""
+    """Return frequency indices (with one neighbour on each side) of the daily or weekly line and its harmonics."""
     base = length / steps if per == "day" else length / (7 * steps)
     if base < 2:
         return np.zeros(0, int)
@@ -268,7 +268,7 @@ def _spectrum_columns(centred: np.ndarray, steps: int, step_seconds: int) -> dic
 
 
 def _day_columns(judged: Judged, days: np.ndarray, by_month: np.ndarray, by_week: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean days, calendar contrasts and the spread of days inside a household, of scaled values."""
+    """Return mean days, calendar contrasts and the spread of days within a household, of scaled values."""
     energy = days.mean(-1)
     columns = {"daily energy spread": energy.std(-1)}
     if days.shape[-1] > 1:
@@ -300,7 +300,7 @@ def _mean_week(judged: Judged, days: np.ndarray) -> np.ndarray:
 
 
 def _peak_columns(judged: Judged, magnitude: np.ndarray) -> dict[str, np.ndarray]:
-    """Slot of the day, weekday (0 = Monday) and month of each channel's first largest reading, a 1 among zeros."""
+    """Return slot of the day, weekday (0 = Monday) and month of each channel's first largest reading, one-hot."""
     seconds = judged.starts.astype(np.int64)[:, None] + magnitude.argmax(-1) * judged.step_seconds
     dates = (seconds // DAY_SECONDS).astype("datetime64[D]")
     num_days = magnitude.shape[-1] * judged.step_seconds / DAY_SECONDS
@@ -336,14 +336,14 @@ def _histogram(days: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def curves(judged: Judged, features: Features) -> dict:
-    """Return the curves of one set that a report draws.
+    """Return the curves of one set for the report.
 
     Parameters
     ----------
     judged : Judged
         The set.
     features : Features
-        Its description.
+        Its features, output of `extract`.
 
     Returns
     -------

@@ -1,22 +1,21 @@
-"""How close synthetic series are to real ones, each distance beside its floor.
+"""Fidelity: how close synthetic series are to real ones, each distance beside its floor.
 
-Every metric is a triple: the distance of synthetic from holdout series, the *floor* (the distance between two
-samples of real series), and their ratio (1 = as close as another sample of real homes). All samples are of
-the same size n, because a distance between finite samples shrinks with n. The floor is the geometric mean over random
-entity-disjoint halves of train and holdout together, so that a few households do not decide it by luck; the
-synthetic side that over several draws where there are more series than n.
+Every metric is a triple: the distance between synthetic and holdout series, the *floor* (the distance between two
+samples of real series), and their ratio (1 = as close as another sample of real homes). All samples have the same size
+n, because the distance between finite samples shrinks with n. The floor is the geometric mean over random
+entity-disjoint halves of train and holdout pooled, so that a few households do not decide it by chance. The
+synthetic-to-holdout distance is likewise the geometric mean over random draws of n series from each set.
 
-Distances are in units of the real spread (5 % to 95 % range of that quantity over real series, divided by
-3.29, so that it is the standard deviation of a Gaussian) where the quantity belongs to one series. ``ratio =
-(distance + EPSILON) / (floor + EPSILON)`` keeps 0 / 0 at 1: a difference of 1 % of the real spread is taken
-to be no difference. Quantities and distances are cut at 8 spreads (`distances.CEILING`), so that neither one
-odd home nor one absurd metric decides the mean of all.
+Where a quantity belongs to one series, its distance is in units of the *real spread*: the 5 % to 95 % range of the
+quantity over real series, divided by 3.29, which is the standard deviation for a Gaussian. ``ratio = (distance +
+EPSILON) / (floor + EPSILON)`` keeps 0 / 0 at 1: a difference of 1 % of the real spread counts as no difference.
+Quantities and distances are clipped at 8 spreads (`distances.CEILING`), so that neither one odd home nor one absurd
+metric dominates the mean of all.
 
-Beside the distances stand neighbour scores (`manifold`), classifiers that try to tell synthetic from real
-(`classifiers`), and what is lost by learning from synthetic series (`utility`).
+Beside the distances stand nearest-neighbour scores (`manifold`), classifier two-sample tests (`classifiers`), and the
+loss from training on synthetic series instead of real ones (`utility`).
 
-A good value says nothing about privacy: a copy of the training set scores best of all. Read it beside the
-audit.
+A good value says nothing about privacy: a copy of the training set scores best of all. Read it beside the audit.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ from ttsgan.evaluation.utility import utility_entries
 SCHEMA_VERSION = 2
 EPSILON = 0.01
 NUM_DRAWS = 32
-"""Draws behind a distance and its floor: of 100 households, eight leave 5 % of luck in the headline, these 2 %."""
+"""Random draws per distance and floor. With 100 households, 8 draws leave 5 % noise in the headline, 32 leave 2 %."""
 
 
 def _prepare(
     sets: dict[str, Judged | Blocks], max_series: int, spread: Spread, rng: np.random.Generator
 ) -> tuple[tuple[Judged, ...], dict]:
-    """Set empty series aside, choose at most what is compared, and give synthetic series the gaps of real ones."""
+    """Set empty series aside, draw the series to compare, and copy the holdout's gaps into the synthetic series."""
     seen = {name: survey(series, spread) for name, series in sets.items()}
     check_comparable(**{name: of.like for name, of in seen.items()})
     sizes: dict = {}
@@ -67,13 +66,13 @@ def _prepare(
     for name, limit in (("train", max_series), ("holdout", max_series), ("synthetic", max(2 * num, max_series))):
         some = rows[name][sample_rows(seen[name].entities[rows[name]], limit, rng)]
         chosen.append(gather(sets[name], seen[name].sizes, some))
-    # of the holdout, which they are compared with: gaps that training series alone have would tell the two apart
+    # Gaps of the holdout, the set synthetic series are compared with: gaps of training series could set the two apart.
     return (*chosen[:2], copy_gaps(chosen[2], chosen[1], rng)), sizes
 
 
 @dataclass(frozen=True)
 class _Field:
-    """What the parts of an evaluation work on; sent to whoever does one."""
+    """Shared input of all parts of an evaluation; sent to every worker that runs a part."""
 
     sets: tuple[Judged, ...]
     pool: Pool
@@ -95,7 +94,7 @@ def _utility(field: _Field) -> list[dict]:
 
 
 def _distances(field: _Field, *, rng: np.random.Generator) -> tuple[dict, list[dict]]:
-    """Return the headline, and the entries of all distances and neighbour scores."""
+    """Return the headline and the entries of all distances and nearest-neighbour scores."""
     pool, bootstrap = field.pool, field.bootstrap
     sampler = Sampler(field.sets, field.num, rng)
 
@@ -107,7 +106,7 @@ def _distances(field: _Field, *, rng: np.random.Generator) -> tuple[dict, list[d
     def between_halves() -> np.ndarray:
         return pool.distances(*(sampler.without_replacement(half) for half in sampler.halves()), rng)
 
-    # Means of logarithms: one draw set against the logarithm of a mean of many would seem closer than it is.
+    # Average logarithms on both sides: a single draw compared with the log of a mean would look closer than it is.
     above, below = (
         np.mean([np.log(draw() + EPSILON) for _ in range(NUM_DRAWS)], axis=0) for draw in (to_holdout, between_halves)
     )
@@ -155,57 +154,59 @@ def evaluate(
     classifier_seeds: int = 5,
     spread: Spread = in_turn,
 ) -> dict:
-    """Compare synthetic series with holdout ones, each distance beside what another sample of real series would score.
+    """Measure how close synthetic series are to holdout series, each distance beside its floor.
 
     Parameters
     ----------
     train, holdout, synthetic : Judged or Blocks
-        Sets of the same channels, length, step and unit; train and holdout share no entity. NaN allowed;
-        series without any reading are set aside and counted, constant ones stay (a frozen generator must be
-        seen). Of blocks no more are held than what is compared, and one block.
+        Sets with the same channels, length, step and unit; train and holdout share no entity. NaN is allowed. Series
+        without any reading are set aside and counted; constant ones stay, so that a frozen generator is seen. Of
+        blocks, memory holds only the series that are compared, plus one block.
     seed : int
-        Draws, splits and bootstrap.
+        Seed of draws, splits and bootstrap.
     max_series : int
-        Most series of each set that are compared (>= 4).
+        Largest number of series compared per set (>= 4).
     bootstrap : int
-        Resamplings of entities behind the intervals; 0 gives no intervals.
+        Bootstrap resamples of entities behind the intervals; 0 gives no intervals.
     classifier_series : int
-        Most series of a side for classifiers and utility tasks (>= 4); 0 leaves both out.
+        Largest number of series per side in classifiers and utility tasks (>= 4); 0 leaves both out.
     classifier_seeds : int
         Trainings of each classifier, each tested on its own fold of entities (>= 1).
     spread : Spread
-        Who does the parts; by default this process, one after the other. The result is the same.
+        Runs the parts; by default one after the other in this process. The result does not depend on it.
 
     Returns
     -------
     dict
-        JSON-able, the content of evaluation.json:
+        JSON-serialisable content of evaluation.json:
 
         - ``schema_version``: 2.
         - ``headline``: ``value``, geometric mean (> 0) of the ratios of all metrics with ``in_headline``; ``low``
-          and ``high``, its 95 % bootstrap interval over entities, None without bootstrap; ``floor_is``, what 1
-          means; ``metrics``, how many there are. The interval is centred on the value: resampling twice inflates
-          both distances of a ratio near 1, and only the floor of a large one, so the uncentred one would lie too
-          low.
-        - ``metrics``: list, each with ``family`` (as in `distances.METRICS`; and "neighbours", "classifier" and
+          and ``high``, its 95 % bootstrap interval over entities, None without bootstrap; ``floor_is``, the meaning
+          of 1; ``metrics``, their number. The interval is centred on the value. Resampling adds sampling noise a
+          second time: it inflates both distances of a ratio near 1, but only the floor of a large ratio, so the
+          uncentred interval would lie too low.
+        - ``metrics``: list, each with ``family`` (as in `distances.METRICS`; also "neighbours", "classifier" and
           those of `utility.utility_entries`), ``name`` (unique), ``distance`` and ``floor`` (>= 0, in ``unit``),
-          ``ratio`` (> 0, 1 = as another sample of real series), ``low`` and ``high`` (its 95 % interval, None
-          where there is none), ``unit``, ``sees``, ``blind_to`` (words) and ``in_headline`` (bool). Metrics whose
-          floor is near 0, or that move in coarse steps, are reported but kept out of the headline. In addition:
+          ``ratio`` (> 0, 1 = as close as another sample of real series), ``low`` and ``high`` (95 % interval of the
+          ratio, None where there is none), ``unit``, ``sees``, ``blind_to`` (words) and ``in_headline`` (bool).
+          Metrics whose floor is near 0, or that move in coarse steps, are reported but kept out of the headline.
+          Further keys by family:
 
           - neighbours: ``value``, ``value_floor``, the score itself (1 is best; share of series, density >= 0);
             ``distance`` is its shortfall from 1.
           - classifier: ``distance`` is balanced accuracy - 0.5 (0 to 0.5; below 0 written as 0), ``error`` its
             standard error; ``auc``, ``auc_floor`` (0 to 1, 0.5 = cannot tell), ``auc_error``.
-          - utility: ``distance`` is the error of a model trained on synthetic, ``floor`` that of one trained on
-            real series; further keys in `utility.utility_entries`. Absent where the sets are too small or short.
+          - utility: ``distance`` is the test error of a model trained on synthetic series, ``floor`` that of one
+            trained on real series; further keys in `utility.utility_entries`. Absent where the sets are too small or
+            too short.
         - ``sizes``: for ``train``, ``holdout`` and ``synthetic`` the numbers of ``series`` and ``entities`` given,
-          of series ``set_aside_empty`` and ``constant``, and ``missing_share`` (0 to 1) of the others' readings;
-          ``compared``, series on each side of a distance.
+          of series ``set_aside_empty`` and ``constant``, and ``missing_share`` (0 to 1) of the readings of non-empty
+          series; ``compared``, the number of series on each side of a distance.
         - ``seed``; ``unit`` of the values; ``step_seconds``.
         - ``embedding``: ``train``, ``holdout``, ``synthetic``, at most 300 points [x, y] of each in random order, on
           the first two principal components of the features of real series (standardised, families of equal
-          weight); ``explained``, share of variance (0 to 1) along x and y.
+          weight); ``explained``, share of the variance (0 to 1) along x and y.
         - ``curves``: for each set the output of `features.curves`.
 
     Raises
@@ -215,8 +216,8 @@ def evaluate(
 
     Notes
     -----
-    Cost: about 40 CPU-seconds and 0.7 GB for sets of 1,000, 1,000 and 3,000 series of 2,190 points, of which 20 are
-    the classifiers' and 10 the utility tasks'; as much for 300, 300 and 900 series of 8,760 points.
+    Cost: about 40 CPU-seconds and 0.7 GB for sets of 1,000, 1,000 and 3,000 series of 2,190 points. Classifiers take 20
+    of these seconds, utility tasks 10. Sets of 300, 300 and 900 series of 8,760 points cost the same.
     """
     rng = np.random.default_rng(seed)
     given = {"train": train, "holdout": holdout, "synthetic": synthetic}

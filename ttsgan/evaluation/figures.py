@@ -1,7 +1,7 @@
-"""The pictures of the report that are drawn from samples of series, each with a text for those who do not see it.
+"""Pictures of the report that are drawn from samples of series, each with an alternative text.
 
-The first channel is drawn where there are more. How a panel is drawn is in `panels`; pictures that need no series are
-in `charts`.
+Of several channels, only the first is drawn. `panels` contains the drawing of one panel, `charts` the pictures that
+need no series.
 
 Axes: n series, L time steps, D days, S slots of a day, K feature columns.
 """
@@ -33,7 +33,7 @@ from ttsgan.evaluation.panels import (
 )
 
 MAX_SERIES = 2000
-"""Series of a set that figures are drawn from: of 200, the quantiles of a day are a tenth off by luck alone."""
+"""Largest number of series drawn per set: with 200, sampling noise alone moves the quantiles of a day by a tenth."""
 NUM_WEEKS = 4
 NUM_YEARS = 3
 FEWEST = 5
@@ -53,7 +53,7 @@ class Pictures:
     Parameters
     ----------
     train, holdout, synthetic : Judged
-        Real series that the generator saw, real series that it did not see, and what it made.
+        Real series the generator was trained on, real series it never saw, and series it made.
     """
 
     train: Judged
@@ -67,10 +67,10 @@ class Gallery:
     Parameters
     ----------
     pictures : Pictures
-        What is drawn.
+        Samples to draw.
     show_real : bool
-        Whether single real series may be drawn. Without them weeks and years show synthetic ones alone, and
-        distributions leave out real bins of fewer than `FEWEST` series; what remains are statistics of whole sets.
+        Whether single real series may be drawn. If not, weeks and years show synthetic series alone, and
+        distributions leave out real bins of fewer than `FEWEST` series; the rest are statistics of whole sets.
 
     Raises
     ------
@@ -106,7 +106,7 @@ class Gallery:
         return {**figures, "years": self.years(), "sizes": self.distributions()}
 
     def _pairs(self, count: int) -> Iterator[tuple[int, str, Judged, str]]:
-        """Yield (pair, set, one series, its level in words) at equal steps through the order of levels of each set."""
+        """Yield (pair, set, one series, its level in words) at evenly spaced ranks of level in each set."""
         for pair in range(count):
             for name in ("holdout", "synthetic") if self.show_real else ("synthetic",):
                 level = self.features[name].columns["level"][:, 0]
@@ -134,7 +134,7 @@ class Gallery:
         return x[begin + first * steps :][: len(days) * steps], days, f"{date.day} {MONTHS[date.month - 1]}"
 
     def weeks(self) -> list[Panel]:
-        """Draw single weeks: in one panel, on one scale, a real and a synthetic series of the same rank in size."""
+        """Draw single weeks: each panel has a real and a synthetic series of the same rank in level, on one scale."""
         chosen = [(*item, *self._week(item[2], (item[0] + 0.5) / NUM_WEEKS)) for item in self._pairs(NUM_WEEKS)]
         panels = []
         for pair, title in enumerate(RANKS):

@@ -1,19 +1,20 @@
-"""A7, fragments: stretches of training series inside synthetic ones, in their place, moved or rescaled.
+"""A7, fragments: find stretches of training series inside synthetic ones, in place, moved or rescaled.
 
-A set pasted together from weeks of several households is close to no single one, so no attack on whole series sees it.
+A set pasted together from weeks of several households is close to no single one, so attacks on whole series miss it.
 Two searches, each with the holdout as its control:
 
-- *same dates*: every third day a window of 3 days, against the same dates of all real series: finds few pasted
-  series;
-- *anywhere*: windows of about a day and of a week, against every step of as many training as holdout series: finds
-  pieces moved by hours, days or seasons.
+- *same dates*: compare a window of 3 days every third day with the same dates of all real series; finds sets with few
+  pasted series;
+- *anywhere*: compare windows of about a day and of a week with the windows at every step of equally many training and
+  holdout series; finds pieces moved by hours, days or seasons.
 
-Windows have mean 0 and variance 1 by themselves, so that a stretch may be rescaled. A window is *found* if its relative
-distance to a training window is below the literal distance, and below half of that to any holdout window: meters that
-round, or stand still, are close to everybody. Windows without movement are passed over. At the same dates the literal
-distance is at most what one window in a hundred of unseen series has: those that all follow the weather are alike.
+Every window is standardised to mean 0 and variance 1, so that rescaled stretches are found too. A window is *found* if
+its relative distance to a training window is below the literal distance, and below half of its distance to any holdout
+window, because meters that round, or stand still, are close to everybody. Windows without movement are skipped. At the
+same dates the literal distance is lowered to the 1 % quantile of the distances of unseen windows to training (but to no
+less than a fifth), because series that all follow the weather are alike.
 
-Axes: n series, C channels, L time steps, w steps of a window, q windows asked for.
+Axes: n series, C channels, L time steps, w steps of a window, q windows tested.
 """
 
 from __future__ import annotations
@@ -36,43 +37,43 @@ STRETCH_SERIES = 1000
 ASKED_SERIES = 500
 ASKED_WINDOWS = 4
 HONEST_SHARE = 0.01
-"""Share of the windows of unseen series that may be as near to a training window as a pasted one is."""
+"""Share of the windows of unseen series that may be as near to a training window as a pasted window is."""
 LEAST_LITERAL = 0.2
-"""Share of the literal distance below which a window is a pasted one, however near unseen series come."""
+"""Smallest threshold for pasted windows, as a share of the literal distance, however near unseen series come."""
 MIN_STEPS = 16
-"""A window of fewer steps is like others by chance alone."""
+"""Shortest window in steps; shorter ones resemble others by chance alone."""
 BASE_SERIES = 500
 WORK = 1.2e12
-"""Floating point operations of one search anywhere; fewer series are searched where windows are long."""
+"""Budget of floating point operations of one search anywhere; it limits the number of real series searched."""
 _BASE_ROWS = 16
 _TINY = 1e-9
 
 
 @dataclass(frozen=True)
 class Found:
-    """Which synthetic series hold fragments of training series, and of the control; bool arrays of shape (n,)."""
+    """Which synthetic series contain fragments of training series, and of the control; bool arrays of shape (n,)."""
 
     train: np.ndarray
     control: np.ndarray
 
 
 def _standardised(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of mean 0 and mean square 1, and the spread they had."""
+    """Return rows scaled to mean 0 and mean square 1, and their original standard deviations."""
     x = x - x.mean(-1, keepdims=True)
     spread = x.std(-1)
     return x / np.maximum(spread, _TINY)[..., None], spread
 
 
 def _moves(windows: np.ndarray, spread: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Tell which windows have movement to compare: a quarter of the series' own, carried by at least 3 steps.
+    """Return which windows vary enough: a quarter of the series' own deviation, carried by at least 3 steps.
 
-    A lone spike equals any other lone spike, once standardised.
+    Once standardised, a lone spike equals any other lone spike.
     """
     return (spread >= 0.25 * own) & (windows.shape[-1] / np.maximum((windows**4).mean(-1), _TINY) >= 3)
 
 
 def _nearest(windows: np.ndarray, bases: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the smallest relative distance; rows have norm sqrt(w): the product alone is good to 0.001."""
+    """Return the smallest relative distance of each window; rows have norm sqrt(w), so products are exact to 0.001."""
     best = np.full(len(windows), -np.inf, np.float32)
     for base in bases:
         for start in range(0, len(base), 8192):
@@ -92,7 +93,7 @@ def same_dates(
     train : Judged
         Every training series.
     halves : tuple of Judged
-        Two entity-disjoint halves of the holdout; the first plays the part of training in the control.
+        Two entity-disjoint halves of the holdout; in the control, the first takes the place of training.
     limits : Thresholds
     rng : numpy.random.Generator
         Chooses the training series that the control is measured against.
@@ -100,8 +101,9 @@ def same_dates(
     Returns
     -------
     Found or None
-        A series counts with at least 3 windows, and a tenth of those that move, found. None where the series has
-        fewer than 6 windows.
+        A series counts if at least 3 of its windows, and a tenth of those that move, are found. For training, these
+        must also be more than 3 * len(train) / len(first half) times those found in the control. None where series
+        have fewer than 6 windows.
     """
     width = STRETCH_DAYS * synthetic.steps_per_day
     begins = np.arange(0, synthetic.values.shape[2] - width + 1, width)
@@ -123,7 +125,7 @@ def same_dates(
         moves[at], near[at] = _moves(window, spread, own), [_nearest(window, [base]) for base in bases]
         window, spread = cut(unseen)
         honest.append(_nearest(window, bases[:1])[_moves(window, spread, unseen_own)])
-    # under one sky the output of solar panels is alike to a few hundredths, whoever's roof they are on
+    # under the same sky the output of solar panels on different roofs agrees to a few hundredths
     usual = np.quantile(np.concatenate(honest), HONEST_SHARE) if any(map(len, honest)) else np.inf
     literal = np.clip(usual, LEAST_LITERAL * limits.literal_distance, limits.literal_distance)
     to_train, to_peers, to_first, to_second = near.swapaxes(0, 1)
@@ -137,7 +139,7 @@ def same_dates(
 
 
 def _every_window(base: Judged, width: int) -> Iterator[np.ndarray]:
-    """Yield the windows that begin at any step, standardised, (m, C * w), a few series at a time."""
+    """Yield the standardised windows at every step, (m, C * w), a few series at a time."""
     for start in range(0, len(base), _BASE_ROWS):
         x = base.values[start : start + _BASE_ROWS]
         view = np.lib.stride_tricks.sliding_window_view(x, width, axis=2)
@@ -150,23 +152,23 @@ def _every_window(base: Judged, width: int) -> Iterator[np.ndarray]:
 def anywhere(
     synthetic: Judged, train: Judged, holdout: Judged, days: int, limits: Thresholds, rng: np.random.Generator
 ) -> Found | None:
-    """Find series with windows of training series, whatever step they were moved to.
+    """Find series that contain windows of training series, moved to any step.
 
     Parameters
     ----------
     synthetic, train, holdout : Judged
         Aligned and gap-free.
     days : int
-        Days of a window.
+        Length of a window in days.
     limits : Thresholds
     rng : numpy.random.Generator
-        Chooses windows, and as many training as holdout series.
+        Chooses the windows, and equally many training and holdout series.
 
     Returns
     -------
     Found or None
-        At most `ASKED_SERIES` series, `ASKED_WINDOWS` windows each; one window found counts. None where the series is
-        shorter than 4 windows.
+        At most `ASKED_SERIES` series, `ASKED_WINDOWS` windows each; a series counts if one window is found. None where
+        series are shorter than 4 windows.
     """
     width = days * synthetic.steps_per_day
     channels, length = synthetic.values.shape[1:]
@@ -177,7 +179,7 @@ def anywhere(
     per_series = 2.0 * len(chosen) * ASKED_WINDOWS * (length - width + 1) * width * channels
     num = int(np.clip(WORK / (2 * per_series), min(num, 50), num))
     bases = [part.sample_entities(num, rng) for part in (train, holdout)]
-    # more candidates than are asked for: not all of them move
+    # draw more candidate windows than are tested, because not all of them move
     begins = rng.integers(0, (length - width) // synthetic.steps_per_day + 1, (len(chosen), 4 * ASKED_WINDOWS))
     own = np.maximum(chosen.values.std((1, 2)), _TINY)
     asked, owner = [], []
@@ -202,7 +204,7 @@ def anywhere(
 
 
 def windows_of(synthetic: Judged) -> tuple[int, int]:
-    """Return the days of the short and the long window: about a day, at least 16 steps, and a week."""
+    """Return the days of the short and the long window: about a day (at least 16 steps), and about a week."""
     steps = synthetic.steps_per_day * synthetic.values.shape[1]
     short = -(-MIN_STEPS // steps)
     return short, max(7, 2 * short)
@@ -223,9 +225,9 @@ def same_dates_check(found: Found) -> dict:
 
 
 def anywhere_check(found: Found, days: int, limits: Thresholds) -> dict:
-    """Judge the search anywhere: series found in training beyond those found in as many holdout series.
+    """Judge the search anywhere: series found in training in excess of those found in equally many holdout series.
 
-    Without a leak a find falls on either side with the same chance, so the sign test of the finds decides on proof.
+    Without a leak, a find is equally likely on either side, so a sign test on the finds decides on proof.
     """
     hits, control, num = int(found.train.sum()), int(found.control.sum()), len(found.train)
     either = hits + control

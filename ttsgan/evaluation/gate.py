@@ -2,10 +2,10 @@
 
 A check *passes* where its upper one-sided 95 % bound is at most the threshold. It *fails* where its lower bound exceeds
 the threshold; these lower bounds share an error of `FAMILY_ERROR` between all checks of an audit (Bonferroni). In
-between nothing is proven. Lines that *inform* take no part in the verdict.
+between, nothing is proven. Lines that *inform* take no part in the verdict.
 
-`needed_entities` says how many entities in train and in holdout (for copying and fragments: how many synthetic series)
-let a set without the leak pass with a chance of about 95 %.
+`needed_entities` is the number of entities in train and in holdout (for copying and fragments: of synthetic series)
+with which a set without the leak passes with a probability of about 95 %.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from ttsgan.errors import ConfigError
 
 NUM_CHECKS = 25
-"""At least as many statistical checks as an audit has."""
+"""Upper bound on the number of statistical checks of an audit."""
 FAMILY_ERROR = 0.025
-"""Largest chance that any check of an audit of an honest set fails."""
+"""Largest probability that any check of an audit of an honest set fails (family-wise error)."""
 FAIL_ERROR = FAMILY_ERROR / NUM_CHECKS
-"""Error of the lower bound of one check."""
+"""Error of the lower bound of one check (Bonferroni)."""
 PER_SERIES = ("copying", "fragments")
-"""Attacks whose evidence are synthetic series; that of the others are entities."""
+"""Attacks that count synthetic series; all others count entities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,30 +35,30 @@ class Thresholds:
     """
 
     soft_copies: float = 0.001
-    """Largest share of near-copies beyond what the control shows (0 to 1)."""
+    """Largest share of near-copies in excess of the control (0 to 1)."""
     fragments: float = 0.01
-    """Largest share of synthetic series with days or weeks of training series, beyond the control (0 to 1)."""
+    """Largest share of synthetic series with days or weeks of training series, in excess of the control (0 to 1)."""
     auc: float = 0.55
-    """Largest area under the ROC curve of membership (0.5 to 1)."""
+    """Largest area under the ROC curve of membership inference (0.5 to 1)."""
     tpr: float = 0.02
-    """Largest share of members recognised at `fpr` (fpr to 1)."""
+    """Largest true positive rate of membership inference at `fpr` (fpr to 1)."""
     outlier_tpr: float = 0.05
-    """The same among the oddest targets, and in the worst group (fpr to 1)."""
+    """Largest true positive rate among the oddest targets, and in the worst group (fpr to 1)."""
     linkage_risk: float = 0.09
-    """Largest gain over the control from known weeks, in linkage and inference (0 to 1); 0.09 is the limit of EMA and
-    Health Canada."""
+    """Largest risk of linkage and of inference from known weeks, as gain over the control (0 to 1); 0.09 is the limit
+    of EMA and Health Canada."""
     min_group_size: int = 15
     """Fewest entities behind a condition (10 or more)."""
     max_dominance: float = 0.15
     """Largest share of one entity in the sum of levels of its group (0 to 1); the 15/15 rule of US utilities."""
     fpr: float = 0.01
-    """False positive rate at which members are counted (0 to 0.5)."""
+    """False positive rate at which the true positive rate is measured (0 to 0.5)."""
     literal_distance: float = 0.05
     """Relative distance below which a series can be a literal copy (0 to 1)."""
     soft_ratio: float = 0.9
-    """A near-copy is closer to training than this times what chance alone brought about (0 to 1)."""
+    """A near-copy has a ratio d(train) / d(holdout) below this times the smallest that chance produces (0 to 1)."""
     hard_ratio: float = 0.5
-    """A literal copy, likewise (0 to 1)."""
+    """The same factor for a literal copy (0 to 1)."""
     planted_found: float = 0.95
     """Smallest share of planted copies that the self-test must find (0 to 1)."""
 
@@ -76,7 +76,7 @@ def line(attack: str, name: str, stratum: str, explains: str, *, value: float, l
          threshold: float, needed: int | None, informs: bool = False, beside: str = "") -> dict:  # fmt: skip
     """Return one line of the audit; passed is True, False (proven leak) or None (not proven either way).
 
-    ``beside`` is what the value is to be read with.
+    ``beside`` is context to be read with the value.
     """
     passed = True if high <= threshold else False if low > threshold else None
     return {
@@ -87,7 +87,7 @@ def line(attack: str, name: str, stratum: str, explains: str, *, value: float, l
 
 
 def _sentence(check: dict) -> str:
-    """Put one check that did not pass into words."""
+    """Describe a check that did not pass in one sentence."""
     what = f"{check['attack']}: {check['name']} ({check['stratum']})"
     value = f"{check['value']:.4g}" + (f" ({check['beside']})" if check.get("beside") else "")
     if check["passed"] is False:
@@ -106,7 +106,7 @@ def _sentence(check: dict) -> str:
 
 
 def _over_limit(check: dict) -> float:
-    """Return how many times its limit a check was measured; any find where none is allowed is beyond all others."""
+    """Return the measured value over its limit; with a limit of 0, any finding ranks above all other checks."""
     return check["value"] / max(check["threshold"], 1e-12)
 
 
@@ -116,9 +116,9 @@ def verdict(checks: list[dict], invalid: list[str]) -> tuple[str, list[str]]:
     Parameters
     ----------
     checks : list of dict
-        Lines of the audit; those that only inform are passed over.
+        Lines of the audit; those that only inform are ignored.
     invalid : list of str
-        Why controls or self-test did not work.
+        Reasons why controls or the self-test did not work.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Attacks that need more than three sets of series: the conditions (A4), the networks, and planted canaries (A6).
+"""Attacks that need more than the three sets: the conditions (A4), the networks, and planted canaries (A6).
 
-Only the owner of a run folder has them. Groups too small, an entity in two conditions, and members recognised through
-the networks fail; an entity that dominates its group leaves the audit unproven. Conditions are never released, so how
-well members are traced in them informs, and so do canaries.
+Only the owner of a run folder has these. The audit fails if a group is too small, an entity feeds two conditions, or
+members are recognised through the networks. An entity that dominates its group leaves the audit unproven. Tracing of
+members in conditions only informs, because conditions are never released; canaries only inform, too.
 
 Axes: n series, D latent dimensions, K conditions, m members, e entities.
 """
@@ -34,11 +34,11 @@ class Inside:
     encode : callable (Judged) -> ndarray of shape (n, D)
         Latents of series.
     discriminate : callable (Judged, latents) -> ndarray of shape (n,), or None
-        The discriminator's opinion that a series is real, given the condition of its group.
+        Discriminator score that a series is real, given the condition of its group.
     conditions : ndarray of shape (K, D)
         Conditions, means of latents.
     entities, condition_of : ndarray of shape (m,), str and int
-        Entities that were averaged, and into which condition; an entity that feeds two conditions stands twice.
+        Averaged entities, and the condition each feeds; an entity that feeds two conditions is listed twice.
     dominance : ndarray of shape (K,)
         Largest share of one entity in the sum of levels of the condition's group.
     """
@@ -52,7 +52,7 @@ class Inside:
 
 
 def structure_checks(inside: Inside, limits: Thresholds) -> list[dict]:
-    """Judge how the conditions were made; these are counts, not estimates: there is no interval."""
+    """Judge how the conditions were made; values are exact, not estimates, so there is no interval."""
     sizes = np.bincount(inside.condition_of, minlength=len(inside.conditions))
     used = np.unique(inside.entities, return_counts=True)[1]
     smallest, reuse, dominance = int(sizes.min()), int(used.max()), float(inside.dominance.max())
@@ -69,7 +69,7 @@ def structure_checks(inside: Inside, limits: Thresholds) -> list[dict]:
     for name, value, limit, explains in rows:
         check = line("conditions", name, "all", explains, value=float(value), low=float(value), high=float(value),
                      threshold=float(limit), needed=None)  # fmt: skip
-        # few and very unequal entities cannot be grouped otherwise: no leak is proven, and none can be ruled out
+        # few and very unequal entities cannot be grouped better: dominance neither proves a leak nor rules one out
         broken = None if limit else False
         checks.append(check | {"passed": True if value <= limit else broken})
     return checks
@@ -98,7 +98,7 @@ def tracing_scores(latents: np.ndarray, condition: np.ndarray, centre: np.ndarra
 
 
 def effective_dimensions(latents: np.ndarray) -> float:
-    """Return (tr S)^2 / tr S^2 of the covariance S: how many dimensions the spread really has."""
+    """Return the effective number of dimensions, (tr S)^2 / tr S^2 of the covariance S."""
     covariance = np.cov(latents.T).reshape(latents.shape[1], -1)
     return float(np.trace(covariance) ** 2 / max(float((covariance**2).sum()), 1e-30))
 
@@ -107,16 +107,16 @@ def network_checks(
     inside: Inside, members: Judged, splittings: Sequence[Splitting], synthetic: Judged, limits: Thresholds,
     rng: np.random.Generator,
 ) -> list[dict]:  # fmt: skip
-    """Attack membership through encoder and discriminator, and trace members in their conditions (A4).
+    """Infer membership through encoder and discriminator, and trace members in their conditions (A4).
 
     Parameters
     ----------
     inside : Inside
     members, synthetic : Judged
-        As for `membership.MembershipSearch`; at most `NETWORK_TARGETS` entities of each are asked about, because
-        networks are slow.
+        As for `membership.MembershipSearch`; at most `NETWORK_TARGETS` series of each are used, because networks are
+        slow.
     splittings : sequence of tuple of Judged
-        Non-members and reference, likewise.
+        Non-members and reference, with the same limit.
     limits : Thresholds
     rng : numpy.random.Generator
     """
@@ -155,9 +155,9 @@ def tracing_check(
     ----------
     inside : Inside
     entities : ndarray of shape (n,), str
-        Whose the training latents are.
+        Entity of each training latent.
     mine, theirs : ndarray of shape (n, D) and (h, D)
-        Latents of training and of holdout series; the latter belong to the condition that is nearest.
+        Latents of training and of holdout series; a holdout series belongs to its nearest condition.
     limits : Thresholds
 
     Returns
@@ -173,7 +173,7 @@ def tracing_check(
         members, others = mine[own == group], theirs[closest == group]
         if len(members) < 2 or len(others) < 4:
             continue
-        # centre and axes from one half of the others, scores of the other half: the attacker's own reference
+        # the centre comes from one half of the holdout series, the attacker's own reference; the other half is scored
         half = len(others) // 2
         centre = others[:half].mean(0)
         spread = np.maximum(np.concatenate([members, others]).std(0), 1e-9)
@@ -200,12 +200,12 @@ def tracing_check(
 
 
 def epsilon_lower_bound(right: int, guesses: int, alpha: float = 0.05) -> float:
-    """Return the least epsilon of pure differential privacy that explains this many right guesses on canaries.
+    """Return a lower bound of epsilon of pure differential privacy, from the right guesses on canaries.
 
     Parameters
     ----------
     right, guesses : int
-        Confident guesses, and how many of them were right.
+        Number of right guesses, and of confident guesses in total.
     alpha : float
         One-sided error.
 
@@ -223,18 +223,18 @@ def epsilon_lower_bound(right: int, guesses: int, alpha: float = 0.05) -> float:
 
 
 def canary_check(included: np.ndarray, excluded: np.ndarray) -> dict:
-    """Attack A6: tell planted canaries that were trained on from those that were left out.
+    """Attack A6: distinguish canaries planted in training from those left out.
 
     Parameters
     ----------
     included, excluded : ndarray of shape (m,) and (h,), float
-        Membership scores of canaries; a fair coin decided on each.
+        Membership scores of canaries; a fair coin decided for each.
 
     Returns
     -------
     dict
-        A line that informs, its value the lower bound of epsilon. The quarter with the highest scores is guessed to be
-        in, the quarter with the lowest to be out.
+        A line that informs; its value is the lower bound of epsilon. The quarter with the highest scores is guessed to
+        be in training, the quarter with the lowest to be out.
     """
     scores = np.concatenate([included, excluded])
     truth = np.repeat([True, False], [len(included), len(excluded)])

@@ -95,7 +95,7 @@ class Judged:
         return replace(self, values=self.values[index], entities=self.entities[index], starts=self.starts[index])
 
     def channels_apart(self) -> Judged:
-        """Return every channel as a series of its own, (n * C, 1, L); those of a series next to each other."""
+        """Return every channel as a series of its own, (n * C, 1, L); channels of a series are next to each other."""
         count, length = self.values.shape[1:]
         labels = {name: np.repeat(getattr(self, name), count) for name in ("entities", "starts")}
         return replace(self, values=self.values.reshape(-1, 1, length), **labels)
@@ -169,7 +169,7 @@ class Judged:
         -------
         tuple of ndarray
             (n, C, 12, S) by month and (n, C, 2, S) by weekday / weekend, float32. A month or a weekend that
-            the series does not have is given the mean of all days.
+            the series does not cover gets the mean of all days.
         """
         weekday, month = self.calendar(days.shape[2])
         by_month = np.empty((*days.shape[:2], 12, days.shape[3]), np.float32)
@@ -201,13 +201,13 @@ def sample_rows(entities: np.ndarray, limit: int, rng: np.random.Generator) -> n
 
 
 def draw_rows(codes: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
-    """Return as `sample_rows`, given the entity numbers (n,), 0.., of the series; all are drawn, however few."""
+    """Return rows as `sample_rows`, from entity numbers (n,), 0..; uses the generator even where all series fit."""
     rank = rng.permutation(codes.max() + 1)[codes]
     return np.sort(np.argsort(rank, kind="stable")[:limit])
 
 
 def joined(*parts: Judged) -> Judged:
-    """Put sets of the same channels, length, step and unit one after the other."""
+    """Concatenate sets of the same channels, length, step and unit."""
     if len(parts) == 1:
         return parts[0]
     columns = {
@@ -217,13 +217,13 @@ def joined(*parts: Judged) -> Judged:
 
 
 def split_by_entity(judged: Judged, parts: int, rng: np.random.Generator) -> list[Judged]:
-    """Split in parts of about equal numbers of entities."""
+    """Split into entity-disjoint parts with about equal numbers of entities, at random."""
     part = (rng.permutation(judged.codes.max() + 1) % parts)[judged.codes]
     return [judged.take(part == index) for index in range(parts)]
 
 
 def check_comparable(**sets: Judged) -> None:
-    """Refuse sets that cannot be compared number by number.
+    """Raise unless all sets have the same channels, length, step and unit.
 
     Raises
     ------

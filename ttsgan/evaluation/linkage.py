@@ -1,9 +1,9 @@
-"""A3 and A5: what someone who knows some weeks of a household learns from the synthetic set.
+"""A3 and A5: what an attacker who knows some weeks of a household learns from the synthetic set.
 
-*Linkage* (A3): the known weeks and the rest of the year lead to the same synthetic series. *Inference* (A5): the
-synthetic series nearest by four known weeks tells an attribute of the rest: its level within 5 %, the slot of the week
-of its largest reading, and its emptiest week. Both are done to members and to controls, holdout homes of the same
-groups of alike households in the same numbers: what holds for a kind of household is no leak.
+*Linkage* (A3) succeeds if the known weeks and the rest of the year have the same nearest synthetic series. *Inference*
+(A5) takes the synthetic series nearest in four known weeks and guesses an attribute of the rest: its level within 5 %,
+the slot of the week of its largest reading, and its emptiest week. Both attack members and controls: equally many
+holdout homes from the same groups of similar households. What is true for a kind of household is no leak.
 
 Axes: n series, m targets, C channels, L time steps, D days, S slots of a day, A attributes.
 """
@@ -27,7 +27,7 @@ INFERENCE_WEEKS = 4
 LEVEL_TOLERANCE = 0.05
 MATCH_TARGETS = 30
 STRATUM_TARGETS = 1250
-"""Fewest members, and fewest controls, of a group that is judged by itself."""
+"""Smallest number of members, and of controls, in a group that is judged separately."""
 ATTRIBUTES = {
     "level": "the level of the rest of the year within 5 %",
     "peak": "the slot of the week of the largest reading",
@@ -36,7 +36,7 @@ ATTRIBUTES = {
 
 
 def attributes(judged: Judged, rest: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what is to be inferred of every series.
+    """Return the attributes to be inferred, for every series.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def attributes(judged: Judged, rest: np.ndarray) -> dict[str, np.ndarray]:
     -------
     dict of str to ndarray of shape (n,)
         `level` (physical units, mean over unknown days and channels), `peak` (slot of the week, 0 = Monday's first),
-        `emptiest week` (number of the unknown week of least load).
+        `emptiest week` (number of the unknown week with the least load).
     """
     days = judged.days(judged.values)[:, :, : len(rest)].mean(1)
     weekday = judged.calendar(len(rest))[0]
@@ -73,9 +73,9 @@ class Linked:
     sides : ndarray of shape (e,), int
         0 for members, 1 for controls.
     strata : ndarray of shape (e,), int
-        Group of at least `STRATUM_TARGETS` of both sides.
+        Number of the group; groups have at least `STRATUM_TARGETS` entities of each side.
     chosen : ndarray of shape (e,), bool
-        Entities matched by group.
+        Entities in the sample of members and controls that is matched by group.
     """
 
     hits: dict[str, np.ndarray]
@@ -93,7 +93,7 @@ class LinkageSearch:
     members, controls : Judged
         Targets from training and from the holdout, aligned and gap-free.
     seed : int
-        Chooses where the known weeks begin (the same for all targets) and matches the controls.
+        Chooses the start of the known weeks (the same for all targets) and the matched controls.
     """
 
     def __init__(self, views: Views, members: Judged, controls: Judged, seed: int) -> None:
@@ -114,7 +114,7 @@ class LinkageSearch:
         self.strata = household_groups(profile, self.sides, STRATUM_TARGETS, seed)
 
     def _rest(self, judged: Judged) -> np.ndarray:
-        """Return the days that hold no known step."""
+        """Return a mask of the days without any known step."""
         steps = judged.steps_per_day
         offset = int(judged.first_midnights()[0])
         days = (len(self.inferred) - int(judged.first_midnights().max())) // steps
@@ -132,7 +132,7 @@ class LinkageSearch:
         return found
 
     def join(self, parts: list[dict[str, Any]]) -> Linked:
-        """Merge what the blocks brought."""
+        """Merge the results of all blocks."""
         sizes = [part["num"] for part in parts]
         begins = list(np.cumsum(sizes) - sizes)
         hits, nearest_known = {}, {}
@@ -158,7 +158,7 @@ class LinkageSearch:
 
 
 def known_steps(judged: Judged, rng: np.random.Generator) -> dict[int, np.ndarray]:
-    """Return which steps are known, shape (L,), bool, for every number of weeks that at most half of the series has."""
+    """Return the mask of known steps, shape (L,), for every number of weeks that fits in half of the series."""
     length, week = judged.values.shape[2], 7 * judged.steps_per_day
     known = {}
     for weeks in KNOWN_WEEKS:
@@ -173,7 +173,7 @@ def known_steps(judged: Judged, rng: np.random.Generator) -> dict[int, np.ndarra
 
 def _risk_line(attack: str, name: str, stratum: str, explains: str, hits: np.ndarray, sides: np.ndarray, limit: float,
                parts: int) -> dict:  # fmt: skip
-    """Judge members against controls, in a stratum that is one of `parts` alike."""
+    """Judge members against controls in one of `parts` strata of the same kind, which share the error (Bonferroni)."""
     pair = [(int(hits[sides == side].sum()), int((sides == side).sum())) for side in (0, 1)]
     risk, _, high = residual_risk(*pair)
     low = residual_risk(*pair, confidence=1 - 2 * FAIL_ERROR / parts)[1]
@@ -187,7 +187,7 @@ def _risk_line(attack: str, name: str, stratum: str, explains: str, hits: np.nda
 
 
 def linkage_checks(found: Linked, limits: Thresholds) -> list[dict]:
-    """Judge A3 and A5: each attack on all targets, and the worst group where there are groups large enough."""
+    """Judge A3 and A5: each attack on all matched targets, and on the worst group where groups are large enough."""
     checks = []
     for name, hits in found.hits.items():
         if name in ATTRIBUTES:

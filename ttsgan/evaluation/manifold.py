@@ -1,4 +1,4 @@
-"""How synthetic series lie among real ones in the space of features: shares by nearest neighbours, and a flat map.
+"""How synthetic series lie among real ones in feature space: nearest-neighbour scores, and a 2-D map.
 
 Axes: n series, K feature columns.
 
@@ -19,7 +19,7 @@ from ttsgan.evaluation.neighbours import nearest
 NUM_NEIGHBOURS = 5
 NUM_DRAWS = 4
 EPSILON = 0.05
-"""Shortfall that is taken to be none."""
+"""Shortfall that counts as none."""
 MAX_POINTS = 300
 SIGHTS = {
     "precision": ("implausible series", "missing kinds of homes, copying"),
@@ -30,13 +30,13 @@ SIGHTS = {
 
 
 def feature_space(pool: Pool) -> NDArray[np.float32]:
-    """Return all pooled series as points (n, K); every feature family weighs the same, whatever its columns."""
+    """Return all pooled series as points (n, K); feature families have equal weight, whatever their column counts."""
     width = np.concatenate([np.full(s.stop - s.start, (s.stop - s.start) ** -0.5) for s in pool.slices.values()])
     return (np.clip(pool.scaled, -CEILING, CEILING) * width).astype(np.float32)
 
 
 def neighbour_scores(reference: NDArray, candidate: NDArray) -> dict[str, NDArray]:
-    """Return precision, recall, density and coverage as one value per series, k = 5.
+    """Return precision, recall, density and coverage as one value per series, with k = 5 nearest neighbours.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def neighbour_scores(reference: NDArray, candidate: NDArray) -> dict[str, NDArra
     k = min(NUM_NEIGHBOURS, len(reference) - 1, len(candidate) - 1)
     inside_reference = nearest(reference, reference, k, exclude=np.arange(len(reference)))[0][:, -1]
     inside_candidate = nearest(candidate, candidate, k, exclude=np.arange(len(candidate)))[0][:, -1]
-    # By subtraction, as neighbours are measured: a product would set equal series apart.
+    # By subtraction, as `nearest` measures distances: a matrix product would separate equal series.
     between = cdist(reference, candidate)
     in_ball = between <= inside_reference[:, None]
     return {
@@ -58,7 +58,7 @@ def neighbour_scores(reference: NDArray, candidate: NDArray) -> dict[str, NDArra
 
 
 def neighbour_entries(space: NDArray, sampler: Sampler, bootstrap: int) -> list[dict]:
-    """Return the shortfall of each score from 1, of synthetic against holdout series and of real halves.
+    """Return the shortfall of each score from 1, for synthetic against holdout series and between real halves.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def neighbour_entries(space: NDArray, sampler: Sampler, bootstrap: int) -> list[
     sampler : Sampler
         Draws of equal size.
     bootstrap : int
-        Resamplings of series behind an interval; with 0 its ends are the value itself.
+        Bootstrap resamples of series behind an interval; with 0 its ends are the value itself.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def neighbour_entries(space: NDArray, sampler: Sampler, bootstrap: int) -> list[
     entries = []
     for name, (sees, blind_to) in SIGHTS.items():
         value, floor = (float(np.mean([part[name].mean() for part in side])) for side in (scores, floors))
-        # resampling within one draw: averaging over draws would hide the luck of the sample
+        # resample within one draw, because averaging over draws would hide the noise of the sample
         resampled = [sampler.rng.choice(scores[0][name], len(scores[0][name])).mean() for _ in range(bootstrap)]
         ends = np.quantile(resampled, [0.025, 0.975]) - np.mean(resampled) if resampled else np.zeros(2)
         shortfall = [abs(1 - v) if name == "density" else max(0.0, 1 - v) for v in (value, *(value + ends), floor)]
@@ -103,14 +103,14 @@ def neighbour_entries(space: NDArray, sampler: Sampler, bootstrap: int) -> list[
 
 
 def flat_map(space: NDArray, sizes: list[int], rng: np.random.Generator) -> dict:
-    """Project points on the first two principal components of the real ones.
+    """Project points on the first two principal components of the real points.
 
     Parameters
     ----------
     space : ndarray of shape (n, K)
         Points of training, holdout and synthetic series, in this order.
     sizes : list of int
-        How many of each.
+        Number of points of each.
     rng : numpy.random.Generator
         Chooses at most `MAX_POINTS` of each set.
 
@@ -118,7 +118,7 @@ def flat_map(space: NDArray, sizes: list[int], rng: np.random.Generator) -> dict
     -------
     dict
         ``train``, ``holdout``, ``synthetic``: lists of [x, y], three decimals, in random order, so that a point
-        names no row of the input; ``explained``: share of the variance of real series along x and along y.
+        does not identify a row of the input; ``explained``: share of the variance of real series along x and along y.
     """
     real = space[: sizes[0] + sizes[1]].astype(np.float64)
     centre = real.mean(0)

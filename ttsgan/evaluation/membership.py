@@ -1,12 +1,13 @@
-"""A2, membership: was a series in training? Measured with a control that never was.
+"""A2, membership inference: decide whether a series was in training, with a control that never was.
 
-Whatever the control shows too is not a leak: almost empty meters lie close to anything, and members of one kind of
-household resemble each other. Scores are ``-log(d_S / d_R)``: close to synthetic series, measured against how close
-unseen real series R come; and densities, in logarithms, so that nothing underflows. The reference R holds neither
-members nor non-members (each holdout half as the other's reference would give scores that are not independent).
+An effect that the control shows too is not a leak: almost empty meters lie close to anything, and members of one kind
+of household resemble each other. A distance score is ``-log(d_S / d_R)``: the distance to synthetic series relative to
+the distance to unseen real series R. A density score is a difference of log densities, so that nothing underflows. The
+reference R contains neither members nor non-members: if each holdout half were the other's reference, scores would not
+be independent.
 
-The strongest attack and its cut are chosen on half of the targets, and reported on the other, both ways. Which holdout
-entities are the reference is luck, and so are the halves: several of both are averaged.
+The strongest attack and its threshold are chosen on one half of the targets and tested on the other, in both
+directions. The choice of reference entities and of halves is random, so results are averaged over several of both.
 
 Axes: n series, C channels, L time steps, D dimensions, k neighbours, m members, h non-members, e entities.
 """
@@ -38,15 +39,15 @@ from ttsgan.evaluation.views import Views, per_entity
 DENSITY_DIMENSIONS = 16
 NEIGHBOURS = 5
 GROUP_TARGETS = 700
-"""Fewest members, and fewest non-members, of a group that is judged by itself."""
+"""Smallest number of members, and of non-members, in a group that is judged separately."""
 OUTCOMES = 8
-"""Outcomes that are averaged, at least: of as many splittings where entities are few; of fewer, each halved several
-times, where they are many (one suffices where groups are judged by themselves)."""
+"""Smallest number of outcomes to average. With few entities each outcome has its own splitting of the holdout. With
+many, there are fewer splittings, each halved several times (only one splitting where groups are judged separately)."""
 VIEWS = ("raw", "shape", "daily", "profile")
 LEAST_POWER = 1e-4
-"""Power of a frequency, over the mean of all, that each is taken to have at least: those of the mean day have none."""
+"""Lower limit of the power of a frequency, relative to the mean of all: frequencies of the mean day have no power."""
 FPR_GRID = np.unique(np.concatenate([np.geomspace(1e-3, 1, 41), np.linspace(0, 1, 41)]))
-"""False positive rates at which the curve of an attack is given."""
+"""False positive rates at which the ROC curve of an attack is evaluated."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class Membership:
     members, nonmembers : dict of str to ndarray of shape (m,) and (h,), float64
         Score of each entity under each attack.
     oddness : tuple of ndarray of shape (m,) and (h,)
-        Distance to the fifth neighbour among all targets: what makes an outlier.
+        Distance to the fifth nearest neighbour among all targets; outliers have a large one.
     groups : tuple of ndarray of shape (m,) and (h,), int
-        Groups of alike households.
+        Number of the group of similar households.
     """
 
     members: dict[str, np.ndarray]
@@ -80,15 +81,17 @@ class MembershipSearch:
     reference : Judged
         Other holdout entities.
     sketch : Judged
-        Some thousand synthetic series, on which the axes of the density are fitted; all aligned and gap-free.
+        Up to some thousand synthetic series, on which the axes of the density are fitted. All sets are aligned and
+        gap-free.
     num_synthetic : int
         Series in the whole synthetic set (the bandwidth of the density depends on it).
     seed : int
 
     Notes
     -----
-    Attacks: "raw k=1" ... "profile k=5", "mean" and "whitened mean" (what a series has in common with the mean of all
-    synthetic ones), "density" (16 principal components of daily means and profile).
+    Attacks: "raw k=1" ... "profile k=5" (k-nearest-neighbour distance in a view), "mean" and "whitened mean"
+    (similarity of a series to the mean of all synthetic series), "density" (kernel density on at most 16 principal
+    components of daily means and profile).
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class MembershipSearch:
         return found | {"density": density, "course": course, "num": len(low)}
 
     def join(self, parts: list[dict[str, Any]]) -> Membership:
-        """Merge what the blocks brought."""
+        """Merge the results of all blocks."""
         sizes = [part["num"] for part in parts]
         begins = list(np.cumsum(sizes) - sizes)
         scores: dict[str, np.ndarray] = {}
@@ -160,13 +163,13 @@ def _bandwidth(num: int, dimensions: int) -> float:
 
 
 class _Traces:
-    """How far series lie towards the mean of the synthetic ones from that of unseen real ones.
+    """Score how far a series lies from the mean of unseen real series in the direction of the synthetic mean.
 
-    A course that a generator averaged over its training series and gave to every synthetic one is a mean that its
-    members can be traced in, however many they are (Homer 2008; Dwork 2015). In the bare product of the two, slow
-    waves, of which every series has many, hide the rest. Whitened, each frequency counts in units of its power among
-    unseen series, as the likelihood ratio for a mean in coloured noise weighs it, and of the synthetic mean only what
-    the unseen one does not foretell.
+    If a generator gives every synthetic series the average course of its training series, members can be traced in the
+    synthetic mean, however many they are (Homer 2008; Dwork 2015). In the plain inner product, low frequencies, which
+    are strong in every series, mask the rest. The whitened score divides each frequency by its power among unseen
+    series, the weight of the likelihood ratio for a mean in coloured noise. Of the synthetic mean it keeps only the
+    part that the unseen mean does not predict.
 
     Parameters
     ----------
@@ -181,10 +184,10 @@ class _Traces:
         self.power = np.maximum(power, LEAST_POWER * power.mean(axis=1, keepdims=True) + 1e-12)
 
     def __call__(self, courses: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the scores of these courses (n, C * T) against the mean (C * T,) of the synthetic ones."""
+        """Return the scores of courses (n, C * T) against the mean course (C * T,) of the synthetic series."""
         direction = mean - self.centre
         towards = {"mean": direction, "whitened mean": self._whitened(direction)}
-        # In single precision: targets are many.
+        # Single precision, because there are many targets.
         apart = courses - self.centre.astype(np.float32)
         size = np.linalg.norm(apart, axis=1)
         return {
@@ -203,7 +206,7 @@ class _Traces:
 
 
 class _Axes:
-    """Whitened principal components of a sample (at most 16, fewer for few series)."""
+    """Projection on the whitened principal components of a sample (at most 16, fewer for few series)."""
 
     def __init__(self, base: np.ndarray) -> None:
         self.centre, self.spread = base.mean(0), np.maximum(base.std(0), 1e-6)
@@ -218,12 +221,12 @@ class _Axes:
 
 
 def density_scores(targets: np.ndarray, synthetic: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Score targets by the ratio of the synthetic to the reference density on the synthetic set's own main axes.
+    """Score targets by the log ratio of synthetic to reference density on the synthetic set's principal components.
 
     Parameters
     ----------
     targets, synthetic, reference : ndarray of shape (n, D), float
-        Latents, for instance; D of a few dozen at most.
+        For instance latents; D is a few dozen at most.
 
     Returns
     -------
@@ -238,12 +241,12 @@ def density_scores(targets: np.ndarray, synthetic: np.ndarray, reference: np.nda
 
 
 def _cut(scores: np.ndarray, fpr: float) -> float:
-    """Return the score that at most a share `fpr` of these non-members exceeds."""
+    """Return the threshold that at most a share `fpr` of the non-member scores exceeds."""
     return float(np.sort(scores)[::-1][int(fpr * len(scores))])
 
 
 def _tail_gain(members: np.ndarray, nonmembers: np.ndarray) -> float:
-    """Return how far an attack's ROC curve lies above the diagonal at few false positives (mean log ratio)."""
+    """Return the mean log ratio of true to false positive rate at false positive rates of 2 % and 5 %."""
     gains = []
     for fpr in (0.02, 0.05):
         cut = _cut(nonmembers, fpr)
@@ -255,7 +258,7 @@ Stratum = tuple[str, np.ndarray, np.ndarray]
 
 
 def _odd(found: Membership, limits: Thresholds) -> Stratum:
-    """Return the smallest stratum of odd targets that is large enough for an honest set to prove its bound."""
+    """Return the smallest stratum of the oddest targets that is large enough for an honest set to prove its bound."""
     pooled = np.concatenate(found.oddness)
     for share in (0.05, 0.1, 0.2, 0.5):
         edge = np.quantile(pooled, 1 - share)
@@ -268,7 +271,7 @@ def _odd(found: Membership, limits: Thresholds) -> Stratum:
 
 
 def _tail_line(stratum: str, counts: np.ndarray, limit: float, share: float, parts: int, limits: Thresholds) -> dict:
-    """Judge the members recognised in a stratum, one of `parts` alike."""
+    """Judge the true positive rate in one of `parts` strata of the same kind, which share the error (Bonferroni)."""
     hits, trials, false_hits, false_trials = (float(x) for x in counts)
     error = FAIL_ERROR / (2 * parts)
     low = clopper_pearson_lower(hits, trials, error)
@@ -286,11 +289,11 @@ def _tail_line(stratum: str, counts: np.ndarray, limit: float, share: float, par
 
 
 Splitting = tuple[Judged, Judged]
-"""Non-members, and the reference that their scores and those of members are measured against."""
+"""Non-members, and the reference that scores of members and non-members are measured against."""
 
 
 def splittings(holdout: Judged, rng: np.random.Generator) -> list[Splitting]:
-    """Set a quarter of the holdout's entities apart as the reference, once or, with few entities, several times."""
+    """Set aside a quarter of the holdout's entities as the reference, once or, with few entities, several times."""
     entities = int(holdout.codes.max()) + 1
     found = []
     for _ in range(max(1, min(OUTCOMES, 2 * GROUP_TARGETS // entities))):
@@ -301,9 +304,9 @@ def splittings(holdout: Judged, rng: np.random.Generator) -> list[Splitting]:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What the attacks achieve on one splitting.
+    """Results of the attacks on one splitting.
 
-    ``counts`` (strata, 4): members recognised, members, non-members recognised, non-members.
+    ``counts`` (strata, 4): recognised members, members, recognised non-members, non-members.
     """
 
     auc: float
@@ -315,7 +318,7 @@ class _Outcome:
 
 
 def _outcome(found: Membership, limits: Thresholds, rng: np.random.Generator) -> _Outcome:
-    """Choose attack and cut on half of the targets and apply them to the other, both ways."""
+    """Choose attack and threshold on one half of the targets and apply them to the other, in both directions."""
     folds = [rng.permutation(len(side)) % 2 for side in found.oddness]
     num_groups = int(found.groups[0].max()) + 1
     strata: list[Stratum] = [("all", *(np.ones(len(side), bool) for side in found.oddness)), _odd(found, limits)]
@@ -352,19 +355,19 @@ def membership_checks(
     Parameters
     ----------
     found : sequence of Membership
-        Scores of the same members, one set for each splitting of the holdout; only a single one may have groups.
-        Shares, areas and errors are averaged over splittings and halves: they share their targets, so that they are
-        no further evidence.
+        Scores of the same members, one object per splitting of the holdout; only a single one may have groups. Rates,
+        AUCs and standard errors are averaged over splittings and halves. These share their targets, so they do not
+        count as further evidence.
     limits : Thresholds
     rng : numpy.random.Generator
 
     Returns
     -------
     checks : list of dict
-        AUC, and the true positive rate of all targets, of the oddest (of enough targets) and of every group of at least
-        `GROUP_TARGETS` (where there are two or more; all but the worst only inform).
+        AUC, and the true positive rate of all targets, of the oddest (where there are enough targets) and of every
+        group of at least `GROUP_TARGETS` (where there are two or more; all but the worst only inform).
     roc : dict
-        The curve of the strongest attack, mean over all halves and splittings.
+        ROC curve of the strongest attack, averaged over all halves and splittings.
     """
     outcomes = [_outcome(one, limits, rng) for one in found for _ in range(math.ceil(OUTCOMES / len(found)))]
     auc, error = (float(np.mean([getattr(one, what) for one in outcomes])) for what in ("auc", "error"))
@@ -382,7 +385,7 @@ def membership_checks(
     total = len(found[0].oddness[0])
     for row, (name, in_m, _) in enumerate(strata[:2]):
         if row and in_m.all():
-            # Too few targets for odd ones among them: the line above says the same.
+            # With too few targets this stratum holds all of them, and the line above says the same.
             continue
         limit = limits.tpr if name == "all" else limits.outlier_tpr
         checks.append(_tail_line(name, counts[row], limit, in_m.sum() / total, 1, limits))

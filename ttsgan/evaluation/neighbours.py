@@ -1,11 +1,11 @@
-"""Exact nearest neighbours at little more than the cost of the matrix products, in parts that can be merged.
+"""Exact nearest neighbours at little more than the cost of matrix products, in parts that can be merged.
 
-A product in float32 cannot tell near-identical rows apart (``|a|^2 + |b|^2 - 2ab`` cancels), the very case that
-matters here. So it is made to give a *lower bound* of every squared distance, with its own worst rounding error taken
-off: pairs whose bound is above the k-th distance found so far are out for certain, and the few others are measured by
-direct subtraction in float64. What is measured depends on the pair alone, so the answer is the same, bit for bit, for
-any block sizes and any split of the base into parts. Blocks where float32 leaves too many pairs open (many series that
-are almost equal, as a collapsed generator draws them) are bounded again in float64.
+A float32 product cannot separate near-identical rows (``|a|^2 + |b|^2 - 2ab`` cancels), the very case that matters
+here. So it only gives a *lower bound* of every squared distance, with its worst-case rounding error subtracted. Pairs
+whose bound exceeds the k-th distance found so far are ruled out for certain; the few *open* pairs are measured by
+direct subtraction in float64. A measured distance depends on its pair alone, so the result is identical, bit for bit,
+for any block sizes and any split of the base into parts. Blocks where float32 leaves too many pairs open (many almost
+equal series, as a collapsed generator draws them) are bounded again in float64.
 
 Axes: q queries, b base rows, D dimensions, k neighbours, p pairs, g groups of columns.
 """
@@ -20,14 +20,14 @@ from scipy.special import logsumexp
 QUERY_BLOCK = 512
 BASE_BLOCK = 4096
 _DENSE = 32
-"""One open pair in this many is too many for a query: a product in float64 is then cheaper than measuring them."""
+"""More than one open pair per this many base rows is too many: a float64 product is cheaper than measuring them."""
 _WORTH = 4
-"""Open pairs of such queries per row of the base from which converting the base to float64 pays."""
+"""Open pairs of such queries per base row above which converting the base to float64 pays off."""
 _FINE_BLOCK = 1024
-"""Rows of the base in a product in float64."""
+"""Base rows per float64 product."""
 _GROUPS = 256
 _MEASURED_TOGETHER = 1 << 18
-"""Pairs whose distances are held before they are merged."""
+"""Number of pairs whose distances are held in memory before they are merged."""
 _ELEMENTS = 1 << 17
 """Numbers of a float64 buffer that stays in the cache."""
 
@@ -52,7 +52,7 @@ def nearest(
     k : int
         Neighbours wanted, >= 1; columns beyond the available rows hold distance inf and index -1.
     exclude : ndarray of shape (q,), int, optional
-        Base row that each query must not be given (itself, for instance); -1 excludes none.
+        Base row to exclude for each query (for instance itself); -1 excludes none.
     query_block, base_block : int
         Rows per matrix product. Memory is about ``4 * (query_block + base_block) * D + 5 * query_block * base_block``
         bytes (55 MB for D = 2190), and up to three times that for sets with many equal or almost equal rows.
@@ -82,7 +82,7 @@ def nearest(
 def merge_nearest(
     parts: Sequence[tuple[np.ndarray, np.ndarray]], begins: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Merge the neighbours found in parts of a base; equal, bit for bit, to one search of the whole.
+    """Merge the neighbours found in parts of a base; identical, bit for bit, to one search of the whole base.
 
     Parameters
     ----------
@@ -107,10 +107,10 @@ def merge_nearest(
 
 
 class _Search:
-    """One base block after the other, one query block after the other, in buffers that are made once.
+    """Search one base block and one query block at a time, in buffers that are allocated once.
 
     With a' = a - centre and b' = b - centre, the product of [-2a', |a'|, 1] and [b', -s|b'|, (1 - t)|b'|^2] is
-    ``|a - b|^2 - |a'|^2`` less what rounding can add to it; s and t come from `_slack`.
+    ``|a - b|^2 - |a'|^2`` minus its largest possible rounding error; s and t come from `_slack`.
     """
 
     def __init__(self, centre: np.ndarray, k: int, query_block: int, base_block: int) -> None:
@@ -122,7 +122,7 @@ class _Search:
         self._open_buffer = np.empty(query_block * base_block, bool)
 
     def take_base(self, rows: np.ndarray) -> None:
-        """Prepare a block of the base; rows beyond the k + 1 first of identical ones are left out."""
+        """Prepare a block of the base; of identical rows, only the first k + 1 are kept."""
         bounds = self._base_buffer[: len(rows)]
         square = _fill_base(rows, self.centre, bounds)
         self.kept = _without_surplus(rows, square, self.k + 1)
@@ -136,7 +136,7 @@ class _Search:
         """Yield tables of distances and indices (in the block), (r, k), of all rows that may be among the k nearest.
 
         ``square`` is ``|a'|^2`` and ``known`` the k-th distance so far, inf for none; both (r,) float64. ``own`` (r,)
-        is the row of the block that each query must not be given, outside of it for none.
+        is the row of the block to exclude for each query; a row outside the block excludes none.
         """
         num, width = len(queries), len(self.rows)
         left = self._query_buffer[:num]
@@ -145,7 +145,7 @@ class _Search:
         np.matmul(left, self.bounds.T, out=bound)
         rows, columns = self._own(own)
         bound[rows, columns] = np.inf
-        # More than float64 can be wrong by in what was measured.
+        # Larger than the float64 rounding error of measured distances.
         tiny = 4 * (len(self.centre) + 10) * np.finfo(np.float64).eps
         limit = known**2 * (1 + tiny) - square * (1 - tiny)
         if np.isinf(limit).any():
@@ -165,7 +165,7 @@ class _Search:
             yield _table(row, distance, self.kept[column], num, self.k)
 
     def _own(self, own: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pairs of query and column that are not allowed."""
+        """Return the excluded pairs of query and column."""
         if own is None:
             return np.empty(0, int), np.empty(0, int)
         columns = np.minimum(np.searchsorted(self.kept, own), len(self.kept) - 1)
@@ -173,9 +173,9 @@ class _Search:
         return rows, columns[rows]
 
     def _reach(self, bound: np.ndarray, norm: np.ndarray, base_norm: np.ndarray) -> np.ndarray:
-        """Return a value that the k-th smallest ``|a - b|^2 - |a'|^2`` of each query does not exceed, (r,) float64.
+        """Return an upper bound of the k-th smallest ``|a - b|^2 - |a'|^2`` of each query, (r,) float64.
 
-        It comes from the smallest bounds of groups of columns: k groups have k different rows below their k-th.
+        It comes from the smallest bound of each group of columns: k groups contain k different rows.
         """
         groups = min(bound.shape[1], max(_GROUPS, 8 * self.k))
         if groups < self.k:
@@ -187,7 +187,7 @@ class _Search:
         return np.partition(smallest, self.k - 1, axis=1)[:, self.k - 1]
 
     def _finer(self, queries: np.ndarray, limit: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Return which pairs stay open by bounds in float64, (r, columns) bool; ``own``: column not allowed, or -1."""
+        """Return which pairs stay open by float64 bounds, (r, columns) bool; ``own``: column to exclude, or -1."""
         left = np.empty((len(queries), len(self.centre) + 2))
         norm = _fill_queries(queries, self.centre, left)
         is_open = np.empty((len(queries), len(self.rows)), bool)
@@ -199,13 +199,13 @@ class _Search:
             inside = np.flatnonzero((own >= begin) & (own < begin + len(right)))
             bound[inside, own[inside] - begin] = np.inf
             limit = np.minimum(limit, self._reach(bound, norm, self.norm[part]))
-            # The largest number, so that infinity does not let pass what is not allowed.
+            # Cap the limit at the largest finite number, so that excluded pairs (inf) do not pass.
             is_open[:, part] = bound <= np.minimum(limit, np.finfo(np.float64).max)[:, None]
         return is_open
 
 
 def _grouped(function: np.ufunc, table: np.ndarray, groups: int) -> np.ndarray:
-    """Reduce every `groups`-th column to one, (r, g); without a copy, and each row at the speed of long vectors."""
+    """Reduce every `groups`-th column to one, (r, g), without a copy and in long vector operations."""
     width = table.shape[1]
     whole = width - width % groups
     out = function.reduce(table[:, :whole].reshape(len(table), -1, groups), axis=1)
@@ -214,10 +214,10 @@ def _grouped(function: np.ufunc, table: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _slack(dimensions: int, dtype: np.dtype) -> tuple[float, float]:
-    """Return s and t: a product in ``dtype``, in any order of its sums, is wrong by at most s|a'||b'| + t|b'|^2.
+    """Return s and t: a product in ``dtype``, summed in any order, has an error of at most s|a'||b'| + t|b'|^2.
 
     The error of a sum of n products is at most ``nu / (1 - nu)`` times the sum of their magnitudes, u the unit
-    roundoff [1]_. Eight more cover the rounding of the factors themselves.
+    roundoff [1]_. Eight more products cover the rounding of the factors themselves.
 
     References
     ----------
@@ -250,7 +250,7 @@ def _fill_base(rows: np.ndarray, centre: np.ndarray, out: np.ndarray) -> np.ndar
 
 
 def _centred_squares(rows: np.ndarray, centre: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Return the squared distance of rows to the centre, (n,) float64; write the differences in ``out``, if given."""
+    """Return the squared distances of rows to the centre, (n,) float64; write the differences to ``out``, if given."""
     square = np.empty(len(rows))
     step = max(1, _ELEMENTS // len(centre))
     for start in range(0, len(rows), step):
@@ -264,9 +264,9 @@ def _centred_squares(rows: np.ndarray, centre: np.ndarray, out: np.ndarray | Non
 
 
 def _without_surplus(rows: np.ndarray, square: np.ndarray, copies: int) -> np.ndarray:
-    """Return the positions of rows, ascending, less those that have `copies` identical ones before them.
+    """Return ascending positions of rows, without those that have `copies` identical rows before them.
 
-    Only rows equal to the first of their ``square`` are looked at: enough for sets that hold few values many times.
+    Rows are compared only with the first row of the same ``square``; this suffices for sets that repeat few rows often.
     """
     _, group, count = np.unique(square, return_inverse=True, return_counts=True)
     kept = np.ones(len(rows), bool)
@@ -278,13 +278,13 @@ def _without_surplus(rows: np.ndarray, square: np.ndarray, copies: int) -> np.nd
 
 
 def _up(limit: np.ndarray) -> np.ndarray:
-    """Round to float32 upwards; infinity becomes the largest number, so that it does not let infinity pass."""
+    """Round up to float32; infinity becomes the largest finite number, so that excluded pairs (inf) do not pass."""
     top = np.finfo(np.float32).max
     return np.nextafter(np.minimum(limit, top).astype(np.float32), top)
 
 
 def _measured(queries: np.ndarray, row: np.ndarray, base: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Measure pairs (p,) by subtraction in float64; the result depends on the pair alone, not on its neighbours."""
+    """Return distances of pairs (p,), by subtraction in float64; each depends on its pair alone."""
     out = np.empty(len(row))
     step = max(1, _ELEMENTS // base.shape[1])
     for start in range(0, len(row), step):
@@ -326,12 +326,12 @@ def log_density(
     bandwidth : float
         Standard deviation of the kernel, > 0.
     query_block, base_block : int
-        Rows at a time.
+        Rows per block.
 
     Returns
     -------
     ndarray of shape (q,), float64
-        Finite even far from the sample: the sum is taken in logarithms, it does not underflow to 0.
+        Finite even far from the sample: the sum is computed in log space, so it does not underflow to 0.
     """
     queries = queries.astype(np.float64)
     out = np.empty(len(queries))

@@ -1,4 +1,4 @@
-"""How one panel of the report is drawn: colours, axes, SVG.
+"""Drawing of one panel of the report: colours, axes, SVG.
 
 A panel is drawn at about the size at which a page shows it, so that its letters stay readable on a telephone; wide
 figures are several panels that the page lays out. Colours are written as CSS variables, so that one picture serves
@@ -55,7 +55,7 @@ class Panel:
     svg : str
         SVG element to be put into HTML as it is; carries `alt` as its label.
     alt : str
-        What is to be seen, with its main numbers.
+        Alternative text: what the picture shows, with its main numbers.
     shows : str
         "holdout" or "synthetic" where single series of one set are shown, else empty.
     """
@@ -77,7 +77,7 @@ def draw_panel(
     width: int = 372,
     height: int = 250,
 ) -> Panel:
-    """Draw one panel; its bytes depend on nothing but the arguments.
+    """Draw one panel; its bytes depend only on the arguments.
 
     Parameters
     ----------
@@ -100,11 +100,11 @@ def draw_panel(
         figure = Figure(figsize=(width / 96, height / 96), layout="constrained")
         draw(*figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
         text = StringIO()
-        # straight to the back end: `savefig` would draw everything once more before
+        # call the back end directly: `savefig` would draw everything twice
         FigureCanvasSVG(figure).print_svg(text, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
-    # inside HTML no name space is declared, and ids must be unique in the whole page
+    # inside HTML no namespace is declared, and ids must be unique in the whole page
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL).replace("xlink:href", "href")
     kept = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in kept else "", svg)
@@ -122,7 +122,7 @@ def write_tick(value: float, _: object = None) -> str:
 
 
 def label_axes(ax: Axes, x: str, y: str, ticks: int = 4) -> None:
-    """Name both axes (plain text, never a formula) and give a linear y axis about so many ticks."""
+    """Name both axes (plain text, never a formula) and give a linear y axis about `ticks` ticks."""
     ax.set_xlabel(x, parse_math=False)
     ax.set_ylabel(y, parse_math=False)
     if ax.get_yscale() == "linear":

@@ -1,20 +1,21 @@
-"""The privacy audit: runs the attacks with their controls, tests itself, and gives one verdict.
+"""The privacy audit: run attacks with controls, run a self-test, and give one verdict.
 
 Verdicts, the worst wins:
 
 - FAIL: a leak is proven, whatever the size of the data. A statistical check fails where its *lower* bound exceeds the
-  threshold; the bounds share an error of 2.5 % between all checks (Bonferroni): so many honest sets fail at most.
-- INVALID: a control or the self-test did not work, or train and holdout overlap. Nothing is known.
-- UNPROVEN: no leak found, but with this few entities a leak above a threshold cannot be ruled out.
-- PASS: the *upper* one-sided 95 % bound of every check is at most its threshold. All must hold at once, so these need
-  no correction for their number.
+  threshold. The lower bounds of all checks share an error of 2.5 % (Bonferroni), so at most 2.5 % of honest sets FAIL.
+- INVALID: a control or the self-test did not work, a set has too few entities, or train and holdout overlap or are of
+  different dates. Nothing is known about leaks.
+- UNPROVEN: no leak is found, but with this few entities a leak above a threshold cannot be ruled out.
+- PASS: the *upper* one-sided 95 % bound of every check is at most its threshold. All must hold at once, so these bounds
+  need no correction for multiple testing.
 
-PASS means: these attacks, with this knowledge, on this data set. It is neither a proof nor legal anonymity. Auditing
-again and again until it passes spoils the error rates.
+PASS covers these attacks, with this attacker knowledge, on this data set. It is neither a proof nor legal anonymity.
+Repeating the audit until it passes invalidates the error rates.
 
-Held-out and synthetic sets may come in blocks (`blocks.Blocks`). Those of the synthetic set are searched anywhere, and
-so are the other parts of the audit done, side by side; the result depends on neither the size of the blocks nor on who
-did what.
+Holdout and synthetic sets may come in blocks (`blocks.Blocks`). The search of each synthetic block, and every other
+part of the audit, can run in parallel on any worker. The result depends neither on the block size nor on which worker
+ran what.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ MIN_ENTITIES = 12
 SELF_TEST_SERIES, SELF_TEST_SKETCH = 1000, 250
 SKETCH_SERIES = 5000
 OTHER_DATES = 1e-4
-"""Level of the Kolmogorov-Smirnov test at which training and held-out entities do not start alike."""
+"""Significance level at which a Kolmogorov-Smirnov test finds different start times in train and holdout."""
 Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
 class Canaries:
-    """Implausible series planted in training (a fair coin decided on each) and those left out."""
+    """Implausible series that a fair coin either planted in training (`included`) or left out (`excluded`)."""
 
     included: Judged
     excluded: Judged
@@ -61,7 +62,7 @@ class Canaries:
 
 @dataclass(frozen=True)
 class _Real:
-    """Real series, aligned and gap-free, and the parts that the attacks are measured with."""
+    """Real series, aligned and gap-free, with the start they are aligned to and the views of the attacks."""
 
     train: Judged
     holdout: Judged
@@ -76,7 +77,7 @@ class _Real:
 
 @dataclass(frozen=True)
 class _Field:
-    """What the parts of the audit of one synthetic set work on; sent to whoever does one."""
+    """Shared input of all parts of the audit of one synthetic set; sent to every worker that runs a part."""
 
     real: _Real
     halves: tuple[Judged, ...]
@@ -89,11 +90,11 @@ class _Field:
 
 
 Part = Callable[[_Field], Any]
-"""One part of an audit; what it draws at random was settled when it was made, so that their order is free."""
+"""One part of an audit. Its random generator is fixed when it is made, so parts can run in any order."""
 
 
 def _search(field: _Field, *, block: Loader) -> list[Any] | None:
-    """Return what each search of whole sets finds in a block, or None where no series of it can be used."""
+    """Run every whole-series search on one block; return None where the block has no usable series."""
     series = block()
     empty, constant = series.usable()
     usable = ~(empty | constant)
@@ -105,7 +106,7 @@ def _search(field: _Field, *, block: Loader) -> list[Any] | None:
 
 def _fragments(field: _Field, *, rng: np.random.Generator) -> list[dict]:
     checks, limits = [], field.limits
-    # Channels apart: a generator may paste one and draw the other, and the larger one would hide it.
+    # Test channels separately: a generator may paste one and draw the other, and the larger channel would hide it.
     train, holdout, *halves = (part.channels_apart() for part in (field.real.train, field.real.holdout, *field.halves))
     some = field.sketch.sample_entities(fragments.STRETCH_SERIES, rng).channels_apart()
     pasted = fragments.same_dates(some, train, tuple(halves), limits, rng)
@@ -123,7 +124,7 @@ def _ask_networks(field: _Field, *, rng: np.random.Generator) -> list[dict]:
 
 
 def _self_test(field: _Field, *, rng: np.random.Generator) -> list[str]:
-    """Audit a third of the holdout as if it were synthetic, against the other two thirds; return what FAILs."""
+    """Attack a third of the holdout as if it were synthetic, the rest as holdout; return names of checks that FAIL."""
     stand_in, *rest = split_by_entity(field.real.holdout, 3, rng)
     control = joined(*rest).sample_entities(2 * SELF_TEST_SERIES, rng)
     stand_in = stand_in.sample_entities(SELF_TEST_SERIES, rng)
@@ -150,8 +151,8 @@ def _attack(
 ) -> _Attacked:  # fmt: skip
     """Run every attack; `planted` copies are searched too, without influence on the checks.
 
-    `first_of` tells of each usable synthetic series whether no earlier one is the same: a series written a hundred
-    times is one piece of evidence on copying.
+    `first_of` is False for usable synthetic series that repeat an earlier one: a series written a hundred times is one
+    piece of evidence of copying.
     """
     views, train, holdout = real.views, real.train, real.holdout
     halves = split_by_entity(holdout, 2, rng)
@@ -165,7 +166,7 @@ def _attack(
     searches = (copies, of_linkage, *of_membership)
     field = _Field(real, tuple(halves), members, split, sketch, searches, inside, limits)
     of_networks, of_self_test, of_fragments = rng.spawn(3)
-    # The long ones first, so that no worker is left alone with one at the end.
+    # Longest parts first, so that no worker is still busy with one when the others are done.
     parts: dict[str, Part] = {"networks": partial(_ask_networks, rng=of_networks)} if inside is not None else {}
     searched = {f"block {i}": partial(_search, block=loader) for i, loader in enumerate(blocks.loaders, 1)}
     parts |= searched
@@ -192,7 +193,7 @@ def _attack(
 
 
 def _canary_line(canaries: Canaries, real: _Real, sketch: Judged) -> dict:
-    """Score canaries by how near the synthetic set comes to them, beside how near unseen real series do."""
+    """Score canaries by their distance to the synthetic set, relative to their distance to unseen real series."""
     reference = real.views.shape(real.holdout)
     base = real.views.shape(sketch)
     scores = []
@@ -205,7 +206,7 @@ def _canary_line(canaries: Canaries, real: _Real, sketch: Judged) -> dict:
 
 
 def _counts(of: Survey) -> dict:
-    """Count a set, and the entities that are audited: those with readings that change."""
+    """Count the series and entities of a set, and the audited entities: those with readings that change."""
     return {
         "series": len(of.empty), "entities": of.num_entities, "set_aside_empty": int(of.empty.sum()),
         "set_aside_constant": int(of.constant.sum()), "audited_entities": len(np.unique(of.entities[of.usable])),
@@ -222,33 +223,33 @@ def audit(
     Parameters
     ----------
     train : Judged
-        What the generator saw.
+        Series the generator was trained on.
     holdout : Judged or Blocks
-        What it never saw (by entity), of the same channels, length, step and unit.
+        Series of entities the generator never saw; same channels, length, step and unit.
     synthetic : Judged or Blocks
-        What it made; each series counts by itself.
+        Series the generator made; each counts as its own entity.
     thresholds : Thresholds
         Limits of the gate.
     seed : int
-        All random choices.
+        Seed of all random choices.
     max_targets : int
-        Most training and holdout entities that are attacked; copying always searches every synthetic and training
-        series.
+        Largest number of training series, and of holdout series, that are attacked; copying always searches every
+        synthetic and training series.
     inside : Inside, optional
-        Conditions and networks, where the run folder is at hand: attacks with the owner's knowledge.
+        Conditions and networks of the run folder, for attacks with the owner's knowledge.
     canaries : Canaries, optional
-        Planted series, where training had some.
+        Canaries, where some were planted in training.
     spread : Spread
-        Who does the parts of the audit, blocks among them; by default this process, one after the other.
+        Runs the parts of the audit, including the blocks; by default one after the other in this process.
     progress : callable (float, str) -> None, optional
-        Told the share done and what is under way.
+        Called with the share done (0 to 1) and a status text.
 
     Returns
     -------
     dict
-        JSON-able, schema version 2: `verdict` (see above), `reasons` (sentences), `checks` (lines as of
+        JSON-serialisable, schema version 2: `verdict` (see above), `reasons` (sentences), `checks` (lines made by
         `gate.line`), `self_test` (`planted`, `found`: counts; `holdout_as_synthetic`: "clean", "fails" or "not run"),
-        `sizes` (per set: `series`, `entities`, `set_aside_empty`, `set_aside_constant`, `audited_entities`; of the
+        `sizes` (per set: `series`, `entities`, `set_aside_empty`, `set_aside_constant`, `audited_entities`; for the
         synthetic set also `distinct`, because a series written twice counts once in copying),
         `thresholds`, `seed`, `curves.roc` (`fpr`, `tpr`: lists of equal length, `attacks`: names of the strongest).
         Series without readings or without any change are set aside and counted.
@@ -260,8 +261,8 @@ def audit(
 
     Notes
     -----
-    About 120 CPU-seconds for 5,000 series of 2,190 steps in each set, 165 with the networks of a run folder; grows with
-    the product of set sizes.
+    Cost: about 120 CPU-seconds for 5,000 series of 2,190 steps in each set, 165 with the networks of a run folder. It
+    grows with the product of the set sizes.
     """
     report = progress or (lambda done, text: None)
     blocks = synthetic if isinstance(synthetic, Blocks) else Blocks.of(synthetic)
@@ -329,9 +330,9 @@ def audit(
 
 
 def other_dates(train: tuple[np.ndarray, np.ndarray], holdout: tuple[np.ndarray, np.ndarray]) -> str | None:
-    """Return why a holdout is no control for its dates, given starts and entities of both sides; None where it is one.
+    """Return why the holdout's dates make it unfit as a control, or None where it is fit.
 
-    An entity counts once, by its first series.
+    Each side is a pair of start times and entities; an entity counts once, by its first series.
     """
     starts = [of[np.unique(entities, return_index=True)[1]].astype(np.int64) for of, entities in (train, holdout)]
     if ks_2samp(*starts, method="asymp").pvalue >= OTHER_DATES:
@@ -344,7 +345,7 @@ def other_dates(train: tuple[np.ndarray, np.ndarray], holdout: tuple[np.ndarray,
 
 
 def _overlap(train: Survey, holdout: Survey) -> list[str]:
-    """Return why train and holdout are not disjoint."""
+    """Return the reasons why train and holdout are not disjoint: shared entities, identical series."""
     reasons = []
     shared = np.intersect1d(train.entities, holdout.entities)
     if shared.size:

@@ -1,6 +1,6 @@
-"""Fixed random networks that describe whole series: a convolution and a transformer over days, drawn and not trained.
+"""Features of whole series from untrained random networks: a convolution, and a transformer over days.
 
-`classifiers` trains readouts on what they answer.
+`classifiers` trains readouts on these features.
 
 Axes: n series, C channels, T time steps of whole days, D days, S steps of a day, F features, B series of a block,
 W days of a window, K kernels.
@@ -27,24 +27,24 @@ WEEK = 7
 TAPS = 9
 KERNELS = 432
 THRESHOLDS = (0.1, 0.37, 0.63, 0.9)
-"""Shares of the answers to a few real series that lie below the thresholds of a kernel."""
+"""Thresholds of a kernel, as quantile levels of its responses to a few real series."""
 MAX_POSITIONS = 2400
-"""Positions at which a kernel is evaluated, about; longer series are strided."""
+"""Largest number of positions at which a kernel is evaluated; longer series are strided."""
 WINDOW_DAYS = 56
-"""Days between which the transformer attends."""
+"""Length in days of the windows within which the transformer attends."""
 WIDTH, HEADS, LAYERS = 64, 16, 2
 SHARPNESS = 2.0
-"""Factor on queries: random ones attend too evenly to tell days apart."""
+"""Factor on queries: without it, random attention is too even to distinguish days."""
 
 
 def share_gaps(real: Judged, synthetic: Judged, donors: NDArray, rng: np.random.Generator) -> tuple[Judged, Judged]:
-    """Give every series also the gaps of a random one of the other side, so that gaps tell nothing.
+    """Add to every series the gaps of a random series of the other side, so that gaps do not separate the sides.
 
     Parameters
     ----------
     real, synthetic : Judged
     donors : ndarray of shape (m,), int
-        Real series whose gaps are given away: those that the synthetic ones are compared with.
+        Real series whose gaps are copied: those that the synthetic ones are compared with.
     rng : numpy.random.Generator
     """
     masks = np.isnan(real.values), np.isnan(synthetic.values)
@@ -59,8 +59,8 @@ def share_gaps(real: Judged, synthetic: Judged, donors: NDArray, rng: np.random.
 def whole_days(both: Judged, num_real: int) -> NDArray[np.float32]:
     """Return series cut to the same whole days and scaled, shape (n, C, D, S).
 
-    Values become log1p of their size over the median size of real ones, with their sign, then have mean 0 and
-    deviation 1 over the real series, which are the first ``num_real``.
+    Values become ``sign(x) log1p(|x| / m)``, m = median of |x| > 0 over the real series, and are then standardised to
+    mean 0 and deviation 1 over the real series, which are the first ``num_real``.
     """
     steps, length = both.steps_per_day, both.values.shape[2]
     offsets = both.first_midnights()
@@ -83,14 +83,14 @@ def whole_days(both: Judged, num_real: int) -> NDArray[np.float32]:
 
 
 def convolve(days: NDArray[np.float32], num_real: int, seed: int) -> NDArray[np.float32]:
-    """Describe series by the answers of random kernels.
+    """Describe series by the responses of random convolution kernels.
 
     Parameters
     ----------
     days : ndarray of shape (n, C, D, S), float32
         Output of `whole_days`.
     num_real : int
-        The first series, of which thresholds are taken.
+        Number of real series, which come first; a few of them set the thresholds.
     seed : int
         Draws the kernels.
 
@@ -98,7 +98,7 @@ def convolve(days: NDArray[np.float32], num_real: int, seed: int) -> NDArray[np.
     -------
     ndarray of shape (n, F), float32
         For each kernel the share of positions above each threshold and the log of the root mean square; for each
-        channel the share of values above 16 quantiles. About 4 CPU-milliseconds a series of 2,190 steps.
+        channel the share of values above 16 quantiles. Cost: about 4 CPU-milliseconds per series of 2,190 steps.
     """
     n, channels, _, steps = days.shape
     x = days.reshape(n, channels, -1)
@@ -109,7 +109,7 @@ def convolve(days: NDArray[np.float32], num_real: int, seed: int) -> NDArray[np.
     dilations = sorted(d for d in apart if d == 1 or d * (TAPS - 1) < length)
     stride = -(-length // MAX_POSITIONS)
     while stride > 1 and math.gcd(stride, steps) > 1:
-        stride += 1  # a divisor of the day would see a few hours only
+        stride += 1  # a common divisor with the day would visit a few hours only
     block = max(1, 16 * 2190 // (length * channels))
     columns = []
     for channel in range(channels):
@@ -133,7 +133,7 @@ def convolve(days: NDArray[np.float32], num_real: int, seed: int) -> NDArray[np.
 
 
 def _correlate(x: NDArray, weights: NDArray, dilation: int, stride: int) -> NDArray:
-    """Return the answers (B, K, positions) of kernels (K, C * taps) with zeros beyond the ends of x (B, C, T)."""
+    """Return the responses (B, K, positions) of kernels (K, C * taps) to x (B, C, T), with zero padding."""
     reach = TAPS // 2 * dilation
     padded = np.pad(x, ((0, 0), (0, 0), (reach, reach)))
     taps = [padded[:, :, tap * dilation : tap * dilation + x.shape[2] : stride] for tap in range(TAPS)]
@@ -153,8 +153,9 @@ def attend(days: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     Returns
     -------
     ndarray of shape (n, F), float32
-        Mean and log deviation over tokens of the embedding, of the attention's output, of the hidden layer and of the
-        stream, layer by layer, averaged over windows of days. About 7 CPU-milliseconds a series of 365 days.
+        Mean and log standard deviation over tokens of the embedding and, for each layer, of the attention output, the
+        hidden layer and the residual stream; averaged over windows of days. Cost: about 7 CPU-milliseconds per series
+        of 365 days.
     """
     n, channels, count, steps = days.shape
     network = _Network(channels * steps, seed)
@@ -178,7 +179,7 @@ def attend(days: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
 
 
 class _Network:
-    """Two layers of attention between days, drawn from one seed; the order of use is the order of drawing."""
+    """Two random attention layers over days; all weights are drawn from one seed, in the order of `__init__`."""
 
     def __init__(self, inputs: int, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -197,7 +198,7 @@ class _Network:
         return weight, offset * torch.randn(outputs, generator=self.generator)
 
     def describe(self, tokens: Tensor, place: Tensor, count: int) -> Tensor:
-        """Return what is known of tokens (B, W, inputs) at these of ``count`` days, shape (B, F)."""
+        """Return features (B, F) of tokens (B, W, inputs) whose positions among ``count`` days are ``place`` (W,)."""
         cycles = place[:, None] / WEEK * torch.arange(1, 4), place[:, None] / count * torch.arange(0.5, 5.0)
         turns = 2 * math.pi * torch.cat(cycles, 1)
         position = functional.linear(torch.cat([turns.sin(), turns.cos()], 1), *self.place)

@@ -1,7 +1,7 @@
-"""The report: one HTML file with the verdict, every number of evaluation and audit, and pictures; it loads nothing.
+"""The report: one self-contained HTML file with the verdict, all numbers of evaluation and audit, and pictures.
 
-This module puts the page together. `figures` and `charts` draw, `tables` turns the results into rows, words and places
-of bars; ``report.html.j2`` is the page, ``report_parts.html.j2`` its repeated parts, ``report_style.html.j2`` its
+This module assembles the page. `figures` and `charts` draw; `tables` turns the results into rows, words and bar
+positions; ``report.html.j2`` is the page, ``report_parts.html.j2`` its repeated parts, ``report_style.html.j2`` its
 style.
 """
 
@@ -44,7 +44,7 @@ def _self_test(result: dict) -> list[str]:
 
 
 def _size_rows(evaluation: dict | None, audit: dict | None) -> list[tuple[str, str]]:
-    """Return what was read, as facts."""
+    """Return the sizes of the sets and the seeds as rows (name, value) of the table of facts."""
     rows = []
     words = {"train": "Training", "holdout": "Held out", "synthetic": "Synthetic"}
     for name, word in words.items():
@@ -91,18 +91,18 @@ def render(
     simulated: bool = False,
     show_real: bool = True,
 ) -> str:
-    """Return the report as one HTML document without scripts and without any request to elsewhere.
+    """Return the report as one HTML document without scripts and without external requests.
 
     Parameters
     ----------
     title : str
         Heading of the page.
     evaluation : dict or None
-        Output of `fidelity.evaluate`; None says on the page that it has not been run. Its ``embedding`` is the map of
+        Output of `fidelity.evaluate`; with None the page says that it has not been run. Its ``embedding`` is the map of
         series.
     audit : dict or None
-        Output of `privacy.audit`; None likewise. A key ``attempts`` (list of dict or str), all audits of the
-        same run so far, is shown as a table.
+        Output of `privacy.audit`; with None the page says that it has not been run. A key ``attempts`` (list of dict
+        or str), all audits of the same run so far, is shown as a table.
     pictures : Pictures
         Samples that the figures are drawn from.
     facts : list of (str, str)
@@ -112,12 +112,12 @@ def render(
     simulated : bool
         Whether the real side is simulated data; labels the page.
     show_real : bool
-        Whether single real series may be seen (weeks, heat maps, map); False for a page that is given away.
+        Whether single real series may be shown (weeks, heat maps, map); False for a page that is passed on.
 
     Returns
     -------
     str
-        HTML, the same for the same input, a few hundred kB to about 1 MB. All text from outside is escaped.
+        HTML, deterministic, a few hundred kB to about 1 MB. All text from outside is escaped.
 
     Raises
     ------

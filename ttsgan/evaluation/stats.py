@@ -1,7 +1,7 @@
-"""Intervals and small statistics of the judging: exact rates, AUC with its error, sample sizes, 1-D distances.
+"""Statistics of the judges: confidence bounds of rates, AUC with its standard error, sample sizes, 1-D distances.
 
-Every bound is one-sided unless it says otherwise, and every rate is a count of independent units (entities,
-or synthetic series).
+Every bound is one-sided unless stated otherwise, and every rate counts independent units (entities, or synthetic
+series).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 
 
 def clopper_pearson_upper(hits: int, trials: int, alpha: float = 0.05) -> float:
-    """Return the exact one-sided upper bound of a rate.
+    """Return the exact one-sided upper confidence bound of a rate (Clopper-Pearson).
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def clopper_pearson_upper(hits: int, trials: int, alpha: float = 0.05) -> float:
     trials : int
         Independent trials; with 0 nothing is known and the bound is 1.
     alpha : float
-        Chance that the bound lies below the true rate, in (0, 1).
+        Largest probability that the bound lies below the true rate, in (0, 1).
 
     Returns
     -------
@@ -36,19 +36,19 @@ def clopper_pearson_upper(hits: int, trials: int, alpha: float = 0.05) -> float:
 
 
 def clopper_pearson_lower(hits: int, trials: int, alpha: float = 0.05) -> float:
-    """Return the exact one-sided lower bound of a rate, the mirror of `clopper_pearson_upper`."""
+    """Return the exact one-sided lower confidence bound of a rate, the mirror of `clopper_pearson_upper`."""
     if trials <= 0 or hits <= 0:
         return 0.0
     return float(scipy_stats.beta.ppf(alpha, hits, trials - hits + 1))
 
 
 def wilson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return centre and half width of the two-sided Wilson interval.
+    """Return the centre and half width of the two-sided Wilson interval of a rate.
 
     Parameters
     ----------
     hits, trials : int
-        Successes and trials; with 0 trials the answer is (0.5, 0.5).
+        Successes and trials; 0 trials give (0.5, 0.5).
     confidence : float
         Two-sided confidence, in (0, 1).
 
@@ -71,7 +71,7 @@ def wilson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, flo
 def residual_risk(
     attack: tuple[int, int], control: tuple[int, int], confidence: float = 0.90
 ) -> tuple[float, float, float]:
-    """Return what an attack gains over its control, R = (a - c) / (1 - c), with its interval.
+    """Return the gain of an attack over its control, R = (a - c) / (1 - c), with its confidence interval.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def residual_risk(
     Returns
     -------
     tuple of float
-        Risk, lower and upper end, each clipped to [0, 1]; the rates are Wilson centres, errors are
+        Risk, lower and upper end, each clipped to [0, 1]. The rates a and c are Wilson centres; their errors are
         propagated. All 0 where the control's interval lies above the attack's.
 
     References
@@ -93,7 +93,7 @@ def residual_risk(
     rate_a, error_a = wilson(*attack, confidence)
     rate_c, error_c = wilson(*control, confidence)
     if rate_a + error_a < rate_c - error_c:
-        # The formula's error explodes where the control nearly always succeeds; beaten by it, an attack gains nothing.
+        # An attack that its control beats gains nothing; the formula's error explodes if the control almost always hits
         return 0.0, 0.0, 0.0
     if rate_c >= 1.0:
         return 0.0, 0.0, 1.0
@@ -139,21 +139,22 @@ def normal_quantile(alpha: float) -> float:
 
 
 def trials_to_bound(rate: float, threshold: float, alpha: float = 0.05) -> int | None:
-    """Return how many trials would bring the upper bound of a rate to a threshold.
+    """Return the number of trials that brings the upper confidence bound of a rate down to a threshold.
 
     Parameters
     ----------
     rate : float
-        Rate that is expected to go on, for instance the one observed.
+        Rate assumed for the trials, for instance the observed one.
     threshold : float
-        Largest upper bound that is allowed.
+        Largest allowed upper bound.
     alpha : float
         One-sided error of the bound.
 
     Returns
     -------
     int or None
-        Smallest number of trials found (within 1 %), None where the rate itself is not below the threshold.
+        Smallest number of trials (within 1 %); None where the rate itself is not below the threshold, or more than
+        10^9 trials are needed.
     """
     if rate >= threshold:
         return None
@@ -174,7 +175,7 @@ def trials_to_bound(rate: float, threshold: float, alpha: float = 0.05) -> int |
 
 
 def entities_to_bound(value: float, width: float, entities: int, threshold: float) -> int | None:
-    """Return how many entities would shrink an interval's half width enough for its upper end to meet a threshold.
+    """Return the number of entities that shrinks an interval enough for its upper end to meet a threshold.
 
     Parameters
     ----------
@@ -183,7 +184,7 @@ def entities_to_bound(value: float, width: float, entities: int, threshold: floa
     entities : int
         Entities behind the estimate.
     threshold : float
-        Largest upper end that is allowed.
+        Largest allowed upper end.
 
     Returns
     -------
@@ -196,7 +197,7 @@ def entities_to_bound(value: float, width: float, entities: int, threshold: floa
 
 
 def wasserstein_columns(order: np.ndarray, gaps: np.ndarray, signed_weights: np.ndarray) -> np.ndarray:
-    """Return the 1-D Wasserstein distance of two weighted samples for many columns at once.
+    """Return the 1-D Wasserstein-1 distance between two weighted samples, for many columns at once.
 
     Parameters
     ----------
@@ -205,7 +206,7 @@ def wasserstein_columns(order: np.ndarray, gaps: np.ndarray, signed_weights: np.
     gaps : ndarray of shape (K, N - 1), float
         Differences between neighbours of the sorted column.
     signed_weights : ndarray of shape (N,), float
-        Weight in the first sample minus weight in the second; each sample's weights sum to 1.
+        Weight in the first sample minus weight in the second; the weights of each sample sum to 1.
 
     Returns
     -------
@@ -218,7 +219,7 @@ def wasserstein_columns(order: np.ndarray, gaps: np.ndarray, signed_weights: np.
 
 
 def jsonable(value: Any) -> Any:
-    """Return the same structure in plain Python types, floats to seven digits, anything not finite as None."""
+    """Return the same structure in plain Python types, floats to seven significant digits, non-finite ones as None."""
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,8 +1,8 @@
-"""Strata of targets: the oddest ones, and groups of alike households, each large enough to prove its bound.
+"""Strata of targets: groups of similar households, each large enough to prove its bound.
 
-Averages hide leaks: a generator may give away few odd homes, or one kind of homes, and nobody else. But a stratum too
-small to prove anything would leave every audit unproven, so it is pooled with the next larger (for groups: the
-nearest).
+Averages hide leaks: a generator may reveal a few odd homes, or one kind of home, and nobody else. But a stratum too
+small to prove anything would leave every audit unproven, so a group that is too small is merged with the nearest one
+(strata of the oddest targets, in `membership`, grow to the next larger share).
 
 Axes: n series, D dimensions, G groups.
 """
@@ -17,24 +17,24 @@ COMPONENTS = 8
 
 
 def household_groups(rows: np.ndarray, sides: np.ndarray, least: int, seed: int, most: int = MAX_GROUPS) -> np.ndarray:
-    """Group real households by what they look like.
+    """Cluster real households by similarity (k-means on principal components).
 
     Parameters
     ----------
     rows : ndarray of shape (n, D), float32
-        One description per entity, for instance its profile.
+        One feature row per entity, for instance its profile.
     sides : ndarray of shape (n,), int
         0 for members and 1 for controls; every group gets at least `least` of both.
     least : int
         Smallest number of each side in a group, >= 1.
     seed : int
     most : int
-        Most groups.
+        Largest number of groups.
 
     Returns
     -------
     ndarray of shape (n,), int
-        Group numbers 0..G - 1 in order of size, largest first; all 0 where there are too few for two groups.
+        Group numbers 0..G - 1 in order of size, largest first; all 0 where entities are too few for two groups.
     """
     wanted = min(most, min(int((sides == side).sum()) for side in (0, 1)) // max(least, 1))
     if wanted < 2:
@@ -48,7 +48,7 @@ def household_groups(rows: np.ndarray, sides: np.ndarray, least: int, seed: int,
 
 
 def _merged(rows: np.ndarray, groups: np.ndarray, sides: np.ndarray, least: int) -> np.ndarray:
-    """Join the smallest group that is too small with the group whose centre is nearest, until none is."""
+    """Merge the smallest group with the group of the nearest centre until each has `least` entities of both sides."""
     groups = groups.copy()
     while True:
         names = np.unique(groups)
@@ -69,9 +69,9 @@ def _ordered(groups: np.ndarray) -> np.ndarray:
 
 
 def matched(groups: np.ndarray, sides: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Choose members and controls so that every group holds as many of one as of the other.
+    """Choose members and controls at random so that every group contains equally many of both.
 
-    Whatever belongs to a kind of household then counts for both sides alike, and only the rest is a leak.
+    What is typical of a kind of household then counts equally on both sides, and only the rest is a leak.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""The tables of the report: metrics, checks and attempts as words and positions of bars.
+"""Tables of the report: metrics, checks and attempts as words and bar positions.
 
-A *place* is where a mark stands on its bar, in percent of the bar's width.
+A *place* is the position of a mark on its bar, in percent of the bar's width.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ATTACKS = {
     "canaries": "planted oddities found",
 }
 NO_SHARES = ("epsilon", "entities missing", "further conditions")
-"""Words in the names of checks whose values are plain numbers."""
+"""Words in the names of checks whose values are plain numbers, not shares."""
 FAMILIES = {
     "marginal": "which readings occur",
     "day": "the course of a day",
@@ -59,7 +59,7 @@ NEVER = 97.0
 
 
 def number(value: float | None) -> str:
-    """Write three significant digits; a dash where there is no number."""
+    """Write a number with about three significant digits; None becomes a dash."""
     if value is None:
         return "\u2013"
     if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-4):
@@ -81,7 +81,7 @@ def _ratio_place(value: float, ends: tuple[float, float] = RATIO_ENDS) -> float:
 
 
 def _ratio_bar(metric: dict, ends: tuple[float, float] = RATIO_ENDS) -> dict:
-    """Place a ratio, its interval and 1 on a logarithmic bar; what lies beyond the ends is cut and marked."""
+    """Place a ratio, its interval and 1 on a log-scale bar; all are clipped at its ends, a ratio above it is marked."""
     value, low, high = metric["ratio"], metric["low"], metric["high"]
     one, at = _ratio_place(1.0, ends), _ratio_place(value, ends)
     known = low is not None and high is not None
@@ -92,12 +92,12 @@ def _ratio_bar(metric: dict, ends: tuple[float, float] = RATIO_ENDS) -> dict:
 
 
 def ratio_marks() -> list[tuple[float, float]]:
-    """Return the numbers of the axis that all bars of ratios share, each with its place."""
+    """Return the tick values of the axis that all ratio bars share, each with its place."""
     return [(mark, _ratio_place(mark)) for mark in RATIO_MARKS]
 
 
 def headline(evaluation: dict) -> dict:
-    """Put the headline ratio into a number, a bar with its marks, and a sentence."""
+    """Return the headline ratio as a number, a bar with its marks, and a sentence."""
     result = evaluation["headline"]
     value, low, high = result["value"], result["low"], result["high"]
     known = [x for x in (value, low, high) if x is not None]
@@ -117,7 +117,7 @@ def headline(evaluation: dict) -> dict:
 
 
 def metric_families(metrics: list[dict]) -> list[dict]:
-    """Group metrics by family, in the order in which families first occur, the worst of each first.
+    """Group metrics by family, in order of first occurrence, with the worst metric of each family first.
 
     Parameters
     ----------
@@ -165,9 +165,9 @@ def classifier_rows(metrics: list[dict]) -> list[dict]:
 
 
 def utility_rows(metrics: list[dict]) -> list[dict]:
-    """Return one row per task and model, learned from synthetic series and, for comparison, from real ones.
+    """Return one row per task and model, trained on synthetic series and, for comparison, on real ones.
 
-    The noise of the ratio, a root mean square of logarithms, is written in percent.
+    The noise of the ratio, a root mean square of logarithms, is converted to percent.
     """
     better = {True: ("pass", "\u2713 yes"), False: ("unproven", "\u2715 no")}
 
@@ -194,19 +194,19 @@ def _multiple(check: dict, key: str) -> float:
 
 
 def _limit_place(multiple: float) -> float:
-    """Place multiples of a limit: 0 at the left end, the limit itself in the middle, all that is more at its right."""
+    """Place a multiple of a limit: 0 at the left end, the limit itself in the middle, larger values to its right."""
     return NEVER if math.isinf(multiple) else round(min(NEVER, 100 * multiple / (1 + multiple)), 2)
 
 
 def _badness(check: dict) -> tuple[bool, int, float]:
-    """Return what checks are sorted by: those that count, proven leaks, unproven ones, the rest; then the bound."""
+    """Return the sort key of a check: whether it counts; proven leak, unproven or passed; bound over limit."""
     rank = {False: 2, None: 1, True: 0}[check["passed"]]
     bound = "value" if check["threshold"] == 0 else "high"
     return not check.get("informs", False), rank, _multiple(check, bound)
 
 
 def _check_row(check: dict) -> dict:
-    """Put one line of the audit into words and places."""
+    """Return one line of the audit as words and places."""
     none_allowed, informs = check["threshold"] == 0, check.get("informs", False)
     plain = any(word in check["name"] for word in NO_SHARES)
 
@@ -249,8 +249,8 @@ def check_groups(checks: list[dict]) -> list[dict]:
     Returns
     -------
     list of dict
-        ``attack``, ``about``, ``counts`` (how many checks ended how), ``worst`` (a row) and ``rows``. A row says what
-        it explains only where the row before does not say the same.
+        ``attack``, ``about``, ``counts`` (number of checks per result), ``worst`` (a row) and ``rows``. The explanation
+        of a row is empty where it equals that of the row before.
     """
     by_attack: dict[str, list[dict]] = {}
     for check in sorted(checks, key=_badness, reverse=True):
@@ -273,7 +273,7 @@ def check_groups(checks: list[dict]) -> list[dict]:
 
 
 def open_needs(checks: list[dict]) -> str:
-    """Say how much data would settle every check that is not proven; empty where there is none or no amount would."""
+    """Return how much data would settle all unproven checks; empty where there are none or no amount would do."""
     needs = {"synthetic series": 0, "entities each in training and held out": 0}
     in_series, in_entities = needs
     for check in checks:
@@ -285,7 +285,7 @@ def open_needs(checks: list[dict]) -> str:
 
 
 def attempts(audit: dict) -> dict | None:
-    """Return the audits of the same run so far as a table with one column per key; long fingerprints are shortened."""
+    """Return all audits of the same run so far as a table with one column per key; long fingerprints are shortened."""
     found = audit.get("attempts")
     if not found:
         return None

@@ -1,14 +1,14 @@
-"""What synthetic series are good for: models trained on them, tested on real ones, beside models trained on real ones.
+"""Utility: models trained on synthetic series and tested on real ones, beside models trained on real series.
 
 Every task is learned twice with the same recipe and the same numbers of series and examples: once from synthetic
 series (*TSTR*, train on synthetic, test on real), once from real training series (*TRTR*). Both are tested on the same
-examples of holdout entities, which neither has seen. The ratio of the errors is what a user loses by not having the
-real series. A second real sample would not give exactly 1 either: ``ratio_noise`` says how far the ratio strays
-between two halves of the real training series.
+examples of holdout entities, which neither has seen. The ratio of the test errors is the loss from not having the real
+series. A second real sample would not give exactly 1 either: ``ratio_noise`` measures how far the ratio varies between
+two halves of the real training series.
 
 A forecast sees the past week divided by its own mean absolute value, so the size of homes, which other metrics judge,
-does not enter. Inputs and targets are compressed by asinh: least squares then aims near the median, which is what a
-mean absolute error asks for, and no single odd home decides the fit.
+does not enter. Inputs and targets are compressed by asinh: least squares then aims near the median, which is what
+minimises a mean absolute error, and no single odd home dominates the fit.
 
 Axes: n series, C channels, L time steps, D days, S slots of a day (at most 24), N examples (one day of one series),
 F inputs, Y targets, E entities.
@@ -31,9 +31,9 @@ from ttsgan.evaluation.judged import Judged, check_comparable, draw_rows
 
 PAST_DAYS = 7
 EXAMPLES, TESTED = 8192, 16_384
-"""Most examples of a channel that a side learns from, and that a forecast is tested on, spread over the series."""
+"""Largest number of examples per channel to train on, and to test a forecast on, spread over the series."""
 NUM_DRAWS = 3
-"""Draws of series, days and starting values that errors are averaged over."""
+"""Number of draws of series, days and starting values over which errors are averaged."""
 MIN_ENTITIES, MIN_EXAMPLES = 8, 64
 PEAK_SHARE = 0.1
 RESAMPLES = 1000
@@ -65,7 +65,7 @@ class _Side:
     """One channel of a set, cut into days.
 
     ``days`` (n, D, S) with gaps and ``filled`` without, physical units; ``own`` (n,) mean absolute value; ``calendar``
-    (n, D, 9): weekday, and the month as a point on a circle; ``codes`` (n,) number of the entity.
+    (n, D, 9): weekday one-hot, and the month as a point on a circle; ``codes`` (n,) number of the entity.
     """
 
     days: NDArray[np.float32]
@@ -87,7 +87,7 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Examples:
-    """Inputs (N, F), truth (N, Y) in physical units or as 0 / 1, the naive answer, and what undoes the scaling."""
+    """Inputs (N, F), truth (N, Y) in physical units or as 0 / 1, naive prediction, and centre and scale to undo."""
 
     inputs: NDArray[np.float32]
     truth: NDArray[np.float32]
@@ -114,13 +114,13 @@ def _channels(judged: Judged) -> _Sides:
 
 
 def _after_a_week(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which days (n, D) have `PAST_DAYS` before them of which at least half of the slots is known."""
+    """Return which days (n, D) follow `PAST_DAYS` days in which at least half of the slots are known."""
     share = sliding_window_view(known.mean(axis=2), PAST_DAYS, axis=1).mean(axis=-1)
     return np.pad(share[:, :-1] >= 0.5, ((0, 0), (PAST_DAYS, 0)))
 
 
 def _positions(allowed: NDArray[np.bool_], each: int, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Choose at most `each` of the allowed days (n, D) of every series; return places and days, both (N,)."""
+    """Choose at most `each` of the allowed days (n, D) of every series; return rows and days, both (N,)."""
     days = np.argsort(np.where(allowed, rng.random(allowed.shape), 2.0), axis=1)[:, :each]
     chosen = np.take_along_axis(allowed, days, axis=1)
     return np.nonzero(chosen)[0], days[chosen]
@@ -131,7 +131,7 @@ def _forecast_examples(
 ) -> _Examples:
     """Past week -> slots of the next day (horizon 1), or mean of each of the next `horizon` days.
 
-    An example to learn from has a complete truth; one to be tested on has at least one reading, NaN elsewhere.
+    Training examples have a complete truth; test examples have at least one known value, NaN elsewhere.
     """
     known = side.known[rows]
     asked = sliding_window_view(known if horizon == 1 else known.all(axis=2, keepdims=True), horizon, axis=1)
@@ -140,7 +140,7 @@ def _forecast_examples(
     place, day = _positions(allowed, each, rng)
     at = rows[place]
     past = side.filled[at[:, None], day[:, None] + np.arange(-PAST_DAYS, 0)]
-    # after an empty week the return of the home would otherwise count a hundredfold
+    # otherwise a home that returns after an empty week would count a hundredfold
     scale = np.maximum(np.abs(past).mean(axis=(1, 2)), np.maximum(_LEAST_SCALE * side.own[at], 1e-12))[:, None]
     shape = _compress(past / scale[:, :, None])
     future = side.days[at[:, None], day[:, None] + np.arange(horizon)]
@@ -154,7 +154,7 @@ def _forecast_examples(
 
 
 def _peak_examples(side: _Side, rows: NDArray, each: int, rng: np.random.Generator, testing: bool = False) -> _Examples:
-    """Past week over the series' own mean -> is the day's peak among its series' highest? Tested on every day."""
+    """Past week over the series' own mean -> is the day's peak among the highest of its series? Tests use every day."""
     complete = side.known.all(axis=2)
     peaks, means = np.abs(side.filled).max(axis=2), np.abs(side.filled).mean(axis=2)
     ordered = np.sort(np.where(complete, peaks, -1.0), axis=1)
@@ -171,7 +171,7 @@ def _peak_examples(side: _Side, rows: NDArray, each: int, rng: np.random.Generat
     return _Examples(inputs, truth, naive, np.zeros_like(scale), scale, at, side.codes[at])
 
 
-# ---- models: (inputs, targets, which examples are held out, seed) -> prediction ---------------------------------
+# ---- models: (inputs, targets, mask of held-out examples, seed) -> prediction -----------------------------------
 
 
 def _ridge(x: NDArray, y: NDArray, held: NDArray[np.bool_], seed: int) -> Predict:
@@ -182,9 +182,9 @@ def _ridge(x: NDArray, y: NDArray, held: NDArray[np.bool_], seed: int) -> Predic
 
 
 def _mlp(x: NDArray, y: NDArray, held: NDArray[np.bool_], seed: int) -> Predict:
-    """One hidden layer, left where held-out entities of its own side are forecast best.
+    """Neural network with one hidden layer, early-stopped on held-out entities of its own side.
 
-    It is hardly penalised, so it suffers from a lack of variety that a well chosen ridge hides.
+    It is hardly regularised, so it suffers from a lack of variety that a well-chosen ridge penalty hides.
     """
     mean, spread = x.mean(axis=0), x.std(axis=0) + 0.05
     z = (x - mean) / spread
@@ -206,7 +206,7 @@ def _mlp(x: NDArray, y: NDArray, held: NDArray[np.bool_], seed: int) -> Predict:
 
 
 def _logistic(x: NDArray, y: NDArray, held: NDArray[np.bool_], seed: int) -> Predict:
-    """Log odds of a peak day; where a side has days of one kind only, nothing can be learned and all score alike."""
+    """Log odds of a peak day; where a side has only one class, nothing can be learned and all days score alike."""
     labels = y[:, 0] > 0.5
     if labels.all() or not labels.any():
         return lambda inputs: np.zeros((len(inputs), 1))
@@ -218,7 +218,7 @@ def _logistic(x: NDArray, y: NDArray, held: NDArray[np.bool_], seed: int) -> Pre
 
 
 def _forecast_errors(test: _Examples, answer: NDArray, own: NDArray) -> NDArray[np.float64]:
-    """Mean absolute error of a series over its own mean absolute value; missing readings do not enter."""
+    """Return each series' mean absolute error over its own mean absolute value; missing readings do not enter."""
     miss = np.abs(answer - test.truth).astype(np.float64)
     known = ~np.isnan(miss)
     total = np.bincount(test.rows, np.where(known, miss, 0).sum(axis=1), len(own))
@@ -228,7 +228,7 @@ def _forecast_errors(test: _Examples, answer: NDArray, own: NDArray) -> NDArray[
 
 
 def _ranking_errors(test: _Examples, answer: NDArray, own: NDArray) -> NDArray[np.float64]:
-    """1 - AUC of each series among its own days."""
+    """Return 1 - AUC of each series, over its own days."""
     errors = np.full(len(own), np.nan)
     rows, first = np.unique(test.rows, return_index=True)
     for row, part in zip(rows, np.split(np.arange(len(test.rows)), first[1:]), strict=True):
@@ -244,7 +244,7 @@ def _ranking_errors(test: _Examples, answer: NDArray, own: NDArray) -> NDArray[n
 
 @dataclass(frozen=True)
 class _Task:
-    """What is asked: the examples, the recipes that learn from them, and how far wrong an answer is."""
+    """A task: its examples, the models that learn from them, and the error of their predictions."""
 
     name: str
     min_days: int
@@ -256,7 +256,7 @@ class _Task:
     blind_to: str
 
     def answers(self, model: str, source: _Examples, test: _Examples, rng: np.random.Generator) -> NDArray:
-        """Learn from one set of examples, with some of its entities held out, and answer another, (N, Y)."""
+        """Train on one set of examples, some of its entities held out, and return predictions (N, Y) for another."""
         entities, inverse = np.unique(source.entities, return_inverse=True)
         held = rng.permutation(len(entities))[inverse] < max(1, round(_HELD_SHARE * len(entities)))
         forecast = self.errors is _forecast_errors
@@ -280,11 +280,11 @@ TASKS = (
         "what announces the highest days of a home", "height of the peaks, copying",
     ),
 )  # fmt: skip
-"""Week ahead asks for the mean of each day: seven days of slots would mostly repeat the day-ahead task."""
+"""Week ahead predicts the mean of each day: seven days of slots would mostly repeat the day-ahead task."""
 
 
 def _run(task: _Task, train: _Sides, holdout: _Sides, synthetic: _Sides, rng: np.random.Generator) -> list[dict]:
-    """Learn and test one task on all channels; return one entry per model, or none where examples are too few."""
+    """Train and test one task on all channels; return one entry per model, or none where examples are too few."""
     codes = holdout[0].codes
     each = max(1, TESTED // len(codes))
     tests = [task.examples(side, np.arange(len(codes)), each, rng, testing=True) for side in holdout]
@@ -321,7 +321,7 @@ def _run(task: _Task, train: _Sides, holdout: _Sides, synthetic: _Sides, rng: np
 
 
 def _entry(task: _Task, model: str, errors: NDArray, naive: NDArray, rng: np.random.Generator) -> dict:
-    """Sum up errors (draws, 4, E) of models trained on synthetic, on real and on two halves of the real series."""
+    """Summarise errors (draws, 4, E) of models trained on synthetic, on real and on two halves of the real series."""
     pair, num = errors[:, :2].mean(axis=0), errors.shape[2]
     resampled = rng.multinomial(num, np.full(num, 1 / num), RESAMPLES) @ pair.T / num
     distance, floor, bar = (float(values.mean()) for values in (*pair, naive))
@@ -332,7 +332,7 @@ def _entry(task: _Task, model: str, errors: NDArray, naive: NDArray, rng: np.ran
 
     between_halves = np.log(ratios(errors[:, 2:].mean(axis=2)))
     ratio, noise = float(ratios(np.array([distance, floor]))), float(np.sqrt((between_halves**2).mean()))
-    # the luck of the homes that are tested, and that of the homes that are learned from
+    # sampling noise of the tested homes, joined with that of the training homes
     ends = np.log(np.quantile(ratios(resampled), [0.025, 0.975]) / ratio)
     low, high = ratio * np.exp(np.hypot(ends, 1.96 * noise) * [-1, 1])
     return {
@@ -349,25 +349,25 @@ def utility_entries(train: Judged, holdout: Judged, synthetic: Judged, *, seed: 
     Parameters
     ----------
     train, holdout, synthetic : Judged
-        Values (n, C, L), of the same channels, length, step and unit; train and holdout share no entity. NaN
-        allowed: inputs are filled by the typical day, and missing readings are never asked for.
+        Values (n, C, L), of the same channels, length, step and unit; train and holdout share no entity. NaN is
+        allowed: inputs are filled with the typical day, and missing readings are never targets.
     seed : int
-        Choice of series and days, starting values of models, resampling; >= 0.
+        Seed of the choice of series and days, the starting values of models and resampling; >= 0.
     max_series : int
-        Most series of each set that are used, >= 1.
+        Largest number of series used of each set, >= 1.
 
     Returns
     -------
     list of dict
-        One entry per task and model, plain Python values. ``distance`` is the error of the model trained on
-        synthetic, ``floor`` that of the one trained on real series, ``naive`` of the answer "as a week before", all
-        averaged over channels, then series of an entity, then entities. ``ratio`` is distance over floor, ``low``
-        to ``high`` its 95 % interval (paired bootstrap over holdout entities, joined with ``ratio_noise``), and
-        ``ratio_noise`` the root mean square of the log ratio between models trained on halves of the real training
-        series, which overstates the luck of whole ones. Where ``beats_naive`` is False, a model learns nothing of
-        use even from real series, and its ratio says nothing. Empty where the step does not divide a day, or a set
-        has fewer than 8 entities or 15 days; a task that needs more days, or finds too few days without gaps, is
-        left out.
+        One entry per task and model, plain Python values. ``distance`` is the test error of the model trained on
+        synthetic series, ``floor`` that of the model trained on real series, ``naive`` that of the prediction "as a
+        week before". All are averaged over channels, then series of an entity, then entities. ``ratio`` is distance
+        over floor; ``low`` to ``high`` is its 95 % interval (paired bootstrap over holdout entities, combined with
+        ``ratio_noise``). ``ratio_noise`` is the root mean square of the log ratio between models trained on halves of
+        the real training series; it overstates the noise of whole sets. Where ``beats_naive`` is False, a model
+        learns nothing useful even from real series, and its ratio is meaningless. The list is empty where the step
+        does not divide a day, or a set has fewer than 8 entities or 15 days. A task that needs more days, or finds
+        too few days without gaps, is left out.
 
     Raises
     ------
@@ -376,7 +376,7 @@ def utility_entries(train: Judged, holdout: Judged, synthetic: Judged, *, seed: 
 
     Notes
     -----
-    Cost: about 10 CPU-seconds per channel for 400 series a side of 2,190 points, 17 of 8,760 points.
+    Cost: about 10 CPU-seconds per channel for 400 series per side of 2,190 points, 17 for 8,760 points.
     """
     check_comparable(train=train, holdout=holdout, synthetic=synthetic)
     if not train.has_clock:

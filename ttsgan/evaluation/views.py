@@ -1,11 +1,11 @@
-"""How the attacks look at series: moved to a common weekday, gaps filled, in several representations.
+"""Representations of series for the attacks, after alignment to a common weekday and gap filling.
 
 Representations (rows of float32):
 
 - *raw*: signed logarithm ``sign(x) log(1 + |x| / u)``, u = median scale of the real series: size and shape;
-- *shape*: the same of values over the series' own scale, mean 0 and variance 1: free of size;
+- *shape*: signed logarithm of values over the series' own scale, mean 0 and variance 1: free of size;
 - *course*: the shape of days without the series' own mean day; *daily*: raw of daily means;
-- *profile*: mean day of each month over the series' own scale.
+- *profile*: signed logarithm of the mean day of each month over the series' own scale.
 
 Axes: n series, C channels, L time steps, S slots of a day, m targets.
 """
@@ -20,11 +20,11 @@ from ttsgan.evaluation.judged import DAY_SECONDS, Judged
 
 
 def align_weekday(judged: Judged, reference: np.datetime64) -> Judged:
-    """Roll every series so that its first step has the reference's time of the week; gaps are filled on the way.
+    """Fill gaps and roll every series so that its first step has the reference's time of the week.
 
-    A synthetic year may be another calendar year than the real one; without this, habits would be compared a
-    few days off. Of series shorter than a week the time of day alone is made the same. A start within a step of the
-    reference's is taken for the nearest one of these: a copy is one, whatever is said of its minutes.
+    A synthetic year may be another calendar year than the real one; without alignment, habits would be compared a few
+    days off. Series shorter than a week are aligned by time of day only, and those shorter than a day, or without a
+    clock, not at all. Offsets are rounded to whole steps, so that a copy with shifted minutes is still compared as one.
     """
     values, starts = judged.filled(), judged.starts.copy()
     if judged.has_clock and values.shape[2] * judged.step_seconds >= DAY_SECONDS:
@@ -69,26 +69,26 @@ class Views:
         return z.reshape(len(judged), -1)
 
     def course(self, judged: Judged) -> np.ndarray:
-        """Return the shape without the series' own mean day, (n, C * days * S): what belongs to dates, not to habit."""
+        """Return the shape without the series' own mean day, (n, C * days * S): effects of dates, not of habits."""
         scale = np.maximum(np.abs(judged.values).mean(-1, keepdims=True), 1e-6 * self.unit_scale)
         days = judged.days(self._log(judged.values / scale))
         apart = (days - days.mean(-2, keepdims=True)).reshape(len(judged), -1)
         return apart / np.maximum(np.sqrt((apart**2).mean(-1, keepdims=True)), 1e-6)
 
     def daily(self, judged: Judged) -> np.ndarray:
-        """Return logarithms of daily means, shape (n, C * days)."""
+        """Return signed logarithms of daily means, shape (n, C * days)."""
         means = judged.days(judged.values).mean(-1)
         return self._log(means / self.unit_scale).reshape(len(judged), -1)
 
     def profile(self, judged: Judged) -> np.ndarray:
-        """Return the mean day of each month over the series' own scale, shape (n, C * 12 * S)."""
+        """Return signed logarithms of the mean day of each month over the series' own scale, shape (n, C * 12 * S)."""
         scale = np.maximum(np.abs(judged.values).mean(-1, keepdims=True), 1e-6 * self.unit_scale)
         by_month = judged.calendar_means(judged.days(judged.values / scale))[0]
         return self._log(by_month).reshape(len(judged), -1)
 
 
 def per_entity(value: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Take the largest value of each entity: its most telling series."""
+    """Return the largest value over the series of each entity, shape (e,)."""
     out = np.full(codes.max() + 1, -np.inf)
     np.maximum.at(out, codes, value)
     return out
