@@ -1,22 +1,25 @@
-"""The kinds of household and the appliances of the simulated population: typical numbers, set by hand."""
+"""Kinds of household and appliances of the simulated population: typical numbers, set by hand."""
 
 from typing import NamedTuple
 
 
 class Archetype(NamedTuple):
-    """Typical numbers of one kind of household; every home draws its own around them. Pairs: working day, day off."""
+    """Typical numbers of one kind of household; each home draws its own around them. Pairs: working day, day off.
 
-    share: float  # of the population; they add up to 1
+    Clock times are hours after midnight and may exceed 24.
+    """
+
+    share: float  # of the population; the shares add up to 1
     wake: tuple[float, float]
     sleep: tuple[float, float]
     away: tuple[float, float]  # leave and return on a working day
-    work: tuple[float, float]  # probability that a weekday, a weekend day, of the home's week is a working day
+    work: tuple[float, float]  # probability that a weekday, and a weekend day, of the home's week is a working day
     second: float  # probability of a second adult with a schedule of their own
-    active_kw: float  # screens and small things per adult at home and awake
+    active_kw: float  # screens and small devices per adult at home and awake
     base_kw: float  # always on, without the fridge; 0 marks a meter that is nearly empty
-    cook: float  # electric main meals per day, of those who cook with electricity
+    cook: float  # electric main meals per day, if the home cooks with electricity
     dinner: float
-    busy: float  # factor on how often washing machine, kettle and the like run
+    busy: float  # factor on the uses of washing machine, kettle and the like
     heated: float = 0.04  # probability of electric space heating
     vehicle: float = 0.01  # probability of a car charged at home
 
@@ -38,7 +41,7 @@ ARCHETYPES = {
 
 
 class Appliance(NamedTuple):
-    """A device that runs in bursts. Ranges are between homes."""
+    """A device that runs in bursts. Each home draws its own numbers from the ranges."""
 
     own: float  # probability that a home has it
     kw: tuple[float, float]
@@ -46,9 +49,9 @@ class Appliance(NamedTuple):
     per_day: float  # uses
     anchor: str  # wake, back, dinner, night (low tariff), timer (the home's own hour), any (at home and awake)
     spread: float  # standard deviation around the anchor, hours, scaled by the home's regularity
-    slots: int  # the most uses per day
+    slots: int  # largest number of uses per day
     weekly: float  # unevenness over the week: standard deviation of the log of a weekday's factor
-    winter: float  # relative swing of the uses over the year; positive is more in winter
+    winter: float  # relative swing of the uses over the year; positive means more in winter
 
 
 APPLIANCES = {

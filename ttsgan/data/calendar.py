@@ -1,4 +1,4 @@
-"""What is known of a moment before anything is measured: hour, weekday, season.
+"""Calendar features of a moment, known before anything is measured: hour, weekday, season, turn of the year.
 
 Axis letters: B series, T time steps, N tokens, F calendar features.
 """
@@ -10,13 +10,13 @@ DAY_SECONDS = 86_400
 YEAR_DAYS = 365.2425
 NUM_FEATURES = 15
 TURN_DAYS, BEFORE_TURN = 14, 11
-"""Length of the turn of the year, and how many days before 1 January it begins: 21 December to 3 January."""
+"""Length in days of the turn of the year, and how many days before 1 January it begins: 21 December to 3 January."""
 FEASTS = (4, 5, 11)
-"""Days of it that are like no others: 25 and 26 December, 1 January."""
+"""Days of the turn of the year, counted from 0, that are like no others: 25 and 26 December, 1 January."""
 
 
 def slots_per_day(step_seconds: int) -> int:
-    """Return how many steps make a day, or 1 where the step does not divide the day."""
+    """Return the number of steps in a day, or 1 if the step does not divide the day."""
     return DAY_SECONDS // step_seconds if DAY_SECONDS % step_seconds == 0 else 1
 
 
@@ -45,8 +45,8 @@ def days_of_turn(seconds: NDArray[np.int64]) -> NDArray[np.int64]:
 def features(start: np.datetime64, count: int, seconds: int) -> NDArray[np.float32]:
     """Return calendar features (N, F) of tokens that begin ``seconds`` apart.
 
-    Seven for the weekday (one of them 1), four for the season (two harmonics), two for the hour of the token's start,
-    two for the turn of the year, when homes are empty or full, and its feasts.
+    Seven features are the weekday (one-hot), four the season (two harmonics), two the hour of the token's start, and
+    two flag the turn of the year, when homes are empty or full, and its feasts.
     """
     at = moments(start, count, seconds)
     season = year_angle(at)

@@ -1,7 +1,8 @@
-"""Canaries: implausible series planted in training, so that an audit can measure what the networks learn by heart.
+"""Canaries: implausible series planted in training, so that an audit can measure what the networks memorise.
 
-A fair coin decides which of them are trained on; how well the others can be told from these bounds, from below, the
-epsilon of any claim of differential privacy. A model trained with canaries is for measuring only and is never released.
+A fair coin decides which canaries are trained on. How well they can be distinguished from the others gives a lower
+bound on the epsilon of any claim of differential privacy. A model trained with canaries is for measuring only and is
+never released.
 
 Axis letters: B series, C channels, D days, S steps of a day.
 """
@@ -23,7 +24,7 @@ def make_canaries(like: SeriesSet, count: int, seed: int) -> tuple[SeriesSet, ND
     Parameters
     ----------
     like : SeriesSet
-        Real series: length, step, unit, channels and range are theirs.
+        Real series, which give length, step, unit, channels, starts and range.
     count : int
         Canaries, >= 1.
     seed : int
@@ -31,10 +32,10 @@ def make_canaries(like: SeriesSet, count: int, seed: int) -> tuple[SeriesSet, ND
     Returns
     -------
     series : SeriesSet
-        Ids and entities ``canary-00000`` onwards; two to eight times the 99 % quantile of the real readings, switched
-        on and off by a random pattern over the days and another over the day.
+        Ids and entities ``canary-00000`` onwards. The level is two to eight times the 99 % quantile of the absolute
+        real readings, switched on and off by a random pattern of days and another of steps within the day.
     included : ndarray of shape (count,), bool
-        What a fair coin says of each.
+        Whether to train on each canary, by a fair coin.
     """
     rng = np.random.default_rng(seed)
     channels, length = like.values.shape[1:]

@@ -1,4 +1,4 @@
-"""Columns of a table: what their names say, their kinds, what they hold as arrays, and the set that they make."""
+"""Columns of a table: recognised names, types, conversion to arrays, and assembly into a set of series."""
 
 import re
 
@@ -31,7 +31,7 @@ _COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 
 
 def plain_name(name: str) -> str:
-    """Return a column name in lower case, its words joined by ``_``, without what follows a bracket."""
+    """Return a column name in lower case, its words joined by ``_``, without a bracket and all that follows."""
     return re.sub(r"[\s-]+", "_", re.split(r"[(\[]", name.lower())[0].strip())
 
 
@@ -47,19 +47,19 @@ def is_stamp(kind: pa.DataType) -> bool:
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Tell whether a column holds numbers, or nothing at all."""
+    """Tell whether a column holds numbers, or only nulls."""
     kinds = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_null)
     return any(is_kind(kind) for is_kind in kinds)
 
 
 def codes(column: pa.ChunkedArray, where: Location, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct labels (m,) of a column in order, and for each row (n,) which of them it holds."""
+    """Return the sorted distinct labels (m,) of a column, and for each row (n,) the position of its label in them."""
     if column.null_count:
         labels(column, where, name)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = encoded.unify_dictionaries().combine_chunks()
     at, known = encoded.indices.to_numpy(), encoded.dictionary
-    # Categories that no row has, of a table that was filtered, are no labels.
+    # Unused categories, such as those of a filtered table, are no labels.
     used = np.flatnonzero(np.bincount(at, minlength=len(known)))
     names = labels(pa.chunked_array([known.take(pa.array(used))]), where, name)
     ids, rank_of_used = np.unique(names.astype(str), return_inverse=True)
@@ -69,7 +69,7 @@ def codes(column: pa.ChunkedArray, where: Location, name: str) -> tuple[np.ndarr
 
 
 def numbers(column: pa.ChunkedArray, where: Location, name: str) -> np.ndarray:
-    """Return a column of numbers (n,) as float32, nulls as NaN; `DataError` names the first text."""
+    """Return a column of numbers (n,) as float32, nulls as NaN; `DataError` names the first text that is no number."""
     if is_text(column.type):
         column = column.cast(pa.string())
         try:
@@ -89,7 +89,7 @@ def numbers(column: pa.ChunkedArray, where: Location, name: str) -> np.ndarray:
 
 
 def stamps(column: pa.ChunkedArray, where: object, name: str) -> np.ndarray:
-    """Return a column of time stamps (n,) as datetime64[s], zones turned to UTC; `DataError` on a null or no time."""
+    """Return a column of time stamps (n,) as datetime64[s], in UTC if zoned; `DataError` on a null or anything else."""
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0]) + 1
         raise DataError(f"{where}: column {name!r} has no time stamp in row {row}; every row needs one")
@@ -113,7 +113,7 @@ def stamps(column: pa.ChunkedArray, where: object, name: str) -> np.ndarray:
 
 
 def first_failure(column: pa.ChunkedArray, kind: pa.DataType) -> int:
-    """Return the position of the first value that cannot be cast to ``kind``, of a column that cannot."""
+    """Return the position of the first value that cannot be cast to ``kind``; the column must have one."""
     good, bad = 0, len(column)
     while bad - good > 1:
         middle = (good + bad) // 2
@@ -135,7 +135,7 @@ def series_set(
     attributes: pa.Table | None = None,
     unit: str = "",
 ) -> SeriesSet:
-    """Check ids and values, and join them to a set."""
+    """Check ids and values, and return them as a set of series."""
     refuse_duplicates(ids, where)
     refuse_infinite(values, ids, where)
     return SeriesSet(ids, entities, starts.astype("datetime64[s]"), values, unit, step_seconds, attributes)

@@ -1,4 +1,4 @@
-"""What series may hold that they should not: counters, codes for missing values, sums of others, steps of two lengths.
+"""Checks for faults in series: counters, codes for missing values, sums of others, steps of two lengths.
 
 Axis letters: n series, C channels, L time steps.
 """
@@ -8,25 +8,25 @@ import numpy as np
 from ttsgan.errors import DataError
 
 REGISTER_SERIES, REGISTER_VALUES = 200, 24
-"""Series that are looked at, and the fewest values that tell."""
+"""Number of series that are inspected for counters, and the smallest number of values that decides."""
 REGISTER_FALLS, REGISTER_RISES = 0.001, 0.01
-"""Shares of the steps at which a counter may fall (a meter is replaced), and must rise."""
+"""Largest share of steps at which a counter may fall (a meter is replaced); share of steps above which it must rise."""
 CODE_TIMES = 10
-"""Least times that a code for a missing value occurs."""
+"""Smallest number of occurrences of a code for a missing value."""
 CODES = frozenset(map(float, map(np.float32, (32767, 65535, 2147483647, 4294967295, 1e20, 9.96921e36))))
-"""Codes that are not written with nines: largest whole numbers of a type, and fill values of NetCDF."""
+"""Codes that are not written with nines: largest integers of a type, and fill values of NetCDF."""
 FAR_BELOW = 10
-"""Times the largest value: so far below zero no home feeds in what it never takes."""
+"""Multiple of the largest value; a value further below zero is no feed-in: no home feeds in what it never draws."""
 SPARSE_RUN = 48
-"""Values in a row that are a few steps apart, all alike, which are no chance."""
+"""Number of consecutive values, all the same few steps apart, that is no coincidence."""
 SUM_ERROR = 1e-3
 """Mean difference, as a share of the mean size, up to which a series is the sum or mean of all others."""
 BLOCK = 1024
-"""Series of which a sum is taken at a time."""
+"""Number of series that are summed at a time."""
 
 
 def look_like_registers(values: np.ndarray) -> bool:
-    """Tell whether nearly all series (n, C, L), of the first few, rise and hardly ever fall, as a counter does."""
+    """Tell whether nearly all of the first series (n, C, L) rise and hardly ever fall, as a counter does."""
     rising = []
     for row in values[:REGISTER_SERIES].reshape(-1, values.shape[2]):
         seen = row[~np.isnan(row)]
@@ -40,8 +40,9 @@ def look_like_registers(values: np.ndarray) -> bool:
 def refuse_codes(values: np.ndarray, where: object) -> None:
     """Refuse series (n, C, L) with a code for missing values, such as -999.
 
-    That is the lowest or highest value of all, which occurs at least `CODE_TIMES` times, while no other value is half
-    as far out: one written with nines alone, one of `CODES`, or one that alone is below zero, and `FAR_BELOW`.
+    Such a code is the lowest or highest of all values, occurs at least `CODE_TIMES` times, and no other value is half
+    as far from zero on its side. It also is written with nines alone (two digits or more below zero, three above), or
+    is one of `CODES`, or is the only value below zero, with a size above `FAR_BELOW` times the highest value.
     """
     lowest, highest = (float(furthest.reduce(values, axis=None)) for furthest in (np.fmin, np.fmax))
     for code, sign, least_digits, side in ((lowest, -1, 2, "below"), (highest, 1, 3, "above")):
@@ -61,7 +62,7 @@ def refuse_codes(values: np.ndarray, where: object) -> None:
 
 
 def alike(names: np.ndarray) -> list[str]:
-    """Return two labels (n,) that differ by their case or by spaces around them alone, if there are any."""
+    """Return two of the labels (n,) that differ only in case or in spaces around them, or an empty list."""
     distinct = np.unique(names.astype(str))
     folded = np.array([name.strip().casefold() for name in distinct])
     _, first, counts = np.unique(folded, return_index=True, return_counts=True)
@@ -69,9 +70,9 @@ def alike(names: np.ndarray) -> list[str]:
 
 
 def refuse_other_steps(values: np.ndarray, ids: np.ndarray, step_seconds: int, where: object) -> None:
-    """Refuse series (n, C, L) that for a time have a value every few steps alone, such as by the hour before by 15 min.
+    """Refuse series (n, C, L) that for a time have a value only every few steps, such as hourly ones on a 15 min grid.
 
-    Each such value is that of a longer step: energy would be counted several times, or taken for missing.
+    Each such value belongs to a longer step: energy would be counted several times, or treated as missing.
     """
     for row, series in enumerate(values):
         seen = np.flatnonzero(~np.isnan(series).all(axis=0))
@@ -91,7 +92,7 @@ def refuse_other_steps(values: np.ndarray, ids: np.ndarray, step_seconds: int, w
 
 
 def refuse_sums(values: np.ndarray, ids: np.ndarray, where: object) -> None:
-    """Refuse a series (n, C, L) that is the sum or the mean of all others: it would be protected, and tell of all."""
+    """Refuse series (n, C, L) of which one is the sum or mean of all others: it would be protected, yet reveal all."""
     others = len(values) - 1
     if others < 3:
         return

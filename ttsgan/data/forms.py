@@ -1,18 +1,19 @@
-"""The forms in which tables hold series, recognised by the names of their columns.
+"""The table layouts ("forms") of series, recognised by column names.
 
 Axis letters: n series, C channels, L time steps. Missing values are NaN.
 
-Long table   one row per value: an id, a time stamp and a value; further columns that do not change within an id
-             become attributes. The step is the most frequent spacing; stamps that are absent become NaN.
-Day rows     an id, a date and one column for each step of the day, named by numbers in order (``hh_0``) or by times
-             (``0:30`` to ``0:00``, ``00:00`` to ``23:30``): a long table.
-Wide by time one row per time stamp; each further column is a series, its name the id.
-Wide by row  one row per series: an id and one column per value, named by numbers in order (``0``, ``h17``) or by time
-             stamps; ``entity``, ``start`` and other columns are read too.
+Long table   one row per value: an id, a time stamp and a value; other columns that are constant within an id become
+             attributes. The step is the most frequent spacing; missing stamps become NaN.
+Day rows     one row per id and day: an id, a date and one column per step of the day, named by consecutive numbers
+             (``hh_0``) or by times (``0:30`` to ``0:00``, ``00:00`` to ``23:30``); converted to a long table.
+Wide by time one row per time stamp; each other column is a series, its name the id.
+Wide by row  one row per series: an id and one column per value, named by consecutive numbers (``0``, ``h17``) or by
+             time stamps; ``entity``, ``start`` and other columns are read too.
 
-Column names are recognised whatever their case, with spaces for ``_``, and up to a bracket: `ID_NAMES`, `TIME_NAMES`,
-`VALUE_NAMES`. Of several that may be the id the one that is first in `ID_NAMES` is. A date and the hour or time of day
-beside it are one stamp. The name of a value column may tell the unit: ``kWh``, ``energy_kwh``, ``Flow (m3/h)``.
+Column names are matched with `ID_NAMES`, `TIME_NAMES` and `VALUE_NAMES` in any case, with spaces as ``_``, and only up
+to a bracket. If several columns can be the id, the one that is first in `ID_NAMES` is. A date and an hour or time of
+day in another column are joined to one stamp. A value column may name the unit: ``kWh``, ``energy_kwh``,
+``Flow (m3/h)``.
 """
 
 import dataclasses
@@ -50,7 +51,7 @@ NO_HOME = frozenset(
         "week",
     )
 )
-"""Names of columns that stand beside those of households."""
+"""Names of columns that are no household, in tables with one column for each household."""
 NO_HOME_WORDS = frozenset(
     (
         *("aggregate", "average", "avg", "mean", "sum", "total"),
@@ -58,11 +59,11 @@ NO_HOME_WORDS = frozenset(
         *("dayofweek", "holiday", "hour", "month", "season", "tariff", "weekday", "weekend", "year"),
     )
 )
-"""Words in such names, where fewer than half of the columns have any."""
+"""Words in names of such columns; they count only if fewer than half of the columns contain any."""
 MOST_ABSENT = 4
-"""Steps for each stamp, from which on some stamp lies far away from the others."""
+"""Steps of the grid per stamp; if there are more, some stamp lies far away from the others."""
 FEWEST_ROWS, WEEKS_ALIKE = 24, 3
-"""Rows that are not numbered by chance, and weeks that are not alike by chance."""
+"""Smallest numbers of rows that are not numbered consecutively, and of weeks that are not identical, by chance."""
 _BESIDE = re.compile(r"(.+)_(?:status|state|flag|quality|qc)")
 _STEP_NAME = re.compile(r"(\D*)(\d+)")
 _CLOCK = re.compile(r"(\d\d?):(\d\d)(?::00)?")
@@ -80,21 +81,21 @@ logger = logging.getLogger(__name__)
 def series_of(
     table: pa.Table, where: Location, step_seconds: int, entity: str, period: Period | None = None
 ) -> SeriesSet:
-    """Return the series of a table, whose form its columns tell.
+    """Return the series of a table; its columns determine its form.
 
     Parameters
     ----------
     table : pyarrow.Table
         One row or more.
     where : Location
-        What it was read from, for messages.
+        Source of the table, for messages.
     step_seconds, entity, period
-        As of `ttsgan.data.readers.read_series`.
+        As for `ttsgan.data.readers.read_series`.
 
     Raises
     ------
     DataError
-        Columns that are not recognised, or what they hold is not as it should be.
+        Columns are not recognised, or their contents are not valid.
     """
     table = _one_stamp(table, where)
     names = table.column_names
@@ -107,11 +108,11 @@ def series_of(
             f"{where} has the columns {id_column!r} and {homes[0]!r}: name the one that is to be protected: --entity"
             f" {homes[0]!r}, or --entity id for each {id_column!r} by itself"
         )
-        # What the contract calls the id is protected where nothing else is said.
+        # A column with the name of the contract, ``id``, is protected by default.
         if plain[id_column] != "id":
             raise DataError(asked)
         logger.warning("%s (taken now)", asked)
-    # Where nothing else is one, whom to protect is the id.
+    # Without any other id, the entity column is the id.
     id_column = id_column or next((name for name in names if plain[name] in ("entity", plain_name(entity))), None)
     time_column = _time_column(table, id_column, where)
     if id_column and time_column is not None and len(known) > 1 and plain[id_column] == "id":
@@ -140,7 +141,7 @@ def series_of(
 
 
 def _with_named_id(series: SeriesSet, id_column: str | None, entity: str) -> SeriesSet:
-    """Return the set with its ids as an attribute, too, where ``entity`` names their column: then they are entities."""
+    """Return the set with its ids also as an attribute if ``entity`` names their column: they are then the entities."""
     if id_column is None or plain_name(id_column) in ("id", "entity") or plain_name(id_column) != plain_name(entity):
         return series
     ids = pa.array(series.ids.astype(str))
@@ -151,10 +152,10 @@ def _with_named_id(series: SeriesSet, id_column: str | None, entity: str) -> Ser
 
 
 def _time_column(table: pa.Table, id_column: str | None, where: Location) -> str | None:
-    """Return the column of stamps: one of `TIME_NAMES`, or the first that holds any.
+    """Return the column of time stamps: one of `TIME_NAMES`, or a column that holds time stamps; None if there is none.
 
-    Where ids stand beside it, only if they occur more than once: stamps of whole series are no stamps of values. Where
-    there are none, the first column of the table, or the only one.
+    Beside an id column, a column without such a name counts only if ids repeat: otherwise its stamps belong to whole
+    series, not to values. Without an id column, it must be the first column of the table or the only one with stamps.
     """
     names = [name for name in table.column_names if name != id_column]
     named = [name for name in names if plain_name(name) in TIME_NAMES]
@@ -163,13 +164,13 @@ def _time_column(table: pa.Table, id_column: str | None, where: Location) -> str
         return named[0] if named else None
     if id_column is None:
         return holding[0] if holding[0] == names[0] or len(holding) == 1 else None
-    # Of an interval's two ends the first is its stamp.
+    # The stamp of an interval is its start.
     holding.sort(key=lambda name: not re.search("start|begin|from", plain_name(name)))
     return holding[0] if len(codes(table[id_column], where, id_column)[0]) < table.num_rows else None
 
 
 def _one_stamp(table: pa.Table, where: Location) -> pa.Table:
-    """Return the table with a date and the hour or time of day beside it in one column."""
+    """Return the table with a date column and a column of hours or times of day joined to one."""
     plain = {plain_name(name): name for name in table.column_names}
     clock = next((plain[name] for name in CLOCK_NAMES if name in plain), None)
     seconds = None if clock is None or "date" not in plain else _seconds_of_day(table[clock], where, clock)
@@ -184,7 +185,7 @@ def _one_stamp(table: pa.Table, where: Location) -> pa.Table:
 
 
 def _seconds_of_day(column: pa.ChunkedArray, where: Location, name: str) -> np.ndarray | None:
-    """Return hours (0 to 23, or 1 to 24 by their ends) or times of day in seconds (n,); None where it is neither."""
+    """Return hours (0 to 23, or 1 to 24 for their ends) or times of day as seconds (n,), or None for anything else."""
     if column.null_count:
         return None
     if is_text(column.type):
@@ -205,7 +206,10 @@ def _seconds_of_day(column: pa.ChunkedArray, where: Location, name: str) -> np.n
 
 
 def _numbered(names: list[str]) -> tuple[list[str], list[str]]:
-    """Return the columns that are steps by their numbers, in order, and what stands before the numbers of all such."""
+    """Return the longest family of columns numbered consecutively as steps, and the prefixes of all families as long.
+
+    Both are empty if there are fewer than 2 such columns, or their numbers are not consecutive.
+    """
     numbered: dict[str, list[str]] = {}
     for name in names:
         if match := _STEP_NAME.fullmatch(name):
@@ -229,7 +233,7 @@ def _clocked(names: list[str]) -> list[str]:
 
 
 def _day_rows(table: pa.Table, where: Location, id_column: str, time_column: str) -> pa.Table:
-    """Return a table of one row per id and day as a long one; others as they are."""
+    """Return a table with one row per id and day as a long table, and any other table unchanged."""
     rest = [name for name in table.column_names if name not in (id_column, time_column)]
     steps, families = _clocked(rest), [""]
     if not steps:
@@ -298,7 +302,7 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: P
 
 
 def _refuse_rows_and_weeks(values_NL: np.ndarray, ids: list[str], step: int, where: Location) -> None:
-    """Refuse columns that number the rows, or that are the same in every week, such as a tariff."""
+    """Refuse series that number the rows, or that are the same in every week, such as a tariff."""
     week, length = 7 * DAY_SECONDS // step, values_NL.shape[1]
     for row, values in enumerate(values_NL):
         rising = np.sort(values)
@@ -313,13 +317,13 @@ def _refuse_rows_and_weeks(values_NL: np.ndarray, ids: list[str], step: int, whe
 
 
 def _irregular(step: int) -> str:
-    """Return what to do about stamps that are not so many seconds apart."""
+    """Return advice on stamps that are not on a regular grid of ``step`` seconds."""
     months = 28 <= step / DAY_SECONDS <= 366
     return "months and years are not of one length: take days or weeks" if months else "correct them or fill gaps"
 
 
 def _refuse_others(names: list[str], where: Location) -> None:
-    """Refuse columns that stand among those of households and are none, such as a total: each would be protected."""
+    """Refuse columns that are no household, such as a total: each would be protected like one."""
     plain = {plain_name(name): name for name in names}
     beside = {short: match[1] for short in plain if (match := _BESIDE.fullmatch(short))}
     found = [name for short, name in plain.items() if short in NO_HOME or beside.get(short) in plain]
@@ -333,7 +337,7 @@ def _refuse_others(names: list[str], where: Location) -> None:
 
 
 def _read_by_row(table: pa.Table, where: Location, id_column: str | None) -> SeriesSet | None:
-    """Return the set, or None when the columns do not look like steps in order."""
+    """Return the set of a table with one row per series, or None if its columns are not consecutive steps."""
     names = table.column_names
     guessed = id_column is None and is_text(table.schema.field(0).type)
     id_column = names[0] if guessed else id_column

@@ -1,4 +1,4 @@
-"""The regular grid of steps that time stamps lie on, and the span of it that is taken."""
+"""The regular grid of steps on which time stamps lie, and the span of it that is read."""
 
 import numpy as np
 
@@ -7,16 +7,16 @@ from ttsgan.data.storage import Location
 from ttsgan.errors import DataError
 
 LEAST_SHARE = 0.25
-"""Share of the span of all series that what they have in common must be, to be told of."""
+"""The common span of all series is suggested only if it exceeds this share of their total span."""
 OFTEN = 0.01
-"""Share of rows from which on stamps that occur twice are no hour of autumn, but several series in one."""
+"""From this share of rows on, duplicate stamps mean several series in one, not the repeated clock hour in autumn."""
 
 Period = tuple[np.datetime64, np.datetime64]
-"""First moment, and the first that is no longer in it."""
+"""First moment, and the first moment after the period."""
 
 
 def steps_of(period: Period, step: int) -> int:
-    """Return how many steps a period has."""
+    """Return the number of steps in a period; `DataError` if it is not whole."""
     seconds = int((period[1] - period[0]).astype("m8[s]").astype(np.int64))
     if seconds % step:
         raise DataError(f"data.period, {period[0]} to {period[1]}, is no whole number of steps of {step} s")
@@ -24,7 +24,7 @@ def steps_of(period: Period, step: int) -> int:
 
 
 def inside(when: np.ndarray, period: Period | None, where: Location) -> np.ndarray:
-    """Return which rows (n,) have stamps in the period."""
+    """Return the positions of the stamps (n,) that lie in the period, all without one; `DataError` if none does."""
     within = np.ones(len(when), dtype=bool) if period is None else (when >= period[0]) & (when < period[1])
     if not within.any():
         raise DataError(
@@ -35,13 +35,13 @@ def inside(when: np.ndarray, period: Period | None, where: Location) -> np.ndarr
 
 
 def frequent(gaps: np.ndarray) -> int:
-    """Return the most frequent spacing in seconds, 0 when there is none."""
+    """Return the most frequent spacing in seconds, or 0 if there is none."""
     sizes, counts = np.unique(gaps, return_counts=True)
     return int(sizes[np.argmax(counts)]) if len(sizes) else 0
 
 
 def twice_advice(share: float, told_apart_by: str) -> str:
-    """Return what to do about stamps that occur twice in this share of the rows."""
+    """Return advice on duplicate stamps that occur in this share of the rows."""
     if share >= OFTEN:
         return (
             f"so many are several series in one: {told_apart_by}; or a column beside the stamps tells the time of day:"
@@ -51,12 +51,12 @@ def twice_advice(share: float, told_apart_by: str) -> str:
 
 
 def span_of_all(begin: np.ndarray, end: np.ndarray) -> str:
-    """Return the span of whole days that series have in common, or, where that is a small part, that of them all.
+    """Return the span of whole days that all series share or, if it is a small part of it, their total span.
 
     Parameters
     ----------
     begin, end : ndarray of shape (n,), int64
-        Seconds since 1970 of the first moment of each series, and of the first after it.
+        Seconds since 1970 of the first moment of each series, and of the first moment after it.
     """
     low, high = -(-begin.max() // DAY_SECONDS), end.min() // DAY_SECONDS
     first, last = begin.min() // DAY_SECONDS, -(-end.max() // DAY_SECONDS)

@@ -1,4 +1,4 @@
-"""The habit of a household: its mean course by slot of the day, kind of day and season, found by regression.
+"""The habit of a household: its mean course by slot of the day, kind of day and season, fitted by ridge regression.
 
 Axis letters: B series, C channels, T time steps, S slots of a day, J basis functions.
 """
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from ttsgan.data import calendar
 
 HABIT_RIDGE = np.array([1.0, 1.0, 4.0, 4.0, 4.0, 4.0])
-"""Strength of the shrinkage of weekday and weekend means and of two seasonal harmonics, in days."""
+"""Ridge penalty, in days, of the weekday mean, the weekend mean and two seasonal harmonics (sine and cosine each)."""
 
 
 @dataclass(frozen=True)
 class Habits:
-    """Courses of series of one length.
+    """Habits of series of one length and step.
 
     Parameters
     ----------
@@ -33,13 +33,13 @@ class Habits:
     num_slots: int
 
     def slots(self, start: np.datetime64, before: int = 0) -> NDArray[np.int64]:
-        """Return the slot of the day of each step (``before`` + T,), from ``before`` steps before ``start`` on."""
+        """Return the slot of the day of each step (``before`` + T,), beginning ``before`` steps before ``start``."""
         at = self._moments(start, before)
         slot_T = (at % calendar.DAY_SECONDS) // self.step_seconds if self.num_slots > 1 else np.zeros(len(at), int)
         return slot_T % self.num_slots
 
     def coefficients(self, scores: NDArray, observed: NDArray, starts: NDArray) -> NDArray:
-        """Regress each series' scores (B, C, T) on the basis, slot by slot, with a ridge; return (B, C*S*J)."""
+        """Fit each series' scores (B, C, T) by ridge regression on the basis, slot by slot; return (B, C*S*J)."""
         count, channels = scores.shape[:2]
         out = np.zeros((count, channels, self.num_slots, len(HABIT_RIDGE)))
         for start in np.unique(starts):

@@ -1,4 +1,4 @@
-"""What a meter leaves in the values of a series: zeros, peak, resolution, repeated readings.
+"""Marks of a meter in the values of a series: peak, resolution, repeated readings.
 
 Axis letters: B series, T ranks or time steps.
 """
@@ -11,30 +11,32 @@ from ttsgan.data.quantiles import plotting_scores
 PEAK_FROM = 2.0
 """Normal score from which a law is stretched to reach its peak: its highest 2 %."""
 PEAK_ROUNDS = 4
-"""Rounds of stretching and of dividing by the mean, which the stretch moves."""
+"""Rounds of stretching and of rescaling to the mean, which the stretch changes."""
 STEEPEST = 0.9
-"""A law is pressed by no more than this share of the logarithm of its peak over the value where the stretch begins."""
+"""A law is compressed by at most this share of its rise: the log ratio of its peak to the value where the stretch
+begins."""
 DIVISORS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 25)
-"""Readings of a decimal meter may be means of so many, or multiples of 2 or 4 of its last digit, where amounts of half
-and quarter hours were made rates; sensors count in sixteenths."""
+"""A resolution is a power of ten over one of these. Readings of a decimal meter may be means of that many values, or
+multiples of 2 or 4 of its last digit if amounts per half or quarter hour were turned into rates; sensors count in
+sixteenths."""
 FINEST = 1e-4
 """Steps finer than this share of the median reading are no resolution: any value is near a multiple of them."""
 REPEATED = 1e-3
 """Two readings closer than this share of the mean size of a series repeat each other."""
 LARGEST_STILLED = 0.005
-"""A step of more than this share of the mean size is no repetition, whatever number of them was drawn; readings further
-apart do not change places."""
+"""A step larger than this share of the mean size never becomes a repetition, however many were drawn; readings further
+apart than this are not swapped."""
 SCATTERED = 3
-"""Small steps to choose from, for each that becomes a repetition."""
+"""Number of small steps to choose from, for each that becomes a repetition."""
 STIRS = 3
-"""Rounds of exchanging readings where too many repeat: among many alike, one that is moved may repeat another."""
+"""Rounds of swapping readings where too many repeat: among many equal ones, a swapped reading may repeat another."""
 LATTICE_SHARE = 0.99
 """Share of readings that must be multiples of a resolution."""
 MOST_ROUNDED = 0.05
-"""Most that readings may be moved to multiples of a resolution, as a share of their spread: a frequency of 50 Hz that
-varies by hundredths is near a multiple of 50 everywhere, and that is all that it says."""
+"""Largest root mean square distance of readings from multiples of a resolution, as a share of their standard deviation.
+A frequency of 50 Hz that varies by hundredths is always near a multiple of 50, but 50 is not its resolution."""
 SAMPLED = 100_000
-"""Readings that are looked at to find it."""
+"""Number of readings, about, in which the resolution is sought."""
 
 
 def find_resolution(values: NDArray[np.float32]) -> float:
@@ -47,8 +49,8 @@ def find_resolution(values: NDArray[np.float32]) -> float:
     Returns
     -------
     float
-        Physical units. The largest power of ten, or part of one by `DIVISORS`, that 99 % of the readings beside zero
-        are multiples of, without a loss of what they differ by.
+        Physical units. The largest power of ten, or power of ten over one of `DIVISORS`, that more than 99 % of the
+        non-zero readings are multiples of, provided that rounding to it keeps their differences (`MOST_ROUNDED`).
     """
     seen = np.abs(values[np.isfinite(values) & (values != 0)]).astype(np.float64)
     seen = seen[:: max(1, len(seen) // SAMPLED)]
@@ -69,7 +71,7 @@ def find_resolution(values: NDArray[np.float32]) -> float:
 
 
 def rounded(values: NDArray[np.float64], step: float) -> NDArray[np.float64]:
-    """Return values as multiples of ``step`` (0: as they are); what is above zero stays above it."""
+    """Return values rounded to multiples of ``step`` (0: unchanged); positive values stay positive."""
     if step == 0:
         return values
     count = np.rint(values / step)
@@ -77,7 +79,7 @@ def rounded(values: NDArray[np.float64], step: float) -> NDArray[np.float64]:
 
 
 def repeats(values_BT: NDArray) -> NDArray[np.int64]:
-    """Return how many readings (B,) repeat the one before them; NaN repeats nothing."""
+    """Return the number of readings (B,) that repeat the one before them; NaN repeats nothing."""
     return (_steps(values_BT) <= REPEATED).sum(axis=1)
 
 
@@ -88,17 +90,17 @@ def _steps(values_T: NDArray) -> NDArray[np.float64]:
 
 
 def repeat_share(values_BCT: NDArray) -> NDArray[np.float64]:
-    """Return the share of readings (B, C) that repeat the one before them, with half a reading more: never 0."""
+    """Return the share of readings (B, C) that repeat the one before; half a repetition is added, so it is never 0."""
     count_BC = np.stack([repeats(values_BCT[:, c]) for c in range(values_BCT.shape[1])], axis=1)
     pairs_BC = (~np.isnan(np.diff(values_BCT, axis=2))).sum(axis=2)
     return (count_BC + 0.5) / (pairs_BC + 1)
 
 
 def with_repeats(values_BT: NDArray, repeats_B: NDArray) -> NDArray:
-    """Return series with ``repeats_B`` repeated readings, as nearly as small changes allow, and their old means.
+    """Return series with ``repeats_B`` repeated readings, as nearly as small changes allow, and with unchanged means.
 
-    A quantile function drawn smooth has fewer equal values than readings of a meter have, or, where it is steep, more.
-    Zeros stay what they are.
+    A smooth drawn quantile function has fewer equal values than the readings of a meter or, where it is steep, more.
+    Zeros do not change.
     """
     out_BT = values_BT.copy()
     missing_B = repeats_B - repeats(values_BT)
@@ -112,11 +114,11 @@ def with_repeats(values_BT: NDArray, repeats_B: NDArray) -> NDArray:
 
 
 def _still(x_T: NDArray, missing: int) -> None:
-    """Let ``missing`` more readings of a series repeat the one before, in place: of the smallest steps so many go.
+    """Make ``missing`` more readings of a series repeat the one before, in place, by removing small steps.
 
-    They are taken evenly from the `SCATTERED` times as many smallest, where there are enough: the smallest of all lie
-    side by side, in still nights, and would make one long run. Readings that repeat each other all take one of their
-    values, such that the mean of the series stays.
+    These are taken evenly from the `SCATTERED` times as many smallest steps, where there are enough: the very smallest
+    lie side by side, in still nights, and would make one long run. All readings of a run take one of its values, chosen
+    to keep the mean of the series.
     """
     step_T = _steps(x_T)
     step_T[(x_T[1:] == 0) != (x_T[:-1] == 0)] = np.inf
@@ -135,9 +137,9 @@ def _still(x_T: NDArray, missing: int) -> None:
 
 
 def _stir(x_T: NDArray, excess: int) -> None:
-    """Let ``excess`` readings of a series repeat the one before no longer, in place, where that can be done.
+    """Make ``excess`` readings of a series no longer repeat the one before, in place, where possible.
 
-    Each changes places with the next larger one that is clearly no repetition of it, and none does so twice.
+    Each is swapped with the next larger reading that clearly differs from it; no reading is swapped twice.
     """
     repeated = 1 + np.flatnonzero((_steps(x_T) <= REPEATED) & (x_T[1:] != 0))
     if not len(repeated):
@@ -156,11 +158,11 @@ def _stir(x_T: NDArray, excess: int) -> None:
 
 
 def with_peak(sorted_BT: NDArray, log_peak_B: NDArray, least_rise: float = 0.0) -> NDArray:
-    """Return non-negative laws of the same mean whose largest value is near ``exp(log_peak_B)``: stretched at the top.
+    """Return non-negative laws, stretched at the top to a largest value near ``exp(log_peak_B)``, of the same mean.
 
-    Drawn apart, the components of a quantile function do not add up to the peaks of real series. None is pressed to
-    where the logarithm of its peak over the value where the stretch begins is below ``least_rise``: many of its
-    readings would stand at one ceiling.
+    Components of a quantile function that are drawn separately do not add up to the peaks of real series. No law is
+    compressed to a rise, the log ratio of its peak to the value where the stretch begins, below ``least_rise``: many of
+    its readings would stand at one ceiling.
     """
     score_T = plotting_scores(sorted_BT.shape[1])
     if score_T[-1] <= PEAK_FROM:

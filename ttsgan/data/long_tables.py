@@ -28,7 +28,7 @@ from ttsgan.data.units import named_unit
 from ttsgan.errors import DataError
 
 OWN_STEP = 0.8
-"""Share of its gaps that are of one other length, from which on a series has a step of its own."""
+"""A series has a step of its own if more than this share of its gaps has one other length."""
 UNIT_NAMES = ("unit", "units", "uom")
 _LIKE_A_NUMBER = re.compile(r"\s*[-+]?[\d.,]*\d[\d.,]*(e[-+]?\d+)?\s*", re.IGNORECASE)
 
@@ -46,25 +46,25 @@ def read_long(
 ) -> SeriesSet:
     """Return the series of a long table.
 
-    Rows without a value say nothing: they may stand twice, or off the grid. Rows that are the same are one.
+    Rows without a value may repeat a stamp or lie off the grid. Of identical rows, one is kept.
 
     Parameters
     ----------
     table : pyarrow.Table
     where : Location
-        What it was read from, for messages.
+        Source of the table, for messages.
     step_seconds : int
         0: the most frequent spacing of stamps within an id.
     id_column, time_column, entity_column : str
-        Columns by name; the last one may be absent.
+        Names of columns; the last one may be absent.
     period : tuple of datetime64, optional
-        Span to take.
+        Span to read.
 
     Raises
     ------
     DataError
-        The value column is not clear; stamps twice for an id, off the grid, or of another step than the others'; series
-        of unequal lengths without a period; an entity that changes within an id.
+        The value column is ambiguous or absent; an id has duplicate stamps, stamps off the grid, or a step other than
+        that of the other ids; series have unequal lengths without a period; an entity changes within an id.
     """
     others = [name for name in table.column_names if name not in (id_column, time_column)]
     value = _value_column(table, where, others, entity_column)
@@ -109,7 +109,7 @@ def read_long(
 
 
 def _value_column(table: pa.Table, where: Location, names: list[str], entity: str) -> str:
-    """Return the column of values: by its name, by a unit in it, or because no other one holds numbers."""
+    """Return the column of values: by its name, else by a unit in its name, else the only one that holds numbers."""
     by_name = [name for name in names if plain_name(name) in VALUE_NAMES]
     by_unit = [name for name in names if named_unit(name)]
     labelling = (*ID_NAMES, "entity", plain_name(entity))
@@ -125,7 +125,7 @@ def _value_column(table: pa.Table, where: Location, names: list[str], entity: st
 
 
 def _like_numbers(column: pa.ChunkedArray) -> bool:
-    """Tell whether a column holds numbers, or text of which half at least looks like some."""
+    """Tell whether a column holds numbers, or text of which more than half looks like numbers."""
     if not is_text(column.type):
         return is_number(column.type)
     texts = pc.unique(column.slice(0, 10_000).cast(pa.string())).drop_null().to_pylist()
@@ -136,7 +136,7 @@ def _in_order(
     rows: np.ndarray, owner_R: np.ndarray, seconds_R: np.ndarray, values_R: np.ndarray, ids: np.ndarray,
     where: Location, time_column: str, step_seconds: int,
 ) -> tuple[np.ndarray, int]:  # fmt: skip
-    """Return the rows by id and time, each stamp once, and the step in seconds."""
+    """Return the rows sorted by id and time, each stamp once, and the step in seconds."""
     empty = np.isnan(values_R)
     rows = rows[np.lexsort((empty[rows], seconds_R[rows], owner_R[rows]))]
     again = (np.diff(owner_R[rows]) == 0) & (np.diff(seconds_R[rows]) == 0)
@@ -153,7 +153,7 @@ def _in_order(
     if same.any():
         logger.warning("%s: %d rows that say again what another says are left out", where, int(same.sum()))
         rows = np.append(rows[:1], later[~same])
-    # what has no value has no say in what the step is
+    # rows without a value do not count for the step
     told = rows[~empty[rows]] if not empty[rows].all() else rows
     within = owner_R[told][1:] == owner_R[told][:-1]
     gaps = np.diff(seconds_R[told])[within]
@@ -169,7 +169,7 @@ def _in_order(
 def _on_grid(
     rows: np.ndarray, owner_R: np.ndarray, seconds_R: np.ndarray, values_R: np.ndarray, step: int
 ) -> np.ndarray:
-    """Return the rows without those that have no value and lie off the grid of the values of their id."""
+    """Return the rows, except those without a value that lie off the grid of the values of their id."""
     owner, seconds, empty = owner_R[rows], seconds_R[rows], np.isnan(values_R[rows])
     if not empty.any():
         return rows
@@ -181,7 +181,7 @@ def _on_grid(
 
 
 def _refuse_other_steps(gaps: np.ndarray, owner: np.ndarray, step: int, ids: np.ndarray, where: Location) -> None:
-    """Refuse series that have another step than the others: half of their values would be taken for missing."""
+    """Refuse series whose step differs from that of the others: half of their values would be treated as missing."""
     count = np.bincount(owner, minlength=len(ids))
     other = gaps != step
     seldom = np.bincount(owner[other], minlength=len(ids)) > OWN_STEP * count
@@ -199,7 +199,7 @@ def _refuse_other_steps(gaps: np.ndarray, owner: np.ndarray, step: int, ids: np.
 def _attributes(
     table: pa.Table, where: Location, names: list[str], ids: np.ndarray, owner_R: np.ndarray, entity: str
 ) -> dict[str, pa.Array]:
-    """Return what does not change within an id."""
+    """Return the columns that are constant within each id, with one row per id."""
     picked = pa.array(np.unique(owner_R, return_index=True)[1])
     attributes, changing = {}, []
     for name in names:
@@ -225,7 +225,7 @@ def _attributes(
 
 
 def _refuse_units(table: pa.Table, where: Location, names: list[str]) -> None:
-    """Refuse a column of units that says several."""
+    """Refuse a table whose column of units holds more than one unit."""
     for name in names:
         if plain_name(name) in UNIT_NAMES and is_text(table.schema.field(name).type):
             units = sorted(filter(None, pc.unique(table[name].cast(pa.string())).to_pylist()))
@@ -237,7 +237,7 @@ def _refuse_units(table: pa.Table, where: Location, names: list[str]) -> None:
 
 
 def _told_unit(attributes: dict[str, pa.Array]) -> str:
-    """Return the unit where one column of that name says the same of all series."""
+    """Return the unit from a column of units that holds one unit for all series; "" if there is none."""
     for name, column in attributes.items():
         if plain_name(name) in UNIT_NAMES and is_text(column.type) and len(found := pc.unique(column)) == 1:
             return found[0].as_py() or ""

@@ -1,11 +1,11 @@
-"""Hours and months in which no household is at its low end, or all are, such as the nights of roofs.
+"""Slots of the day and months in which no household is at its low end, or all are, such as the nights of roofs.
 
-The low end of a channel is zero, or what is below zero where homes have either sign. A drawn order and a drawn number
-of low values do not fit each other by themselves: some roofs would feed in at night, and have zeros at noon. So a
-series takes its low values where all do first, and where none does last. Where low values come at any time (absences)
-there is no such hour, and nothing is moved.
+A low value of a channel is zero, or a value below zero if homes have values of either sign. A drawn order and a drawn
+number of low values do not match by themselves: some roofs would feed in at night and have zeros at noon. So the low
+values of a series go first to the cells in which all homes are low, and last to those in which none is. Where low
+values come at any time (absences), there are no such cells, and nothing is moved.
 
-Axis letters: B series, C channels, T time steps, S slots of a day, K cells: twelve months of S slots.
+Axis letters: B series, C channels, T time steps, S slots of a day, K cells: twelve months of S slots; M entities.
 """
 
 import numpy as np
@@ -16,11 +16,11 @@ from ttsgan.data.marginals import ABOVE, BOTH
 from ttsgan.data.quantiles import place
 
 RARE = 0.005
-"""Share of readings that may be exceptions."""
+"""Largest share of readings in a cell that may be exceptions."""
 FEWEST = 50
-"""Entities, of those with low values and others, that a cell must be known of."""
+"""Smallest number of entities with readings in a cell, among those with both low and other values."""
 OFTEN = 0.05
-"""Share of its readings that are low, and that are not, in a series that has a say, and that is put right."""
+"""A series counts here, and is corrected, only if at least this share of its readings is low and as much is not."""
 ALWAYS, NEVER = 1, -1
 
 
@@ -34,7 +34,10 @@ def cells_of(start: np.datetime64, length: int, step_seconds: int) -> NDArray[np
 def find(
     values_BCT: NDArray, signs_C: NDArray, starts_B: NDArray, owners_B: NDArray, step_seconds: int
 ) -> NDArray[np.int8]:
-    """Return `ALWAYS`, `NEVER` or 0 for each cell of each channel (C, K). An entity is one voice."""
+    """Return `ALWAYS`, `NEVER` or 0 for each cell of each channel (C, K): all low, none, or neither.
+
+    Each entity has the same weight, however many series it has.
+    """
     channels, length = values_BCT.shape[1:]
     count = 12 * calendar.slots_per_day(step_seconds)
     low, seen = (np.zeros((len(values_BCT), channels, count)) for _ in range(2))
@@ -61,7 +64,7 @@ def find(
 
 
 def _is_low(values_BCT: NDArray, signs_C: NDArray) -> NDArray[np.bool_]:
-    """Return where values are at the low end of their channel; nowhere in one that is of one part with either sign."""
+    """Return where values are at the low end of their channel; nowhere in a channel that is `WHOLE`."""
     signs_C1 = signs_C[:, None]
     return ((values_BCT <= 0) & (signs_C1 == ABOVE)) | ((values_BCT < 0) & (signs_C1 == BOTH))
 
@@ -69,7 +72,9 @@ def _is_low(values_BCT: NDArray, signs_C: NDArray) -> NDArray[np.bool_]:
 def low_first(
     scores_BCT: NDArray, sorted_BCT: NDArray, signs_C: NDArray, when_BCT: NDArray[np.int8]
 ) -> NDArray[np.float64]:
-    """Return scores whose lowest are where low values may be: those there are moved below all others, in their order.
+    """Return scores in which low values fall first on `ALWAYS` and last on `NEVER` steps.
+
+    The scores of the chosen steps are moved below all others and keep their order.
 
     Parameters
     ----------

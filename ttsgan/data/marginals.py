@@ -1,9 +1,9 @@
-"""The law of a series' values: the share of zeros, and level, quantile function and peak of what is not zero.
+"""The law of a series' values: the share of zeros, and level, quantile function and peak of the non-zero values.
 
-A channel with negative values (a meter that also counts what a roof feeds in) has two parts in homes that have such
-values and one in those that have none. So it is taken apart, into what is above zero and what is below it, each with a
-law of its own; a home without the one has a part that is all zeros. A channel that all homes have below zero, or for
-which zero is nothing special (a temperature), stays one part.
+In some channels only some homes have negative values, such as a meter that also counts what a roof feeds in. Such a
+channel is split into two parts, the values above zero and the values below zero, each with a law of its own. In a home
+without values of one sign, that part is all zeros. A channel that is below zero in all homes, or for which zero is
+nothing special (a temperature), stays one part.
 
 Axis letters: B series, C channels, P parts, T time steps, Q points of a quantile function.
 """
@@ -19,37 +19,43 @@ from ttsgan.data import laws, quantiles
 from ttsgan.extremes import bounds
 
 MIN_HOMES = 5
-"""Negative values of fewer entities are taken for zeros: the released series that have any would point at these."""
+"""Negative values are treated as zeros if fewer entities have any than this, or than have none, whichever is less:
+released series with negative values would point at these entities."""
 NOTHING = np.log(1e-12)
-"""Log of the mean size, physical units, at or below which there are only zeros."""
+"""Log of the mean absolute value, physical units; a part at or below it has only zeros."""
 NOISE = 0.01
-"""Lowest values less far below zero, over the mean size of a series, are a meter's noise about it."""
+"""A lowest value less far below zero than this share of the series' mean absolute value is meter noise around zero."""
 MOST_NEAR = 0.25
-"""Where zero is a bound, at most so many series end a little below it for each that ends a little above."""
+"""Zero is a bound if at most this many series have their lowest value a little below it, per series with it a little
+above."""
 OF_LEVEL = 0.4
-"""Where peaks over the mean spread by less than this share of the spread of peaks, the number of a peak is over it."""
+"""If the standard deviation of log(peak / level) is below this share of that of log(peak), the household number of the
+peak is relative to the level."""
 MIN_AT_CAP = 5
-"""Entities whose largest (or smallest) value is the same, and that of all: a bound of what can be, such as 100 %."""
+"""If this many entities reach the overall largest (or smallest) value, it is a bound of the quantity, such as 100 %."""
 FLATTEST = 0.05
-"""Share of training laws that rise less at their top than any law is pressed to."""
+"""Quantile of the rise of training laws at their top; no new law is compressed to a smaller rise."""
 ABOVE, BOTH, WHOLE = 0, 1, 2
-"""A channel without negative values; one taken apart; one with values of either sign, zero being nothing special."""
+"""Kinds of channel: without negative values; split at zero into two parts; in one part with values of either sign, zero
+being nothing special."""
 
 
 class Marginals(NamedTuple):
-    """Laws of the values of series.
+    """Laws of the values of series, for each part of a channel.
 
     Attributes
     ----------
     level : ndarray (B, P)
-        Log of the mean size of what is not zero, physical units.
+        Log of the mean absolute value of the non-zero values, physical units.
     zero_share : ndarray (B, P)
-        Logit of the share of zeros, with half a value more of either kind.
+        Logit of the share of zeros, after adding half a zero and half a non-zero value.
     peak : ndarray (B, P)
-        Log of the largest value, physical units; 0 for channels that are `WHOLE`. Not over the mean: for a moment, an
-        almost empty home draws as much as others do. As a household number it is, where `OF_LEVEL` says so.
+        Log of the largest value, physical units; 0 for channels that are `WHOLE`. Not relative to the mean, because an
+        almost empty home can briefly draw as much as others. The household number is relative if `OF_LEVEL`
+        applies.
     log_quantiles : ndarray (B, P*Q)
-        Quantile function over the mean size, as log(1 + x), or arsinh(x) for channels that are `WHOLE`.
+        Quantile function x of the non-zero values over their mean absolute value, as log(1 + x), or as arsinh(x) for
+        channels that are `WHOLE`.
     """
 
     level: NDArray[np.float64]
@@ -59,12 +65,12 @@ class Marginals(NamedTuple):
 
     @property
     def absent(self) -> NDArray[np.bool_]:
-        """Whether there is nothing but zeros (B, P): then only their share says something."""
+        """Whether a part has only zeros (B, P); then only its zero share carries information."""
         return self.level <= NOTHING
 
 
 def _homes(lowest_BC: NDArray, owners_B: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return for each channel how many entities (C,) have series with negative values, and how many series without."""
+    """Return for each channel how many entities (C,) have a series with negative values, and how many one without."""
     counts = [[len(np.unique(owners_B[rows])) for rows in (below_B, ~below_B)] for below_B in (lowest_BC < 0).T]
     with_any_C, without_C = np.array(counts).T
     return with_any_C, without_C
@@ -75,7 +81,7 @@ def _too_few(with_any_C: NDArray, without_C: NDArray) -> NDArray[np.bool_]:
 
 
 def few_below(lowest_BC: NDArray, owners_B: NDArray) -> NDArray[np.int64]:
-    """Return for each channel (C,) how many entities have negative values that are taken for zeros; mostly 0.
+    """Return for each channel (C,) how many entities have negative values that are treated as zeros; usually 0.
 
     ``lowest_BC`` is the lowest value of each series.
     """
@@ -93,9 +99,10 @@ def find_signs(values_BCT: NDArray, owners_B: NDArray) -> NDArray[np.int64]:
 
 
 def _zero_is_a_bound(lowest_BC: NDArray) -> NDArray[np.bool_]:
-    """Return for each channel (C,) whether the lowest values of series end at zero, but for some that lie far below.
+    """Return for each channel (C,) whether zero bounds the series from below, except some that go far below it.
 
-    Those of a temperature lie as often a little below zero as a little above it. They are given over the mean size.
+    The lowest values of a temperature lie as often a little below zero as a little above it. ``lowest_BC`` is relative
+    to the mean absolute value of each series.
     """
     out = []
     for lowest_B in lowest_BC.T:
@@ -107,24 +114,24 @@ def _zero_is_a_bound(lowest_BC: NDArray) -> NDArray[np.bool_]:
 
 
 def is_zero(values_BCT: NDArray, signs_C: NDArray) -> NDArray[np.bool_]:
-    """Return where a value (B, C, T) is zero; below zero, too, in a channel that has no negative values."""
+    """Return where a value (B, C, T) counts as zero; in an `ABOVE` channel negative values do, too."""
     signs_C1 = signs_C[:, None]
     return ((values_BCT == 0) & (signs_C1 != WHOLE)) | ((values_BCT < 0) & (signs_C1 == ABOVE))
 
 
 def whole(signs_C: NDArray) -> NDArray[np.bool_]:
-    """Return for each part (P,) whether it is a channel with all its values, of either sign."""
+    """Return for each part (P,) whether it is a `WHOLE` channel, with values of either sign."""
     return np.concatenate([signs_C == WHOLE, np.zeros((signs_C == BOTH).sum(), dtype=bool)])
 
 
 def _apart(values_BCT: NDArray, signs_C: NDArray) -> NDArray:
-    """Return the parts (B, P, T): of each channel what is above zero, or all; then of some what is below."""
+    """Return the parts (B, P, T): values above zero, or all if `WHOLE`, of each channel; then sizes below if `BOTH`."""
     above = np.where(signs_C[:, None] == WHOLE, values_BCT, np.maximum(values_BCT, 0))
     return np.concatenate([above, np.maximum(-values_BCT[:, signs_C == BOTH], 0)], axis=1)
 
 
 def _together(sorted_BPT: NDArray, signs_C: NDArray) -> NDArray:
-    """Return the channels (B, C, T) whose parts, each in rising order, these are, in rising order."""
+    """Return channels (B, C, T) in rising order from their parts (B, P, T), each in rising order."""
     sorted_BCT, below = sorted_BPT[:, : len(signs_C)], sorted_BPT[:, len(signs_C) :, ::-1]
     sorted_BCT[:, signs_C == BOTH] -= below
     return sorted_BCT
@@ -150,13 +157,13 @@ def measure(values_BCT: NDArray, signs_C: NDArray, grid_Q: NDArray) -> Marginals
 
 
 def limits(found: Marginals, owners_B: NDArray, grid_Q: NDArray) -> dict[str, NDArray]:
-    """Return what new laws may not go beyond, and what takes the place of a law that is absent, from training laws."""
+    """Return the limits of new laws and the usual law, which replaces an absent one, from training laws."""
     seen_BP = np.where(found.absent, np.nan, 1.0)
     level_BP, above_BP = found.level * seen_BP, (found.peak - found.level) * seen_BP
     seen_BF = np.repeat(seen_BP, found.log_quantiles.shape[1] // seen_BP.shape[1], axis=1)
     logq_BF = found.log_quantiles * seen_BF
     peak_low, peak_high = bounds(above_BP, owners_B)
-    # Where levels differ by far more than peaks over them, the difference of the two, drawn apart, would be lost.
+    # Where levels vary far more than peak / level, that ratio would be lost if peak and level were drawn separately.
     over_P = np.nanstd(above_BP, axis=0) < OF_LEVEL * np.nanstd(found.peak * seen_BP, axis=0)
     logq_low, logq_high = bounds(logq_BF, owners_B)
     return {
@@ -174,9 +181,9 @@ def limits(found: Marginals, owners_B: NDArray, grid_Q: NDArray) -> dict[str, ND
 
 
 def find_caps(values_BCT: NDArray, signs_C: NDArray, owners_B: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the lowest and the highest value (C,) that can be, where `MIN_AT_CAP` entities reach it; -inf and inf.
+    """Return the lowest and the highest possible value (C,), if `MIN_AT_CAP` entities reach it; else -inf and inf.
 
-    Zero is the lowest of all but `WHOLE` channels, whatever reaches it.
+    Only `WHOLE` channels get a lowest value: the parts of all others begin at zero.
     """
     lows, highs = np.full(len(signs_C), -np.inf), np.full(len(signs_C), np.inf)
     for caps, furthest_BC, furthest in (
@@ -190,7 +197,7 @@ def find_caps(values_BCT: NDArray, signs_C: NDArray, owners_B: NDArray) -> tuple
 
 
 def _rises(logq_BF: NDArray, grid_Q: NDArray) -> NDArray[np.float64]:
-    """Return the log of the highest value over that at `laws.PEAK_FROM` (B, P), of laws of parts that are not whole."""
+    """Return the log ratio (B, P) of the highest value to that at `laws.PEAK_FROM`, for parts that are not whole."""
     logq_BPQ = logq_BF.reshape(len(logq_BF), -1, len(grid_Q))
     inner = np.clip(np.searchsorted(grid_Q, laws.PEAK_FROM), 1, len(grid_Q) - 1)
     share = np.clip((laws.PEAK_FROM - grid_Q[inner - 1]) / (grid_Q[inner] - grid_Q[inner - 1]), 0, 1)
@@ -199,10 +206,10 @@ def _rises(logq_BF: NDArray, grid_Q: NDArray) -> NDArray[np.float64]:
 
 
 def completed(found: Marginals, values_BCT: NDArray, state: dict[str, NDArray], seed: int) -> Marginals:
-    """Return laws with something in the place of those that are absent, such that nothing is learned from them.
+    """Return laws in which absent ones are replaced, so that nothing is learned from them.
 
-    A home that feeds nothing in has no level of what it feeds in. One drawn from those of others keeps the law of this
-    number what it is among homes that have it. The draw is a function of the seed and the series, not of its company.
+    A home that feeds nothing in has no level of feed-in. A level drawn from those of others leaves the distribution of
+    this number as it is among homes that have it. The draw depends on the seed and the series, not on other series.
     """
     level_BP, peak_BP, logq_BF = found.level.copy(), found.peak.copy(), found.log_quantiles.copy()
     logq_BPQ, usual_PQ = (x.reshape(*x.shape[:-1], level_BP.shape[1], -1) for x in (logq_BF, state["usual_logq"]))
@@ -220,14 +227,14 @@ def completed(found: Marginals, values_BCT: NDArray, state: dict[str, NDArray], 
 
 
 def num_zeros(zero_share_BP: NDArray, state: dict[str, NDArray]) -> NDArray[np.int64]:
-    """Return how many zeros (B, P) a logit of their share says; none in a channel with all its values."""
+    """Return the number of zeros (B, P) for a logit of their share; 0 for a channel that is `WHOLE`."""
     share_BP = np.minimum(expit(zero_share_BP.astype(np.float64)), state["most_zeros"])
     count_BP = np.rint(share_BP * (state["shape"][1] + 1) - 0.5)
     return count_BP.astype(np.int64) * ~whole(state["signs"])
 
 
 def rising(found: Marginals, state: dict[str, NDArray]) -> NDArray[np.float64]:
-    """Return the values (B, C, T) of series with these laws, in physical units and rising order."""
+    """Return the values (B, C, T) of series with these laws, in physical units and in rising order."""
     length, whole_P = int(state["shape"][1]), whole(state["signs"])
     logq_BF = np.clip(found.log_quantiles, state["logq_low"], state["logq_high"])
     zeros_BP = num_zeros(found.zero_share, state)
@@ -246,7 +253,7 @@ def rising(found: Marginals, state: dict[str, NDArray]) -> NDArray[np.float64]:
 
 
 def mean_size(level_BP: NDArray, zero_share_BP: NDArray, state: dict[str, NDArray]) -> NDArray[np.float64]:
-    """Return the mean size (B, C) of all values, zeros among them; physical units."""
+    """Return the mean absolute value (B, C) of all values, zeros included; physical units."""
     in_use_BP = 1 - num_zeros(zero_share_BP, state) / state["shape"][1]
     mean_BP = np.exp(level_BP.astype(np.float64)) * in_use_BP
     signs = state["signs"]
@@ -255,7 +262,7 @@ def mean_size(level_BP: NDArray, zero_share_BP: NDArray, state: dict[str, NDArra
 
 
 def kinds(zero_share_BP: NDArray, state: dict[str, NDArray]) -> NDArray[np.int64]:
-    """Return a number (B,) for each combination of parts that a series has, of the channels that are `BOTH`."""
+    """Return a code (B,) for the combination of parts, of the `BOTH` channels, in which a series has values."""
     signs, length = state["signs"], state["shape"][1]
     both = signs == BOTH
     of_two_BP = num_zeros(zero_share_BP, state)[:, np.concatenate([both, np.ones(both.sum(), dtype=bool)])] < length

@@ -1,4 +1,4 @@
-"""From the user's files to the series that are trained on: read, join, name the entities, aggregate, check, set aside.
+"""From the user's files to the series for training: read, join, assign entities, check, aggregate, set aside.
 
 Axis letters: n series, C channels, L time steps. Missing values are NaN.
 """
@@ -25,14 +25,15 @@ from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates,
 from ttsgan.errors import ConfigError, DataError
 
 MOST_POINTS = 480
-"""Points of a day that are one token where nothing else is said: the law of its values has weights for each pair."""
+"""Largest number of points of a day that make one token by default; the law of a token's values has weights for each
+pair of points."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SetAside:
-    """A series that is not used, and why."""
+    """A series that is not used, and the reason."""
 
     id: str
     reason: str
@@ -40,26 +41,27 @@ class SetAside:
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What was read, what is used, and what was done to it.
+    """Report on the series that were read, those that are used, and the changes made to them.
 
     Attributes
     ----------
     read, kept : int
         Series found, and series used.
     set_aside : tuple of SetAside
-        The others.
+        The series that are not used.
     entities : int
         Distinct entities among those used.
     length, channels, step_seconds, unit
-        Of the series used.
+        Properties of the series used.
     aggregated_from : int or None
-        Step of the source in seconds, where steps were joined.
+        Step of the source in seconds, if steps were joined.
     aggregated_by : str or None
-        ``sum`` or ``mean``, where steps were joined.
+        ``sum`` or ``mean``, if steps were joined.
     missing_share : float
         Share of missing values in the series used (0 to 1).
     first, end : str
-        First moment of the series used, and the first after the last, ISO 8601, UTC where the source told a zone.
+        First moment of the series used, and the first moment after their end, ISO 8601; in UTC if the source has time
+        zones.
     """
 
     read: int
@@ -78,7 +80,7 @@ class PrepareReport:
 
     @property
     def joined(self) -> str:
-        """How steps were joined, in words; nothing where they were not."""
+        """How steps were joined, in words; "" if they were not."""
         if not self.aggregated_by:
             return ""
         return f"steps of {self.aggregated_from} s to {self.step_seconds} s, the {self.aggregated_by} of their values"
@@ -100,32 +102,32 @@ def prepare(
     keep_all: bool = False,
     like: SeriesSet | None = None,
 ) -> tuple[SeriesSet, PrepareReport]:
-    """Read the sources and make the set of series that a run works with.
+    """Read the sources and make the set of series for a run.
 
     Parameters
     ----------
     config : DataConfig
-        Unit, step, start, entity column, aggregation and the share of values that must be there.
+        Unit, step, start, entity column, aggregation and the share of values that must be observed.
     sources : list of Location, or None
         Files and folders to join; None: those of ``config.source``.
     simulated : SeriesSet, optional
-        Taken instead of any source.
+        Series to use instead of any source.
     keep_all : bool
-        Set nothing aside, in the order of the sources: for a judge, who counts what cannot be used.
+        Keep all series, in the order of the sources: for an evaluation, which counts those that cannot be used.
     like : SeriesSet, optional
-        Training series, which say step and start where neither sources nor settings do.
+        Training series, which give step and start if neither sources nor settings do.
 
     Returns
     -------
     SeriesSet
-        Sorted by id. Series without values, with too few, or with only one value are set aside; a meter that is
-        nearly always zero stays.
+        Sorted by id, unless ``keep_all``. Series without values, with too few, or with only one distinct value are set
+        aside; a meter that is nearly always zero is kept.
     PrepareReport
 
     Raises
     ------
     DataError
-        A source or its series are not what the contract asks for, or nothing is left.
+        A source or its series violate the contract, or no series can be used.
     ConfigError
         A setting cannot be read.
     """
@@ -163,7 +165,7 @@ def prepare(
 
 
 def _doubt(series: SeriesSet, name: str) -> None:
-    """Refuse or tell of what series hold that they should not."""
+    """Refuse series with certain faults, and warn of others."""
     refuse_codes(series.values, name)
     refuse_other_steps(series.values, series.ids, series.step_seconds, name)
     refuse_sums(series.values, series.ids, name)
@@ -185,7 +187,7 @@ def _read_one(where: Location, config: DataConfig, like: SeriesSet | None) -> Se
 
 
 def _cut(series: SeriesSet, config: DataConfig, where: object) -> SeriesSet:
-    """Return the values of series within ``data.period``, missing where they have none."""
+    """Return the series cut to ``data.period``, with NaN where they have no value."""
     period = parse_period(config.period)
     if period is None:
         return series
@@ -207,7 +209,7 @@ def _cut(series: SeriesSet, config: DataConfig, where: object) -> SeriesSet:
 
 
 def _with_entities(series: SeriesSet, column: str, where: object) -> SeriesSet:
-    """Take the entities from the attribute column that the setting names."""
+    """Take the entities from the attribute column named by the setting."""
     if column == "entity":
         return series
     if column == "id":
@@ -220,12 +222,12 @@ def _with_entities(series: SeriesSet, column: str, where: object) -> SeriesSet:
 
 
 def check_replaceable(where: Location, sources: Iterable[Location]) -> None:
-    """Refuse to write a store where anything but an older store is, or what it is to be made from.
+    """Refuse to write a store over anything but an older store, or over one of its sources.
 
     Raises
     ------
     ConfigError
-        Naming what would be lost.
+        Something would be lost; the message names it.
     """
     held = where.list_all() if where.is_dir() else []
     other = next((item for item in held if not re.fullmatch(r"part-\d+\.parquet", item.name)), None)
@@ -242,23 +244,24 @@ def fill_unknown(
     start: str = "",
     like: SeriesSet | None = None,
 ) -> SeriesSet:
-    """Return the set with what its source does not tell: unit, step and start.
+    """Return the set with unit, step and start filled in where its source does not give them.
 
     Parameters
     ----------
     where : object
         Name of the source, for messages.
     unit, step_seconds, start
-        The settings of `ttsgan.config.DataConfig`; empty or 0: the unit stays unknown, the step is the year divided by
-        the length, the start is 2013-01-01.
+        The settings of `ttsgan.config.DataConfig`. If empty or 0, the unit stays unknown, the step is a year divided by
+        the length, and the start is 2013-01-01.
     like : SeriesSet, optional
-        Training series, whose step is taken for as many values, and whose one start for as long a time, before those.
+        Training series, used before these defaults: their step if the series have the same length, and their start, if
+        they have only one, if the series cover the same span of time.
 
     Raises
     ------
     DataError
-        The source tells another unit or step than the setting, neither tells the step and the length is no year, or
-        some series have a start and others none.
+        Source and setting disagree on unit or step, neither gives the step and the length does not fit a year, or only
+        some series have a start and no setting gives one.
     """
     for name, told, set_to in (
         ("unit", series.unit, unit),
@@ -302,12 +305,12 @@ def fill_unknown(
 
 
 def day_points(step_seconds: int, patch: PatchConfig) -> int:
-    """Return the points of one token: ``patch.size``, or one day of steps.
+    """Return the number of points in one token: ``patch.size``, or one day of steps if that is 0.
 
     Raises
     ------
     DataError
-        A day is no whole number of steps, or has more than `MOST_POINTS`, and ``patch.size`` is 0.
+        ``patch.size`` is 0, and a day is no whole number of steps or has more than `MOST_POINTS`.
     """
     if patch.size:
         return patch.size
@@ -325,7 +328,7 @@ def day_points(step_seconds: int, patch: PatchConfig) -> int:
 
 
 def _set_aside(series: SeriesSet, min_observed: float) -> tuple[SeriesSet, tuple[SetAside, ...]]:
-    """Return the series that can be used, sorted by id, and the others with a reason."""
+    """Return the series that can be used, sorted by id, and the others with the reason."""
     seen = np.empty(len(series))
     constant = np.empty(len(series), dtype=bool)
     for at in range(0, len(series), 256):

@@ -32,9 +32,9 @@ def normal_scores(values_BT: NDArray, seed: int) -> NDArray[np.float32]:
     """Return each series' normal scores (B, T); NaN stays NaN.
 
     The k-th smallest of m observed values becomes the (k - 1/2)/m quantile of the standard normal law. Ties are ordered
-    at random, so that every series has the same continuous law whatever its resolution; `place` gives a tied stretch
-    one value again, and `with_one_score` takes the order away from ties that mean something. The order of ties is a
-    function of the seed and the series itself, not of its company.
+    at random, so that every series has the same continuous law whatever its resolution. `place` restores the one value
+    of tied readings, and `with_one_score` removes the order of ties that have a meaning. The order of ties depends on
+    the seed and the series itself, not on other series.
     """
     scores_BT = np.full(values_BT.shape, np.nan, dtype=np.float32)
     for row, values_T in enumerate(values_BT):
@@ -46,9 +46,9 @@ def normal_scores(values_BT: NDArray, seed: int) -> NDArray[np.float32]:
 
 
 def with_one_score(scores_BT: NDArray, where_BT: NDArray[np.bool_]) -> NDArray:
-    """Return scores that are the same, the mean, wherever ``where_BT`` says so in a series.
+    """Return scores in which those marked by ``where_BT`` in a series are replaced by their mean.
 
-    Zeros of a night or a summer have no order: at random they would be noise as large as the rest of the series.
+    Zeros of a night or a summer have no order: a random order would be noise as large as the rest of the series.
     """
     count_B1 = where_BT.sum(axis=-1, keepdims=True)
     mean_B1 = np.where(where_BT, scores_BT, 0).sum(axis=-1, keepdims=True) / np.maximum(count_B1, 1)
@@ -56,7 +56,7 @@ def with_one_score(scores_BT: NDArray, where_BT: NDArray[np.bool_]) -> NDArray:
 
 
 def quantile_function(values_BT: NDArray, grid_Q: NDArray) -> NDArray[np.float64]:
-    """Return each series' quantiles (B, Q) at the normal scores ``grid_Q``; NaN values are left out."""
+    """Return each series' quantile function (B, Q) at the normal scores ``grid_Q``; NaN values are left out."""
     out_BQ = np.empty((len(values_BT), len(grid_Q)))
     for row, values_T in enumerate(values_BT):
         sorted_M = np.sort(values_T[~np.isnan(values_T)]).astype(np.float64)
@@ -66,7 +66,7 @@ def quantile_function(values_BT: NDArray, grid_Q: NDArray) -> NDArray[np.float64
 
 
 def sorted_values(grid_Q: NDArray, quantiles_BQ: NDArray, length: int, zeros_B: NDArray) -> NDArray[np.float64]:
-    """Return the ``length`` values of series in rising order (B, T): zeros, so many, then those of the laws given."""
+    """Return series of ``length`` values in rising order (B, T): ``zeros_B`` zeros, then values of these quantiles."""
     out_BT = np.zeros((len(quantiles_BQ), length))
     for values_T, quantiles_Q, zeros in zip(out_BT, quantiles_BQ, zeros_B, strict=True):
         values_T[zeros:] = np.interp(plotting_scores(length - zeros), grid_Q, quantiles_Q)
@@ -74,7 +74,7 @@ def sorted_values(grid_Q: NDArray, quantiles_BQ: NDArray, length: int, zeros_B: 
 
 
 def place(scores_T: NDArray, sorted_T: NDArray) -> NDArray:
-    """Return the values of each series (..., T), given in rising order, in the order of its scores."""
+    """Return the sorted values of each series (..., T), rearranged into the order of its scores."""
     out = np.empty_like(sorted_T)
     np.put_along_axis(out, scores_T.argsort(axis=-1), sorted_T, axis=-1)
     return out

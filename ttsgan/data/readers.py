@@ -1,6 +1,6 @@
-"""Series from the files that people have: Parquet in the contract, tables in CSV or Parquet, and .npy arrays.
+"""Readers of series from files: Parquet in the layout of the contract, tables in CSV or Parquet, and .npy arrays.
 
-The forms that a table may have are those of `ttsgan.data.forms`. Missing values are NaN.
+The forms of tables are those of `ttsgan.data.forms`. Missing values are NaN.
 """
 
 import csv
@@ -24,27 +24,29 @@ from ttsgan.errors import DataError
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 TEXT = (".txt", ".txt.gz")
-"""Read as CSV where they are named, and in a folder that has no other tables."""
+"""Read as CSV if named by the user, and in a folder without other tables."""
 SUFFIXES = (*PARQUET, *CSV, *TEXT, ".npy")
 _NULLS = ["", "NULL", "Null", "null", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "-NaN", "None", "none"]
 BESIDE = 4
-"""Columns that a file of one meter may have beside stamps and values; of more, each is a series, one a total."""
+"""Largest number of columns of a one-meter file beside stamps and values; with more, each column is a series, and the
+one named like a value is a total."""
 _DAY_FIRST = tuple(f"%d.%m.%{year}{clock}" for year in "yY" for clock in (" %H:%M", " %H:%M:%S", ""))
-"""Dates with full stops have the day first wherever they are written; years of two digits are tried first."""
+"""Dates with full stops have the day first in all countries; two-digit years are tried first."""
 _ROW_NUMBERS = re.compile(r"|Unnamed: 0|__index_level_\d+__")
-"""Names that pandas gives to the numbers of rows."""
+"""Names of row-number columns (index columns) written by pandas."""
 _THOUSANDS, _BELOW_THOUSAND = r"[-+]?[1-9]\d{0,2}(?:[%s]\d{3})+", r"[1-9]\d{0,2}"
 _MANY = 20
-"""Lines from which on it may be told what a mark in numbers means."""
+"""Smallest number of lines from which the meaning of a mark in numbers, decimal or thousands, is inferred."""
 _YEARS = (2190, 2196, 8760, 8784, 17_520, 17_568, 35_040, 35_136)
-"""Steps of a year of 4 hours, hours, halves and quarters of them."""
+"""Numbers of 4-hour, hourly, half-hourly and quarter-hourly steps in a year, common or leap."""
 _FEW = 3
-"""Numbers with a mark that tell it, where all part thousands, and others have no mark."""
+"""Smallest count of numbers with a mark that shows it to be a thousands mark, if it separates thousands in all of them
+and numbers below a thousand have no mark."""
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4} ")
 _DECIMAL = re.compile(r"-?\d+\.\d+")
 _NUMBER = re.compile(r"\s*[-+]?\d[\d.,]*\s*")
 _DATED = re.compile(r"[-_ .]?((19|20)\d\d([-_]?\d\d){0,2}|[wq]\d\d?|week[-_ ]?\d\d?)$", re.IGNORECASE)
-"""The end of a file's name that tells a time."""
+"""A date, year, quarter or week at the end of a file's name."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,31 +56,32 @@ def read_series(
 ) -> SeriesSet:
     """Read one file, or the files of a folder, as a set of series.
 
-    Of a folder the Parquet files are read, or the CSV files, and what else is there is told. Tables are put one below
-    the other, so that a file may hold some of the households, or some of the months. Where a table has stamps and a
-    column named like a value, such as ``kWh``, but none of ids, each file is one meter, whose id is the file's name.
+    In a folder, the Parquet or the CSV files are read; both kinds are an error. A warning names other files. Tables are
+    concatenated by rows, so that a file may hold some of the households or some of the months. If a table has time
+    stamps and a column named like a value, such as ``kWh``, but no ids, each file is one meter, whose id is the name of
+    the file.
 
     Parameters
     ----------
     where : Location
-        A name with one of `SUFFIXES`, or a folder.
+        A file with one of `SUFFIXES`, or a folder.
     step_seconds : int
-        Grid of long and wide-by-time tables, in seconds; 0: the most frequent spacing of their stamps.
+        Step of long and wide-by-time tables, in seconds; 0: the most frequent spacing of their stamps.
     entity : str
-        Column of a long table that says whom to protect; the same in all rows of an id.
+        Column of a long table that names the entity to protect; the same in all rows of an id.
     period : tuple of datetime64, optional
-        Span to take of long and wide-by-time tables: the first moment, and the first that is no longer in it.
+        Span to read from long and wide-by-time tables: the first moment, and the first moment after it.
 
     Returns
     -------
     SeriesSet
-        What the source does not tell stays unknown: unit "" (a value column may tell it), step 0, start NaT.
+        What the source does not give stays unknown: unit "" (a value column may name it), step 0, start NaT.
 
     Raises
     ------
     DataError
-        An absent or empty file, another suffix, columns that are not recognised or not those of the first file, text or
-        infinities among the values, duplicate ids or stamps, stamps off the grid, unequal lengths.
+        An absent or empty file, another suffix, columns that are not recognised or differ from those of the first file,
+        text or infinities among the values, duplicate ids or stamps, stamps off the grid, unequal lengths.
     """
     if not where.exists():
         raise DataError(f"{where} does not exist; check the path")
@@ -100,12 +103,12 @@ def _ends(where: Location, suffixes: tuple[str, ...]) -> bool:
 
 
 def files_of_source(where: Location) -> tuple[list[Location], list[str]]:
-    """Return the files of a folder that are to be read, or the one file that ``where`` is; and names of those left out.
+    """Return the files to read, of a folder or ``where`` itself, and the names of the files that are left out.
 
     Raises
     ------
     DataError
-        There is no such file, or there are tables of two kinds.
+        A folder has no such file or has tables of two kinds, or a file has an unknown suffix.
     """
     if where.is_dir():
         held = [file for file in where.list() if not file.name.startswith("_")]
@@ -129,7 +132,7 @@ def files_of_source(where: Location) -> tuple[list[Location], list[str]]:
 
 
 def _in_contract(where: Location) -> bool:
-    """Return whether a Parquet file has one row for each series, its values in a list."""
+    """Return whether a Parquet file has the layout of the contract: one row per series, with its values in a list."""
     kinds = {field.name: field.type for field in open_parquet(where).schema_arrow}
     nested = any(pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType) for kind in kinds.values())
     stamped = any(plain_name(name) in TIME_NAMES or is_stamp(kind) for name, kind in kinds.items() if name != "start")
@@ -137,7 +140,7 @@ def _in_contract(where: Location) -> bool:
 
 
 def _joined(files: list[Location], where: Location, entity: str) -> pa.Table:
-    """Return the tables of files with the same columns, one below the other."""
+    """Return the tables of files with the same columns, concatenated by rows."""
     tables = [_read_parquet(file) if _ends(file, PARQUET) else _read_csv(file, entity) for file in files]
     tables = [_without_row_numbers(table) for table in tables]
     if _is_one_meter(tables[0].column_names, entity):
@@ -163,7 +166,7 @@ def _joined(files: list[Location], where: Location, entity: str) -> pa.Table:
 
 
 def _without_row_numbers(table: pa.Table) -> pa.Table:
-    """Return the table without what pandas writes beside it: in a table of series it would be one of them."""
+    """Return the table without row numbers written by pandas, which would be read as a series."""
     for name in filter(_ROW_NUMBERS.fullmatch, table.column_names):
         column = table[name]
         whole = pa.types.is_integer(column.type) and not column.null_count and table.num_columns > 1
@@ -173,7 +176,7 @@ def _without_row_numbers(table: pa.Table) -> pa.Table:
 
 
 def _is_one_meter(names: list[str], entity: str) -> bool:
-    """Tell whether a table has stamps and a column of values by their names, but none of ids, and little beside."""
+    """Tell whether columns, by their names, are time stamps and one column of values, without ids, and few others."""
     plain = [plain_name(name) for name in names]
     values = [name for name, short in zip(names, plain, strict=True) if short in VALUE_NAMES or named_unit(name)]
     named = len(values) == 1 and bool({*TIME_NAMES} & {*plain})
@@ -181,7 +184,7 @@ def _is_one_meter(names: list[str], entity: str) -> bool:
 
 
 def _refuse_parts_of_meters(stems: list[str], where: Location) -> None:
-    """Refuse files that are one meter each by their form, and by their names years or weeks of the same."""
+    """Refuse one-meter files whose names differ only in a date: they seem to be parts of the same meter's time."""
     bare = [_DATED.sub("", stem) for stem in stems]
     same = [stem for stem, name in zip(stems, bare, strict=True) if name and bare.count(name) > 1]
     if same:
@@ -227,7 +230,7 @@ def _read_npy(where: Location) -> SeriesSet:
 def _read_csv(where: Location, entity: str) -> pa.Table:
     """Return a CSV file (comma, semicolon, tab or bar; perhaps gzipped) with ids as text and other types inferred.
 
-    Where commas do not part the columns, they may be decimal ones.
+    Commas that do not separate columns may be decimal commas.
     """
     try:
         with where.filesystem.open_input_stream(where.path, compression="detect") as stream:
@@ -270,7 +273,7 @@ def _read_csv(where: Location, entity: str) -> pa.Table:
 
 
 def _refuse_no_header(names: list[str], where: Location) -> None:
-    """Refuse a first line that is no header: a stamp, or numbers with decimals, would be the names of series."""
+    """Refuse a first line that is no header: its time stamp or decimal numbers would become column names."""
     stamps = [bool(_STAMP.match(name)) for name in names]
     numbers = [float(name) for name in names[1:] if _DECIMAL.fullmatch(name)]
     of_values = 2 * len(numbers) > len(names) and numbers != sorted(numbers)
@@ -279,7 +282,7 @@ def _refuse_no_header(names: list[str], where: Location) -> None:
 
 
 def _refuse_thousands(head: bytes, delimiter: str, decimal: str, where: Location) -> None:
-    """Refuse a column in which what would be the decimal mark parts thousands: 1.560 beside 231."""
+    """Refuse a column in which the assumed decimal mark separates thousands: 1.560 beside 231."""
     lines = head.decode("utf-8-sig", errors="replace").splitlines()[: 50 * _MANY]
     if len(lines) < _MANY:
         return
@@ -287,7 +290,7 @@ def _refuse_thousands(head: bytes, delimiter: str, decimal: str, where: Location
         # The last line may be cut short.
         names, *rows = csv.reader(lines[:-1], delimiter=delimiter)
     except csv.Error:
-        # What is wrong with it the reader of the whole file tells.
+        # The reader of the whole file reports the error.
         return
     parted, small = re.compile(_THOUSANDS % decimal), re.compile(_BELOW_THOUSAND)
     columns = dict(zip(names, zip_longest(*rows, fillvalue=""), strict=False))

@@ -1,14 +1,14 @@
 """The invertible scaler: a series as a short vector of household numbers and a residual of unit size.
 
     values  --ranks-->  normal scores  =  habit + loading * common course + spread * residual
-            --sort--->  zero share, and level and quantile function of what is not zero
+            --sort--->  zero share, and level and quantile function of the non-zero values
 
-The *household numbers* (level, quantile function, peak, habit, loading, spread, rhythm) say everything about a series
-but the order of its days; the *residual* says that order. A new series is made from drawn numbers and a drawn residual.
-Level, peaks and load factor come out right by construction, because only the order of the scores is used on the way
-back; the spectrum does, because the order is moved until the values have it (`ttsgan.data.spectrum`). Everything is
-fitted on training series. The *common course* is what all training series of the same dates share (weather, holidays);
-new series get a guess of it that hides its members (`ttsgan.data.common_course`).
+The *household numbers* (level, quantile function, peak, habit, loading, spread, rhythm) describe a series except for
+the order of its days; the *residual* holds that order. A new series is made from drawn numbers and a drawn residual.
+The way back uses only the rank order of the scores, so level, peaks and load factor are right by construction. The
+spectrum is right because values are reordered until they have it (`ttsgan.data.spectrum`). Everything is fitted on
+training series. The *common course* is what all training series of the same dates share (weather, holidays); new series
+get a guess of it that hides its members (`ttsgan.data.common_course`).
 
 Axis letters: B series, C channels, T time steps, S slots of a day, F coefficients, H household numbers,
 Q points of a quantile function.
@@ -38,10 +38,11 @@ STATE = frozenset(
         *("common_start", "common_course", "common_guess"),
     )
 )
-"""Names of what is fitted."""
+"""Names of the fitted arrays; ``low_times`` is optional and not listed."""
 SPREAD_COMPONENTS = 4
 MAX_REGULAR = 0.95
-"""Largest share of the variance of a new series' scores that habit and common course take, if its spread agrees."""
+"""Largest share of a new series' score variance for habit and common course; the residual keeps at least the rest, or
+its drawn variance if that is smaller."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,15 @@ class Scaled:
     Attributes
     ----------
     scores : ndarray (B, C, T), float32
-        Normal scores; 0 where a value is missing; the same for all zeros of a non-negative series.
+        Normal scores; 0 where a value is missing; all zeros of a series (`marginals.is_zero`) have one score.
     residual : ndarray (B, C, T), float32
-        Scores less habit and common course, over the spread; gaps are bridged by a straight line.
+        (score - habit - loading * common course) / spread; gaps are interpolated linearly.
     regular : ndarray (B, C, T), float32
-        Habit and common course over the spread: what is regular, beside the residual.
+        (habit + loading * common course) / spread: the regular part, on the scale of the residual.
     observed : ndarray (B, C, T), bool
-        Where a value is there.
+        True where a value is observed.
     numbers : ndarray (B, H), float32
-        Household numbers; `SeriesScaler.layout` says which is which.
+        Household numbers; `SeriesScaler.layout` gives the position of each kind.
     """
 
     scores: NDArray[np.float32]
@@ -70,7 +71,7 @@ class Scaled:
 
 
 class SeriesScaler:
-    """Fitted on training series; turns series into `Scaled` and back.
+    """Scaler that is fitted on training series and turns series into `Scaled` and back.
 
     Parameters
     ----------
@@ -98,10 +99,11 @@ class SeriesScaler:
         values : ndarray (B, C, T), float32, physical units, NaN where missing
         starts : ndarray (B,), datetime64
         seed : int
-            Orders tied values. The noise on the common course is a function of the series alone.
+            Seed of the order of tied values and of the laws drawn for absent parts. The noise on the common course
+            depends on the values alone.
         entities : ndarray (B,), str, optional
-            Whom each series belongs to: however many they are, one voice in the common course; by default each is its
-            own.
+            Entity of each series; by default each series is its own. An entity counts once in the common course,
+            however many series it has.
 
         Raises
         ------
@@ -135,7 +137,8 @@ class SeriesScaler:
         habit_BF = self._habits.coefficients(scores, observed, starts)
         self._fit_components("habit", habit_BF, self.config.habit_components)
         rest = scores - self._habit(self._project("habit", habit_BF), starts)
-        # Nobody without the series can draw this noise again, and take it off; other seeds do not average it away.
+        # The noise is seeded by the series: nobody without them can redraw and subtract it, and runs with other seeds
+        # do not average it away.
         hidden = seed_of("common course", digest_of(np.ascontiguousarray(values)))
         for name, of_dates in common_courses(rest, observed, starts, owners, hidden).items():
             self.state[f"common_{name}"] = of_dates
@@ -145,18 +148,18 @@ class SeriesScaler:
 
     def _fit_components(self, name: str, rows_BF: NDArray, count: int) -> None:
         count = min(count, *rows_BF.shape, len(rows_BF) - 1)
-        # Slots of a minute make a matrix of gigabytes of their covariances, of a few hundred series.
+        # With one-minute slots and a few hundred series, the covariance matrix would take gigabytes.
         solver = "covariance_eigh" if rows_BF.shape[1] <= 4 * len(rows_BF) else "full"
         pca = PCA(n_components=count, svd_solver=solver).fit(rows_BF)
         self.state[f"{name}_mean"] = pca.mean_
-        # In the order of a loaded state: products of another order differ in the last digit, which may part ties.
+        # Memory layout of a loaded state: products in another layout differ in the last digit, which may break ties.
         self.state[f"{name}_axes"] = np.ascontiguousarray(pca.components_)
 
     # ---- there and back --------------------------------------------------------------------------------------------
 
     @property
     def layout(self) -> dict[str, slice]:
-        """Position of each kind of number in the vector of household numbers."""
+        """Position of each kind of household number in the vector of them."""
         if not self.state:
             raise NotFittedError("the scaler has not been fitted; call fit first")
         channels = int(self.state["shape"][0])
@@ -211,9 +214,9 @@ class SeriesScaler:
         return Scaled(*years, observed, numbers.astype(np.float32))
 
     def regular(self, numbers: NDArray, starts: NDArray, before: int = 0) -> NDArray[np.float32]:
-        """Return what is regular of new series (B, C, ``before`` + T) with these numbers (B, H), as in `Scaled`.
+        """Return the regular part (B, C, ``before`` + T), as in `Scaled`, of new series with these numbers (B, H).
 
-        The common course is the one for new series; of the ``before`` points before each series none is known.
+        The common course is the one for new series; it is taken as 0 in the ``before`` points before each series.
         """
         numbers = np.asarray(numbers, dtype=np.float64)
         habit = self._habit(numbers[:, self.layout["habit"]], starts, before)
@@ -227,11 +230,11 @@ class SeriesScaler:
         return (course + residual * self._spread(numbers[:, self.layout["spread"]], starts)).astype(np.float32)
 
     def compose_scores(self, residual: NDArray, numbers: NDArray, starts: NDArray) -> NDArray[np.float32]:
-        """Return the scores (B, C, T) of new series from residuals (B, C, T) and numbers (B, H) that were drawn.
+        """Return the scores (B, C, T) of new series from drawn residuals (B, C, T) and drawn numbers (B, H).
 
-        Drawn apart, the two do not fit each other. Habit and common course leave the residual the rest of the variance
-        of scores, which is 1 for series without zeros; then the order is moved until values have the rhythm that the
-        numbers say. The common course is the one for new series.
+        Residuals and numbers that are drawn separately do not match. So the residual is rescaled to the score variance
+        that habit and common course leave; the total is about 1 for series without zeros. Then the scores are moved
+        until the values in their order have the rhythm in the numbers. The common course is the one for new series.
         """
         layout, numbers = self.layout, np.asarray(numbers, dtype=np.float64)
         course = self._course(numbers, starts, "common_guess")
@@ -253,7 +256,7 @@ class SeriesScaler:
         return quantiles.place(scores, normal_BCT).astype(np.float32)
 
     def _settled(self, scores_BCT: NDArray, sorted_BCT: NDArray, start: np.datetime64) -> NDArray:
-        """Return scores of series that start then, with low values when they may be."""
+        """Return the scores of series that begin at ``start``, moved so that low values fall in their cells."""
         if "low_times" not in self.state:
             return scores_BCT
         cell_T = low_times.cells_of(start, scores_BCT.shape[2], self.step_seconds)
@@ -266,7 +269,7 @@ class SeriesScaler:
         return habit + numbers[:, self.layout["loading"], None] * self._common(starts, common)
 
     def inverse(self, scores: NDArray, numbers: NDArray) -> NDArray[np.float32]:
-        """Return series (B, C, T) in physical units: the order of ``scores`` under the law that ``numbers`` say."""
+        """Return series (B, C, T) in physical units: the values that ``numbers`` give, in the order of ``scores``."""
         values = quantiles.place(scores, self._sorted_values(np.asarray(numbers, dtype=np.float64)))
         share = np.exp(numbers[:, self.layout["repeats"]].astype(np.float64))
         count = np.rint(np.minimum(share, self.state["most_repeats"]) * values.shape[2] - 0.5).astype(np.int64)
@@ -275,7 +278,7 @@ class SeriesScaler:
         return values.astype(np.float32)
 
     def _sorted_values(self, numbers: NDArray) -> NDArray[np.float64]:
-        """Return the values (B, C, T) that ``numbers`` say, in physical units and rising order."""
+        """Return the values (B, C, T) that ``numbers`` give, in physical units and rising order."""
         layout, state = self.layout, self.state
         logq_BF = numbers[:, layout["quantile"]] @ state["quantile_axes"] + state["quantile_mean"]
         level_BP, zero_BP, peak_BP = (numbers[:, layout[name]] for name in ("level", "zero_share", "peak"))
@@ -283,14 +286,14 @@ class SeriesScaler:
         return marginals.rising(marginals.Marginals(level_BP, zero_BP, peak_BP, logq_BF), state)
 
     def level(self, numbers: NDArray) -> NDArray:
-        """Return the mean absolute value (B,), averaged over channels, that household numbers say."""
+        """Return the mean absolute value (B,), averaged over channels, that household numbers give."""
         level_BP, zero_BP = numbers[:, self.layout["level"]], numbers[:, self.layout["zero_share"]]
         return marginals.mean_size(level_BP, zero_BP, self.state).mean(axis=1)
 
     def kinds(self, numbers: NDArray) -> NDArray[np.int64]:
-        """Return a number (B,) for the kind of household that these numbers are of: with values below zero, or without.
+        """Return a code (B,) for the kind of household: whether its channels have values above and below zero.
 
-        0 for all where no channel has both.
+        Only channels of kind `marginals.BOTH` count; without any, the code is 0 for all.
         """
         return marginals.kinds(numbers[:, self.layout["zero_share"]], self.state)
 
@@ -300,7 +303,7 @@ class SeriesScaler:
 
     @classmethod
     def from_bytes(cls, data: bytes, config: HouseholdConfig, step_seconds: int) -> "SeriesScaler":
-        """Return the scaler that `to_bytes` wrote; `DataError` if it is of another version of ttsgan."""
+        """Return the scaler that `to_bytes` wrote; `DataError` if another version of ttsgan wrote it."""
         scaler = cls(config, step_seconds)
         scaler.state = safetensors.numpy.load(data)
         if other := STATE.symmetric_difference(scaler.state) - {"low_times"}:
@@ -341,7 +344,7 @@ class SeriesScaler:
         return spectrum.Dates.of(start, int(self.state["shape"][1]), self.step_seconds)
 
     def _common(self, starts: NDArray, which: str = "common_course") -> NDArray:
-        """Return the common course (B, C, T) of the dates of each series; zero where training knew too few."""
+        """Return the common course (B, C, T) for the start of each series; zero for a start without a course."""
         seconds = starts.astype("datetime64[s]").astype(np.int64)
         known, course = self.state["common_start"], self.state[which]
         out = np.zeros((len(starts), *self.state["shape"]))
@@ -377,7 +380,7 @@ class SeriesScaler:
 
 
 def _bridge_gaps(residual: NDArray, observed: NDArray) -> None:
-    """Replace missing residuals by a straight line between their neighbours, in place."""
+    """Replace missing residuals by linear interpolation between observed ones, in place."""
     for b, c in zip(*np.nonzero(~observed.all(axis=2)), strict=True):
         seen = np.flatnonzero(observed[b, c])
         residual[b, c] = np.interp(np.arange(residual.shape[2]), seen, residual[b, c, seen])

@@ -1,13 +1,13 @@
-"""A simulated household population: a sample to run everything on, with no real person in it.
+"""A simulated population of households: sample data for all stages of a run, without any real person in them.
 
-The load is built from the bottom up: who is at home and awake, which appliance runs for how long, how cold and dark it
+The load is built bottom-up from who is at home and awake, which appliance runs for how long, and how cold and dark it
 is. The numbers were set by hand until population averages (level, quantiles, autocorrelation, course of the year) came
 near those of 200 London households of 2013; no household's own series or habits went into them. Place and habits are
-those of a town at 51.5 degrees north. Stamps are UTC all year, so habits move by an hour while summer time is in force,
-as on real meters.
+those of a town at 51.5 degrees north. Time stamps are UTC all year, so habits move by an hour while summer time is in
+force, as on real meters.
 
-Households are simulated in blocks of 256, each from its own random stream: household i is the same however many are
-asked for. Given the weather and the calendar, which all share, every household is an independent draw from one
+Households are simulated in blocks of 256, each with its own random stream, so household i does not depend on how many
+are simulated. Given the weather and the calendar, which all share, households are independent draws from one
 distribution.
 
 Axis letters: B household of a block, D day (the first is a run-in day and is dropped), T hour, E appliance use.
@@ -43,7 +43,7 @@ Uses = tuple[NDArray[np.int64], Floats, Floats, Floats]
 
 
 class _Surroundings(NamedTuple):
-    """What all households share: (D,) per day, dark and temperature (D, 24) per hour in UTC."""
+    """Calendar and weather that all households share: (D,) per day; dark and temperature (D, 24) per hour in UTC."""
 
     weekday: NDArray[np.int64]
     off: Flags
@@ -56,7 +56,7 @@ class _Surroundings(NamedTuple):
 
 
 class _Person(NamedTuple):
-    """Moments (B, D) of one adult's days, in hours (UTC) since the start of the simulated time."""
+    """Moments (B, D) in the days of one adult per home, in hours (UTC) since the start of the run-in day."""
 
     wake: Floats
     leave: Floats
@@ -73,10 +73,10 @@ def simulate(
     Parameters
     ----------
     households : int
-        How many, at least 1. Household i does not depend on this number.
+        Number of households, at least 1. Household i does not depend on this number.
     length : int
-        Steps: 8760 (hours) or 2190 (4-hour means of the same hourly simulation; a 4-hour step is missing only when all
-        of its hours are, otherwise it is the mean of the observed ones).
+        Number of steps: 8760 (hours) or 2190 (4-hour means of the same hourly simulation; a 4-hour step is missing only
+        if all of its hours are, otherwise it is the mean of the observed ones).
     seed : int
         At least 0; the same arguments give the same bytes.
     start : str
@@ -91,7 +91,7 @@ def simulate(
     Raises
     ------
     ConfigError
-        A value that is not allowed.
+        An argument is not allowed.
 
     Notes
     -----
@@ -126,7 +126,7 @@ def simulate(
 
 
 def _reduce(hourly: Hourly, length: int) -> Hourly:
-    """Average hours (B, 8760) to (B, length), over those that were observed."""
+    """Average observed hours (B, 8760) to steps (B, length); NaN if no hour of a step is observed."""
     parts = hourly.reshape(len(hourly), length, -1)
     seen = ~np.isnan(parts)
     count = seen.sum(axis=2, dtype=np.float32)
@@ -153,7 +153,7 @@ def _surroundings(rng: Rng, start: np.datetime64) -> _Surroundings:
     off = np.isin(date, (101, 1225, 1226)) | np.isin(to_easter, (-2, 1)) | bank
     christmas = (date >= 1223) | (date == 101)
     trips = 1 + 2.0 * np.isin(month, (7, 8)) + 2.5 * christmas + 1.5 * (np.abs(to_easter) < 8)
-    changed = date % 100 - (weekday + 1) % 7 >= 25  # in a month of 31 days: its last Sunday is here or past
+    changed = date % 100 - (weekday + 1) % 7 >= 25  # in a month of 31 days: its last Sunday has come
     summer = ((date > 331) & (date < 1001)) | ((month == 3) & changed) | ((month == 10) & ~changed)
 
     winter = np.cos(2 * np.pi * (number - 22) / 365.25)
@@ -212,7 +212,7 @@ def _simulate_block(rng: Rng, around: _Surroundings) -> tuple[NDArray[np.str_], 
 
 
 def _presence(rng: Rng, around: _Surroundings, empty: Flags) -> Flags:
-    """Tell on which days (B, D) somebody lives in the home: not during trips, long absences, weekends away."""
+    """Return on which days (B, D) somebody is in the home: not during trips, long absences and weekends away."""
     day = np.arange(_SIM_DAYS)
     when = np.cumsum(around.trips) / around.trips.sum()
 
@@ -236,7 +236,7 @@ def _presence(rng: Rng, around: _Surroundings, empty: Flags) -> Flags:
 
 
 def _activity(rng: Rng, around: _Surroundings) -> Floats:
-    """Return how busy each day (B, D) is, around 1: drift over weeks, season, for some a change that lasts months."""
+    """Return how busy each day (B, D) is, around 1: drift over weeks, season, and in some homes a change for months."""
     day, one, each = np.arange(_SIM_DAYS), (BLOCK, 1), (BLOCK, _SIM_DAYS)
     drift = lfilter([0.31], [1.0, -0.95], rng.standard_normal((BLOCK, _SIM_DAYS + 60)))[:, 60:]
     log = drift * rng.uniform(0.08, 0.35, one) + rng.standard_normal(each) * 0.22
@@ -248,7 +248,7 @@ def _activity(rng: Rng, around: _Surroundings) -> Floats:
 
 
 def _person(rng: Rng, around: _Surroundings, typical: Archetype, regular: Floats, share: float) -> _Person:
-    """Draw one adult per home: a week with ``share`` of the usual work, for some another after a change, the days."""
+    """Draw the days of one adult per home, who works ``share`` of the usual days; for some the working week changes."""
     each, one = (BLOCK, _SIM_DAYS), (BLOCK, 1)
     chance = share * typical.work[:, (np.arange(7) >= 5).astype(int)]
     before, after = rng.random((2, BLOCK, 7)) < np.stack([chance, chance * rng.integers(0, 2, one)])
@@ -274,7 +274,7 @@ def _person(rng: Rng, around: _Surroundings, typical: Archetype, regular: Floats
 
 
 def _deposit(out: Floats, row: NDArray[np.int64], begin: Floats, hours: Floats, kw: Floats) -> None:
-    """Add to ``out`` (B, T) the changes whose running total is the hourly mean of ``kw`` from begin for hours."""
+    """Add to ``out`` (B, T) changes whose running total is the hourly mean of ``kw`` over ``hours`` from ``begin``."""
     flat = out.reshape(-1)
     for moment, step in ((begin, kw), (begin + hours, -kw)):
         moment = np.clip(moment, 0, _WIDTH - 2)
@@ -286,12 +286,12 @@ def _deposit(out: Floats, row: NDArray[np.int64], begin: Floats, hours: Floats, 
 
 
 def _running_total(changes: Floats) -> Hourly:
-    """Return the year's hours (B, 8760) of deposited changes, without the run-in day."""
+    """Return the running total of deposited changes for the year's hours (B, 8760), without the run-in day."""
     return np.cumsum(changes, axis=1)[:, 24 : 24 * _SIM_DAYS].astype(np.float32)
 
 
 def _occupy(rng: Rng, use: Floats, person: _Person, weight: Floats) -> None:
-    """Deposit one adult at home and awake, with more going on in the evening."""
+    """Deposit the times at which one adult per home is at home and awake, with more weight in the evening."""
     lived = weight > 0
     row = np.nonzero(lived)[0]
     evening = np.maximum(person.back, person.dinner + rng.normal(0, 0.3, weight.shape))
@@ -328,7 +328,7 @@ def _uses(
 
 
 def _everyday(rng: Rng, around: _Surroundings, active_kw: Floats, size: Floats, at_home: Hourly) -> Hourly:
-    """Return screens, small devices, lamps and the boiler's pump of people at home and awake, kW (B, 8760)."""
+    """Return the load of screens, small devices, lamps and boiler pump of people at home and awake, kW (B, 8760)."""
     noise = rng.standard_normal(at_home.shape, dtype=np.float32)
     noise = lfilter(np.array([0.6], np.float32), np.array([1, -0.8], np.float32), noise, axis=1)
     noise *= rng.uniform(0.35, 0.9, (BLOCK, 1)).astype(np.float32)
@@ -343,7 +343,7 @@ def _everyday(rng: Rng, around: _Surroundings, active_kw: Floats, size: Floats, 
 
 
 def _always_on(rng: Rng, around: _Surroundings, base_kw: Floats) -> Hourly:
-    """Return the fridge and the standby (B, 8760); nearly empty meters have a trickle and single pulses instead."""
+    """Return the load of fridge and standby (B, 8760); nearly empty meters have a trickle and single pulses instead."""
     empty = base_kw == 0
     period, duty = rng.uniform(0.8, 3.5, BLOCK)[:, None], rng.uniform(0.25, 0.45, BLOCK)[:, None]
     pace = 1 + 0.012 * (around.temperature[1:].mean(axis=1) - 11) + 0.05 * rng.standard_normal((BLOCK, DAYS))
@@ -357,7 +357,7 @@ def _always_on(rng: Rng, around: _Surroundings, base_kw: Floats) -> Hourly:
 
     thrift = np.where(rng.random(BLOCK) < 0.12, np.maximum(rng.uniform(-0.2, 0.2, BLOCK), 0), 1.0)
     kw = base_kw * thrift * np.exp(rng.normal(0.2, 0.5, BLOCK))
-    begins = rng.integers(10, 2 * DAYS, (2, BLOCK, 1))  # devices that come or go, for half of the homes each
+    begins = rng.integers(10, 2 * DAYS, (2, BLOCK, 1))  # devices that come or go, each in half of the homes
     steps = ((np.arange(DAYS) >= begins) * rng.normal(0, 0.2, (2, BLOCK, 1))).sum(axis=0)
     level = np.repeat((kw[:, None] * np.exp(steps)).astype(np.float32), 24, axis=1)
     level *= 1 + np.float32(0.04) * rng.standard_normal(level.shape, dtype=np.float32)
@@ -374,7 +374,7 @@ def _heat(
     rng: Rng, around: _Surroundings, bursts: Floats, at_home: Hourly, chance: Floats, present: Flags,
     size: Floats,
 ) -> list[tuple[NDArray[np.int64], Floats]]:  # fmt: skip
-    """Deposit night storage in ``bursts``; return rows and kW of panels, which follow the people, and of heat pumps."""
+    """Deposit night storage in ``bursts``; return rows and kW of panels, which follow occupancy, and of heat pumps."""
     system = np.where(rng.random(BLOCK) < chance, rng.choice(3, BLOCK, p=[0.5, 0.25, 0.25]), 3)
     panels, pumps = np.flatnonzero(system == 1), np.flatnonzero(system == 2)
     one = (BLOCK, 1)
@@ -394,7 +394,7 @@ def _heat(
 
 
 def _lose_hours(rng: Rng, load: Hourly) -> None:
-    """Blank what the meter did not record: single hours in most homes, a longer gap in some."""
+    """Set hours that the meter did not record to NaN: single hours in most homes, a longer gap in some."""
     hours = load.shape[1]
     row = np.repeat(np.arange(BLOCK), np.where(rng.random(BLOCK) < 0.8, 1 + rng.poisson(1.6, BLOCK), 0))
     load[row, rng.integers(0, hours, len(row))] = np.nan

@@ -1,16 +1,17 @@
-"""The rhythm of a series, its spectrum in bands above all: measured as household numbers, given to a drawn series.
+"""The rhythm of a series, mainly its power spectrum in bands: measured as household numbers, given to a drawn series.
 
-A band is a distance from the nearest line of the day (0, 1, 2 ... cycles a day): the line itself, the seasons, months,
-the weekly lines beside it, weeks, single days. So the bands of line 0 say how a household's days follow each other, and
-those of line 1 how its daily rhythm comes and goes. The mean of the weekend less that of other days, which has a sign
-that no power can say, is measured apart, and so is the jump at midnight, which a stationary spectrum cannot tell from
-other jumps. The densities of all bands are shares of one variance, and say the
-autocorrelations of a series and the strength of its daily and weekly rhythm.
+A band is a range of distances from the nearest daily line (0, 1, 2 ... cycles a day): the line itself, seasons, months,
+the weekly lines beside it, weeks, single days. The bands of line 0 describe how a household's days follow each other;
+the bands of line 1 describe how its daily rhythm comes and goes. Two numbers are measured separately: the weekend
+contrast (mean of the weekend less that of other days), because power has no sign, and the jump at midnight, because a
+stationary spectrum cannot tell it from other jumps. The densities of all bands are shares of one variance. They
+determine the autocorrelations of a series and the strength of its daily and weekly rhythm.
 
-`with_rhythm` gives a series the densities that its numbers say, with the values that they say: the spectrum is scaled
-band by band, which keeps phases and with them the events of single days, jumps at midnight are widened or narrowed, and
-the values are put back by their ranks, in turn (iterated surrogates of Schreiber and Schmitz 1996, with bands in place
-of single frequencies, and with values that move by the square of their size up to the mean: a base load stays one).
+`with_rhythm` gives a series the band densities in its numbers while it keeps the values in its numbers. It alternates
+three steps: scale the spectrum band by band, which keeps phases and thus the events of single days; widen or narrow the
+jumps at midnight; put the values back by their ranks. These are iterated surrogates (Schreiber and Schmitz 1996) with
+bands in place of single frequencies. Shifts are weighted by the square of a value's size, up to the mean, so that a
+base load stays one.
 
 Axis letters: B series, C channels, T time steps, W frequencies, K bands.
 """
@@ -27,34 +28,36 @@ from ttsgan.data.calendar import DAY_SECONDS, YEAR_DAYS
 from ttsgan.data.quantiles import place
 
 LINES = (0, 1, 2, 3, 4, 7)
-"""First line of the day (cycles a day) of each group of lines; the last takes all faster ones."""
+"""First daily line (cycles a day) of each group of lines; the last group takes all faster lines."""
 DISTANCES = (1.5, 8.0, 26.0, 91.0)
 """Bounds between bands, in cycles a year from the line: the line, seasons, months, weeks, days."""
 WEEKLY = YEAR_DAYS / 7
 """Cycles a year of the weekly line."""
 HARMONICS = (1, 2, 3)
-"""Harmonics of the weekly line, with one band for all of them beside each group of lines."""
+"""Harmonics of the weekly line; beside each group of daily lines they share one band."""
 LEAST = 1e-3
 """Added to densities (white noise is 1) before their logarithm."""
 LARGEST_GAIN = 10.0
-"""An amplitude is not multiplied or divided by more in one round."""
+"""Largest factor by which one round multiplies or divides an amplitude."""
 LARGEST_WIDENING = 1.0
-"""The logarithm of a jump at midnight is not moved by more in one round."""
+"""Largest change of the logarithm of the jump at midnight in one round."""
 LEAST_JUMP = 1e-3
-"""Added to jumps, in means of the series, before their logarithm."""
+"""Added to jumps, relative to the mean absolute value of the series, before their logarithm."""
 ROUNDS = 3
-"""Rounds of spectrum and values in turn. More bring the rhythm nearer, and take the order of slots and days further
-from what it was: with six a convolution tells series more easily, and they come no closer to real ones."""
+"""Rounds that alternate spectrum and values. More rounds bring the rhythm nearer to the wanted one, but disturb the
+order of slots and days more: after six, the convolution of the judge detects such series more easily, and they are no
+closer to real ones."""
 
 
 class Dates(NamedTuple):
-    """What the dates of a series say of its steps; steps T.
+    """Which of the T steps of a series are on weekends and at midnight.
 
     Attributes
     ----------
     weekend : ndarray of bool (T,)
     midnight : ndarray of bool (T,)
-        The first step of a day, but for the first of the series; nowhere if the step does not divide the day.
+        The first step of each day, except the first of the series; nowhere if a day is one step or no whole number of
+        steps.
     """
 
     weekend: NDArray[np.bool_]
@@ -70,9 +73,9 @@ class Dates(NamedTuple):
 
 @cache
 def bands(length: int, step_seconds: int) -> NDArray[np.float64]:
-    """Return the mean over each band as a matrix (W, K), to be read only, for spectra of series of ``length`` steps.
+    """Return the read-only matrix (W, K) that averages spectra of series of ``length`` steps over each band.
 
-    Bands without a frequency are left out; the mean of a series is in none.
+    Bands without a frequency are left out; frequency 0, the mean of a series, is in no band.
     """
     days = length * step_seconds / DAY_SECONDS
     cycles_W = np.arange(length // 2 + 1) / days
@@ -90,7 +93,10 @@ def bands(length: int, step_seconds: int) -> NDArray[np.float64]:
 
 
 def fill_by_week(values_BCT: NDArray, step_seconds: int) -> NDArray[np.float64]:
-    """Return series without gaps: a missing value is that of the last week, or of the next, that has one there."""
+    """Return series without gaps: a missing value is copied from the same time of the last week that has one.
+
+    If no earlier week has one, the next later week is used; if no week has one, the value is interpolated linearly.
+    """
     week = max(1, round(7 * DAY_SECONDS / step_seconds))
     complete = values_BCT.astype(np.float64)
     length = values_BCT.shape[2]
@@ -107,16 +113,16 @@ def fill_by_week(values_BCT: NDArray, step_seconds: int) -> NDArray[np.float64]:
 
 
 class Rhythm(NamedTuple):
-    """What is measured of the spectrum of series.
+    """Measured rhythm of series.
 
     Attributes
     ----------
     contrast : ndarray (B, C)
         Mean of the weekend less that of other days, over the mean absolute value.
     jump : ndarray (B, C)
-        Log of the mean jump at midnight over that elsewhere; 0 where there is no midnight.
+        Log ratio of the mean jump at midnight to that elsewhere; 0 where there is no midnight.
     log_density : ndarray (B, C, K)
-        Log mean power in each band, over that of white noise of the same variance, the contrast taken out.
+        Log ratio of the mean power in each band to that of white noise of the same variance, without the contrast.
     """
 
     contrast: NDArray[np.float64]
@@ -140,27 +146,27 @@ def with_rhythm(
     dates: Dates,
     settled: Callable[[NDArray], NDArray] = lambda scores_BCT: scores_BCT,
 ) -> NDArray[np.float64]:
-    """Return scores whose order gives series with these values and, as nearly as these allow, the wanted rhythm.
+    """Return scores whose order gives series with these values and, as far as the values allow, the wanted rhythm.
 
     Parameters
     ----------
     scores_BCT : ndarray
-        Whose order of values and phases to begin with.
+        Initial order of the values, and with it the phases.
     sorted_BCT : ndarray
         The values of each series in rising order.
     wanted : Rhythm
     bands_WK : ndarray
-        `bands` of the length.
+        `bands` for series of this length.
     dates : Dates
     settled : callable
-        Puts scores (B, C, T) right that were moved, before their order is used.
+        Corrects scores (B, C, T) after each move, before their order is used.
     """
     density_BCK = np.maximum(np.exp(wanted.log_density) - LEAST, 0.1 * LEAST)
     size_BC1 = np.maximum(np.abs(sorted_BCT).mean(axis=2, keepdims=True), 1e-12)
     contrast_BC1 = wanted.contrast[..., None] * size_BC1
     member_KW = (bands_WK > 0).T.astype(np.float64)
     first_M = np.flatnonzero(dates.midnight)
-    # Zeros that nothing lies below are nights, summers, absences: they stay where they are.
+    # Zeros that are the lowest values are nights, summers, absences: they stay in place.
     scores_BCT = settled(scores_BCT)
     zero_BCT = place(scores_BCT, (sorted_BCT == 0) & (sorted_BCT[..., :1] == 0))
     for _ in range(ROUNDS):
@@ -185,10 +191,10 @@ def with_rhythm(
 
 
 def _by_size(shift_BCT: NDArray, size_BCT: NDArray) -> NDArray[np.float64]:
-    """Return shifts times the square of the size of values, given over the mean, where that is below 1.
+    """Return shifts times the square of ``size_BCT``, the size of values over the mean, where that is below 1.
 
-    A filter rings on after each peak; a base load is steadier than that, and its order is soon lost. All shifts are
-    made larger for it, such that together they go as far in the direction asked as before.
+    A filter rings after each peak. A base load is steadier than that ringing, which would soon destroy its order. All
+    shifts are then scaled up, so that together they go as far in the original direction as before.
     """
     moved_BCT = np.square(np.minimum(size_BCT, 1)) * shift_BCT
     asked_BC1, gone_BC1 = ((x * shift_BCT).sum(axis=2, keepdims=True) for x in (shift_BCT, moved_BCT))
@@ -196,12 +202,12 @@ def _by_size(shift_BCT: NDArray, size_BCT: NDArray) -> NDArray[np.float64]:
 
 
 def _zeros_lowest(scores_BCT: NDArray, zero_BCT: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return scores that are lower than all others where a series is zero: a filter rings on through its nights."""
+    """Return scores with those of zeros below all others: a filter rings on through the nights of a series."""
     return np.where(zero_BCT, scores_BCT.min(axis=2, keepdims=True) - 1, scores_BCT)
 
 
 def _jump(values_BCT: NDArray, midnight_T: NDArray) -> NDArray[np.float64]:
-    """Return the log of the mean jump at midnight over the mean jump elsewhere (B, C), of series of mean size 1."""
+    """Return the log ratio (B, C) of the mean jump at midnight to that elsewhere, for series of mean size 1."""
     if not midnight_T.any():
         return np.zeros(values_BCT.shape[:2])
     jump = np.abs(np.diff(values_BCT, axis=2))
@@ -210,7 +216,7 @@ def _jump(values_BCT: NDArray, midnight_T: NDArray) -> NDArray[np.float64]:
 
 
 def _without_contrast(values_BCT: NDArray, weekend_T: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the mean of the weekend less that of other days (B, C), and the series without it."""
+    """Return the weekend contrast (B, C), mean of the weekend less that of other days, and the series without it."""
     course_T = weekend_T - weekend_T.mean()
     size = course_T @ course_T
     contrast_BC = values_BCT @ (course_T / size) if size > 0 else np.zeros(values_BCT.shape[:2])

@@ -1,4 +1,4 @@
-"""Who trains and who is held out: always whole entities, never single series of one."""
+"""The split into training and holdout: always by whole entities, never by single series of one."""
 
 import hashlib
 from collections.abc import Set
@@ -13,8 +13,7 @@ from ttsgan.errors import ConfigError, DataError
 def split_entities(entities: np.ndarray, fraction: float, seed: int, secret: str) -> np.ndarray:
     """Choose the entities to hold out, and return which series are theirs.
 
-    An entity's place in the draw depends on its name, the seed and the secret alone: the order of the rows changes
-    nothing.
+    An entity's rank in the draw depends on its name, the seed and the secret alone, not on the order of the rows.
 
     Parameters
     ----------
@@ -23,10 +22,10 @@ def split_entities(entities: np.ndarray, fraction: float, seed: int, secret: str
     fraction : float
         Share of entities to hold out, above 0 and below 1; at least one entity lands on each side.
     seed : int
-        Another seed, another split.
+        Another seed gives another split.
     secret : str
-        What only the owner of the series knows, such as their fingerprint. Names are often known, and seeds are
-        released: without it anybody could tell who trained.
+        Text that only the owner of the series knows, such as their fingerprint. Names are often known, and seeds are
+        released: without a secret anybody could tell who was in the training data.
 
     Returns
     -------
@@ -56,7 +55,7 @@ def split_entities(entities: np.ndarray, fraction: float, seed: int, secret: str
 
 
 def check_enough(entities_train: np.ndarray, min_group_size: int) -> None:
-    """Refuse training data that cannot make so many groups.
+    """Refuse training data with too few entities for two groups.
 
     Parameters
     ----------
@@ -68,7 +67,7 @@ def check_enough(entities_train: np.ndarray, min_group_size: int) -> None:
     Raises
     ------
     DataError
-        Fewer distinct entities than two groups need; the message has the numbers.
+        Fewer distinct entities than two groups need; the message gives both numbers.
     """
     found, needed = len(np.unique(entities_train.astype(str))), 2 * min_group_size
     if found < needed:
@@ -104,7 +103,7 @@ def write_splits(where: Location, ids: np.ndarray, entities: np.ndarray, holdout
 
 
 def where_in(ids: np.ndarray, wanted: Set[str]) -> np.ndarray:
-    """Return a mask (n,) of the ``ids`` (n,) that are among ``wanted``; numpy would sort all of these at every call."""
+    """Return a mask (n,) of the ``ids`` (n,) that are in ``wanted``; numpy's own test would sort at every call."""
     return np.fromiter((name in wanted for name in ids.tolist()), bool, len(ids))
 
 

@@ -1,4 +1,4 @@
-"""Times and steps: what settings say of them, and joining steps into longer ones.
+"""Times and steps: parsing of their settings, and aggregation of steps into longer ones.
 
 Axis letters: n series, C channels, L time steps, k source steps in one joined step. Missing values are NaN.
 """
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def infer_step_seconds(length: int) -> int:
-    """Return the step of ``length`` values that fill a year of 365 days, or 0 when they do not.
+    """Return the step, in seconds, of ``length`` values that fill a year of 365 days, or 0 if they cannot.
 
     The length must be a whole multiple or a divisor of 8760, and the step a whole number of seconds.
     """
@@ -36,7 +36,7 @@ def infer_step_seconds(length: int) -> int:
 
 
 def parse_start(text: str) -> np.datetime64:
-    """Return the setting ``data.start`` (ISO 8601, a zone is turned to UTC) as datetime64[s]."""
+    """Return the setting ``data.start`` (ISO 8601, converted to UTC if zoned) as datetime64[s]."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
@@ -49,7 +49,7 @@ def parse_start(text: str) -> np.datetime64:
 
 
 def parse_period(text: str) -> Period | None:
-    """Return the setting ``data.period``; None for an empty one, `ConfigError` for anything but two times in order."""
+    """Return the setting ``data.period``; None if it is empty, `ConfigError` unless it is two times in order."""
     if not text:
         return None
     parts = text.split("/")
@@ -68,14 +68,14 @@ def parse_step(text: str) -> int:
 
 
 def check_times(config: DataConfig) -> None:
-    """Refuse a step, start or period that cannot be read, before anything else is; `ConfigError` names it."""
+    """Refuse a step, start or period that cannot be parsed, before any data are read; `ConfigError` names it."""
     for text, parse in ((config.step, parse_step), (config.start, parse_start), (config.period, parse_period)):
         if text:
             parse(text)
 
 
 def aggregate(values: np.ndarray, k: int, how: str) -> np.ndarray:
-    """Join every k steps into one.
+    """Join every k steps into one by their mean or sum.
 
     Parameters
     ----------
@@ -84,12 +84,12 @@ def aggregate(values: np.ndarray, k: int, how: str) -> np.ndarray:
     k : int
         Steps to join.
     how : str
-        ``mean``, or ``sum``: k times the mean, so that a missing reading counts like the others of its step.
+        ``mean``, or ``sum``: k times the mean, so that a missing reading counts as the mean of the observed ones.
 
     Returns
     -------
     ndarray of shape (n, C, L / k), float32
-        The mean of the observed steps where at least half are observed, else NaN.
+        From the observed steps if at least half are observed, else NaN.
     """
     n, channels, length = values.shape
     out = np.empty((n, channels, length // k), dtype=np.float32)
@@ -104,12 +104,13 @@ def aggregate(values: np.ndarray, k: int, how: str) -> np.ndarray:
 
 
 def join_steps(series: SeriesSet, config: DataConfig, name: str) -> tuple[SeriesSet, str | None]:
-    """Return the series with steps of ``data.step``, and how the values of a step were joined: None where none were.
+    """Return the series with steps of ``data.step``, and how values were joined: ``sum``, ``mean`` or None if not.
 
     Raises
     ------
     DataError
-        The step or the length is no multiple of what it must be, or the unit does not say how values join.
+        The new step is no multiple of the old one, the length is no multiple of the number of steps joined, or the unit
+        does not tell how to join values.
     """
     if not config.step:
         return series, None
@@ -130,10 +131,10 @@ def join_steps(series: SeriesSet, config: DataConfig, name: str) -> tuple[Series
 
 
 def _begun_together(series: SeriesSet, k: int, name: str) -> SeriesSet:
-    """Let all series begin where most do within the k steps that are joined, those between a little before they did.
+    """Move series that begin within a joined step back to its start, on the grid of joined steps on which most begin.
 
-    The same hours of all are joined, whenever a series began. What is put before it is missing, and as much is left out
-    at its end.
+    The same hours are then joined in all series, whenever a series begins. A moved series is padded with NaN before its
+    first value, and loses as many values at its end.
     """
     target, seconds = k * series.step_seconds, series.starts.astype("datetime64[s]").astype(np.int64)
     begins, counts = np.unique(seconds % target, return_counts=True)

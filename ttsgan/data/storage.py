@@ -1,8 +1,7 @@
-"""Where the files of a run live: a local folder, or any file system that pyarrow reaches by a URI.
+"""Storage of the files of a run: a local folder, or any file system that pyarrow reaches by a URI.
 
-Everything that a run reads or writes goes through `Location`, so that a run folder on a laptop and one in a bucket
-behave alike: a file appears whole or not at all, a folder is replaced as a whole, and what goes wrong is told in one
-line that names the place.
+A run reads and writes everything through `Location`, so that run folders on a laptop and in a bucket behave alike: a
+file is written completely or not at all, a folder is replaced as a whole, and an error is one line with the place.
 """
 
 import contextlib
@@ -28,13 +27,13 @@ SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
 MIN_FREE_BYTES = 200_000_000
 CONNECT_SECONDS = 3.0
 REQUEST_SECONDS = 30.0
-# Linux answers EFBIG where a file grows over the limit set for the process: for the user a kind of full disk.
+# Linux reports EFBIG if a file exceeds the size limit of the process: to the user, a kind of full disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
 def _told(action: str, place: object) -> Iterator[None]:
-    """Turn an error of the file system into a `DataError` that names the place."""
+    """Convert an error of the file system to a `DataError` that names the place."""
     try:
         yield
     except DataError:
@@ -60,7 +59,7 @@ def one_line(error: object, limit: int = 240) -> str:
 class Location:
     """A file or folder: a pyarrow file system and a path on it. It need not exist.
 
-    Pickles, compares by its address, and joins with ``/`` like a `pathlib.Path`.
+    It can be pickled, compares equal by address, and is joined with ``/`` like a `pathlib.Path`.
     """
 
     filesystem: fs.FileSystem = field(compare=False, repr=False)
@@ -69,20 +68,20 @@ class Location:
     userinfo: str = field(default="", repr=False)
     query: str = ""
     host: str = ""
-    """Host of the URI: a bucket, or the name of an account or a name node, which is no part of the path."""
+    """Host of the URI: a bucket, or the name of an account or a name node, which is not part of the path."""
     root: str = ""
-    """Part of the path that user and host stand for."""
+    """Leading part of ``path`` that comes from the user and host of the URI."""
 
     @classmethod
     def parse(cls, text: str) -> "Location":
-        """Return the location that a path or a URI names, after one look at remote storage.
+        """Return the location that a path or a URI names, after one check of remote storage.
 
         Parameters
         ----------
         text : str
             Local path (``~`` allowed) or a URI with one of `SCHEMES`. S3 options follow a ``?``: ``region``,
-            ``endpoint_override``, ``scheme``. Credentials come from the environment, or stand in the URI, where
-            `__str__` hides them.
+            ``endpoint_override``, ``scheme``. Credentials come from the environment or from the URI; `__str__` omits
+            them.
 
         Raises
         ------
@@ -127,7 +126,7 @@ class Location:
 
     @property
     def quoted(self) -> str:
-        """The same as a word of a command line."""
+        """The text of `__str__`, quoted as one word of a command line."""
         return shlex.quote(str(self))
 
     @property
@@ -168,39 +167,39 @@ class Location:
             raise DataError(f"cannot look at {self}: {one_line(error)}") from error
 
     def exists(self) -> bool:
-        """Return whether there is a file or folder here."""
+        """Return whether a file or folder exists here."""
         return self._info().type != fs.FileType.NotFound
 
     def is_dir(self) -> bool:
-        """Return whether there is a folder here."""
+        """Return whether this is an existing folder."""
         return self._info().type == fs.FileType.Directory
 
     def is_file(self) -> bool:
-        """Return whether there is a file here."""
+        """Return whether this is an existing file."""
         return self._info().is_file
 
     def size(self) -> int:
-        """Return the bytes of the file here (0 for a folder); `DataError` when there is nothing."""
+        """Return the size of the file in bytes (0 for a folder); `DataError` if it does not exist."""
         info = self._info()
         if info.type == fs.FileType.NotFound:
             raise DataError(f"{self} does not exist; check the path")
         return info.size or 0
 
     def list_all(self) -> list["Location"]:
-        """Return all that this folder holds, sorted by name, hidden or not."""
+        """Return everything in this folder, hidden or not, sorted by name."""
         with _told("list", self):
             found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
         return [self / name for name in sorted(info.base_name for info in found)]
 
     def list(self, suffix: str = "") -> list["Location"]:
-        """Return what this folder holds, sorted by name; hidden names (temporaries) and other suffixes are left out.
+        """Return the contents of this folder, sorted by name, without hidden names (temporaries) and other suffixes.
 
         An absent folder holds nothing.
         """
         return [item for item in self.list_all() if item.name.endswith(suffix) and not item.name.startswith(".")]
 
     def open_input(self) -> pa.NativeFile:
-        """Return the file here, opened for reading at any position; `DataError` when there is none."""
+        """Return the file here, opened for random-access reading; `DataError` if there is none."""
         with _told("read", self):
             return self.filesystem.open_input_file(self.path)
 
@@ -210,7 +209,7 @@ class Location:
             return file.read()
 
     def read_json(self) -> Any:
-        """Return the object in the JSON file here; `DataError` when it is cut short or is something else."""
+        """Return the object in the JSON file here; `DataError` if it is cut short or not JSON."""
         data = self.read_bytes()
         try:
             return json.loads(data)
@@ -219,12 +218,12 @@ class Location:
             raise DataError(f"{self} {what}; it was cut short or is not a file of this program") from error
 
     def write_bytes(self, data: bytes | memoryview | pa.Buffer) -> None:
-        """Write a file that appears whole or not at all, replacing an old one; missing folders are made.
+        """Write a file completely or not at all, replacing an old one; create missing folders.
 
         Raises
         ------
         DataError
-            No space left, or a place that cannot be written to. An old file is then still there.
+            No space left, or a place that cannot be written to. An old file is then unchanged.
         """
         with _told("write", self):
             if self.is_local:
@@ -256,11 +255,11 @@ class Location:
         _sync_folder(target.parent)
 
     def write_json(self, value: Any) -> None:
-        """Write an object as indented JSON, keys in their order; NaN and infinity are refused with `ValueError`."""
+        """Write an object as indented JSON, keys in their order; `ValueError` on NaN and infinity."""
         self.write_bytes((json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
     def remove(self) -> None:
-        """Remove the file or the whole folder here; nothing happens when there is none."""
+        """Remove the file or the whole folder here, if there is one."""
         kind = self._info().type
         with _told("remove", self), contextlib.suppress(FileNotFoundError):
             if kind == fs.FileType.Directory:
@@ -269,19 +268,21 @@ class Location:
                 self.filesystem.delete_file(self.path)
 
     def make_dir(self) -> None:
-        """Make this folder and those above it; nothing happens when it is there."""
+        """Create this folder and those above it, if they do not exist."""
         with _told("make the folder", self):
             self.filesystem.create_dir(self.path, recursive=True)
 
     @contextlib.contextmanager
     def replace_dir(self) -> Iterator["Location"]:
-        """Yield an empty folder beside this one, which becomes this one when the block ends well.
+        """Yield an empty folder beside this one, which replaces this one if the block ends without an exception.
 
-        After an exception the new folder is removed and the old one is still there. What a killed process left behind
-        is removed, or put back, at the next call. Two processes must not replace the same folder at the same time.
+        After an exception, the new folder is removed and the old one is unchanged. Folders that a killed process left
+        behind are removed, or renamed back, at the next call. Two processes must not replace one folder at the same
+        time.
 
-        Object stores cannot rename a folder: the parts are copied one by one once the old ones are gone. Where that
-        fails, nothing is left under the name, and the new parts are whole beside it, as the error says.
+        Object stores cannot rename a folder, so the old parts are deleted and the new ones copied one by one. If that
+        fails, nothing remains under this name; the complete new parts remain in the folder beside it, which the error
+        names.
         """
         partial, old = self.parent / f".{self.name}.partial", self.parent / f".{self.name}.old"
         if self.is_file():
@@ -327,7 +328,7 @@ class Location:
                     else:
                         self.filesystem.copy_file(info.path, target)
         except BaseException as error:
-            # Some of the parts would pass for all of them.
+            # An incomplete set of parts would look like a complete one.
             self.remove()
             if isinstance(error, DataError):
                 raise DataError(f"{error}; {self} is gone, and what was to be there is whole in {partial}") from error
@@ -345,7 +346,7 @@ class Location:
         Raises
         ------
         DataError
-            A file stands here or above, the place is read-only, or less than ``min_free`` bytes are free.
+            A file exists here or as a parent folder, the place is read-only, or less than ``min_free`` bytes are free.
         """
         if self.is_file():
             raise DataError(f"{self} is a file; a folder is needed there: choose another name or remove it")
@@ -372,7 +373,7 @@ class Location:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
+    """Flush a folder to disk, so that a rename in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -381,7 +382,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _connect(scheme: str, text: str, parts: Any, userinfo: str, host: str) -> tuple[fs.FileSystem, str]:
-    """Return the file system of a remote URI, with short waits, and the path on it."""
+    """Return the file system of a remote URI, with short timeouts, and the path on it."""
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if scheme in ("gs", "gcs"):
         options.setdefault("retry_limit_seconds", "8")
@@ -393,7 +394,7 @@ def _connect(scheme: str, text: str, parts: Any, userinfo: str, host: str) -> tu
     if unknown:
         raise ValueError(f"option {unknown[0]!r} is not known; allowed: {', '.join(allowed)}")
     region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    # The common variable of the AWS tools holds a whole URL; pyarrow wants the scheme and the host apart.
+    # AWS_ENDPOINT_URL, common to AWS tools, holds a whole URL; pyarrow takes scheme and host separately.
     env_scheme, _, env_host = os.environ.get("AWS_ENDPOINT_URL", "").rpartition("://")
     endpoint = options.get("endpoint_override") or env_host.rstrip("/") or None
     if region is None and endpoint is None:

@@ -1,9 +1,9 @@
-"""The series of a run in memory (`SeriesSet`) and in Parquet: one row per series, ``values`` one tensor per row.
+"""The series of a run in memory (`SeriesSet`) and in Parquet: one row per series, with ``values`` as one tensor.
 
 Axis letters: n series, C channels, L time steps. Missing values are NaN.
 
 ``values`` is written as Arrow's ``arrow.fixed_shape_tensor`` of shape [L] (one channel) or [C, L]; lists of one length
-are read too. The schema metadata holds ``unit``, ``step_seconds``, ``channels`` and, where there is one, a ``note``.
+are read too. The schema metadata holds ``unit``, ``step_seconds``, ``channels`` and, if there is one, a ``note``.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ from ttsgan.data.storage import Location, one_line
 from ttsgan.errors import DataError
 
 CONTRACT = ("id", "synthetic_id", "entity", "start", "values")
-"""Columns of the contract."""
+"""Columns of the contract, the agreed Parquet layout of series."""
 ID_COLUMNS = ("id", "synthetic_id")
-"""Names of the column that identifies a series: of real series, and of synthetic ones."""
+"""Names of the column that identifies a series: for real series, and for synthetic ones."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class SeriesSet:
     Attributes
     ----------
     ids, entities : ndarray of shape (n,), object
-        Text; ids are unique, an entity may own several series. One and the same array where the source tells none.
+        Text; ids are unique, an entity may own several series. Both are the same array if the source has no entities.
     starts : ndarray of shape (n,), datetime64[s]
-        Stamp of the first value; NaT where the source tells none.
+        Time stamp of the first value; NaT if the source has none.
     values : ndarray of shape (n, C, L), float32, in ``unit``
         NaN where missing.
     unit : str
-        Empty where the source tells none.
+        Empty if the source has none.
     step_seconds : int
-        Seconds from one value to the next; 0 where the source tells none.
+        Seconds from one value to the next; 0 if the source has none.
     attributes : pyarrow.Table or None
-        The further columns of the source, n rows.
+        The other columns of the source, n rows.
     note : str
-        What everybody who meets the data must know, such as ``simulated``.
+        What every user of the data must know, such as ``simulated``.
     """
 
     ids: np.ndarray
@@ -80,11 +80,11 @@ class SeriesSet:
 
     @property
     def tells_entities(self) -> bool:
-        """Whether the source told entities; else each series is its own."""
+        """Whether the source has entities; otherwise each series is its own entity."""
         return self.entities is not self.ids
 
     def subset(self, index: np.ndarray) -> "SeriesSet":
-        """Return the series that a mask (n,) bool or positions (m,) int pick, in that order."""
+        """Return the series selected by a mask (n,) bool or by positions (m,) int, in that order."""
         index = np.asarray(index)
         rows = np.flatnonzero(index) if index.dtype == bool else index
         ids = self.ids[rows]
@@ -100,7 +100,7 @@ class SeriesSet:
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of ids, entities, starts, values, unit and step; attributes do not count.
 
-        The same data give the same text whatever file they came from, as long as the order of the series is the same.
+        The same data in the same order of series give the same hash, whatever file they came from.
         """
         blocks = (self.values[at : at + 256] for at in range(0, len(self), 256))
         return fingerprint(self, self.ids, self.entities, self.starts, blocks)
@@ -109,12 +109,12 @@ class SeriesSet:
 def fingerprint(
     like: SeriesSet, ids: np.ndarray, entities: np.ndarray, starts: np.ndarray, blocks: Iterable[np.ndarray]
 ) -> str:
-    """Return what `SeriesSet.fingerprint` says of labels (n,) and values that come in blocks (., C, L), like a set."""
+    """Return the `SeriesSet.fingerprint` of a set like ``like`` but with these labels (n,) and blocks (., C, L)."""
     labels = [list(map(str, ids)), list(map(str, entities)), starts.astype(str).tolist()]
     head = [like.unit, like.step_seconds, (len(ids), *like.values.shape[1:]), labels]
     digest = hashlib.sha256(json.dumps(head).encode())
     for block in blocks:
-        # NaN has many bit patterns; all of them mean missing.
+        # NaN has many bit patterns; all of them mean missing, so one replaces them all.
         digest.update(np.where(np.isnan(block), np.float32(np.nan), block).astype("<f4").tobytes())
     return digest.hexdigest()
 
@@ -163,17 +163,17 @@ def table_of(columns: Mapping[str, Any], values: np.ndarray, metadata: Mapping[s
 
 
 def write_part(where: Location, columns: Mapping[str, Any], values: np.ndarray, metadata: Mapping[str, str]) -> None:
-    """Write one Parquet file of series, whole or not at all; the arguments are those of `table_of`."""
+    """Write one Parquet file of series, completely or not at all; the arguments are those of `table_of`."""
     table = table_of(columns, values, metadata)
     sink = pa.BufferOutputStream()
-    # zstd writes and reads as fast as none here and saves a tenth to a quarter; dictionaries pay for labels only.
+    # zstd is as fast as no compression here and saves a tenth to a quarter; dictionary encoding pays only for labels.
     labels = [name for name in table.column_names if name != "values"]
     pq.write_table(table, sink, compression="zstd", use_dictionary=labels, row_group_size=max(len(values), 1))
     where.write_bytes(sink.getvalue())
 
 
 def write_store(series: SeriesSet, where: Location, rows_per_part: int = 512) -> None:
-    """Write the set as a folder of ``part-00000.parquet``, ...; an older store there is replaced as a whole."""
+    """Write the set as a folder of ``part-00000.parquet``, ...; an existing store there is replaced as a whole."""
     metadata = series_metadata(series.unit, series.step_seconds, series.channels, series.note)
     with where.replace_dir() as folder:
         for part, at in enumerate(range(0, len(series), rows_per_part)):
@@ -200,15 +200,15 @@ def files_of(where: Location) -> list[Location]:
 
 
 def read_store(where: Location) -> SeriesSet:
-    """Read a Parquet file, or a folder of such files, in the contract, and check it.
+    """Read a Parquet file, or a folder of such files, in the layout of the contract, and check it.
 
-    What the files do not tell stays unknown (unit "", step 0, start NaT) until `ttsgan.data.prepare.fill_unknown`.
+    What the files lack stays unknown (unit "", step 0, start NaT) until `ttsgan.data.prepare.fill_unknown`.
 
     Raises
     ------
     DataError
-        Nothing there, an empty or foreign file, no ``values``, unequal lengths, text, infinities, duplicate or missing
-        ids, or files that do not agree. The message names file and series.
+        No file, an empty file or one of another format, no ``values``, unequal lengths, text, infinities, duplicate or
+        missing ids, or files that do not agree. The message names file and series.
     """
     parts = {str(file): part for file in files_of(where) if len(part := _read_file(file))}
     if not parts:
@@ -220,7 +220,7 @@ def read_store(where: Location) -> SeriesSet:
 
 
 def refuse_untold_entities(parts: Mapping[str, SeriesSet], where: object) -> None:
-    """Raise `DataError` when a part tells no entities and another, beside it in ``where``, tells some."""
+    """Raise `DataError` if one part of ``where`` has no entities and another part has some."""
     without = [name for name, part in parts.items() if not part.tells_entities]
     if without and any((part.entities != part.ids).any() for part in parts.values()):
         raise DataError(
@@ -265,13 +265,13 @@ def concatenate(parts: Sequence[SeriesSet], names: Sequence[str]) -> SeriesSet:
         starts=np.concatenate([part.starts for part in parts]),
         values=np.concatenate([part.values for part in parts]),
         attributes=attributes,
-        # What is said of some series is not true of all: a mixture of simulated and real ones is not simulated.
+        # A note on some series does not hold for all: a mixture of simulated and real series is not simulated.
         note=first.note if all(part.note == first.note for part in parts) else "",
     )
 
 
 def refuse_duplicates(ids: np.ndarray, where: object) -> None:
-    """Raise `DataError` when an id occurs twice."""
+    """Raise `DataError` if an id occurs more than once."""
     unique, counts = np.unique(ids.astype(str), return_counts=True)
     twice = unique[counts > 1].tolist()
     if twice:
@@ -282,7 +282,7 @@ def refuse_duplicates(ids: np.ndarray, where: object) -> None:
 
 
 def open_parquet(where: Location) -> pq.ParquetFile:
-    """Open a Parquet file; `DataError` when it is absent, empty or something else."""
+    """Open a Parquet file; `DataError` if it is absent, empty or not Parquet."""
     if where.size() == 0:
         raise DataError(f"{where} is empty (0 bytes); a Parquet file with one row for each series is needed")
     try:
@@ -294,7 +294,7 @@ def open_parquet(where: Location) -> pq.ParquetFile:
 
 
 def without_views(table: pa.Table) -> pa.Table:
-    """Return the table with ``string_view`` columns, of which Arrow cannot take rows yet, as strings."""
+    """Return the table with ``string_view`` columns as strings, because Arrow cannot yet take rows of such columns."""
     for at, field in enumerate(table.schema):
         if pa.types.is_string_view(field.type):
             table = table.set_column(at, field.name, table.column(at).cast(pa.string()))
@@ -302,7 +302,7 @@ def without_views(table: pa.Table) -> pa.Table:
 
 
 def labels(column: pa.ChunkedArray, where: object, name: str) -> np.ndarray:
-    """Return a column of text or whole numbers as text (n,) object; `DataError` on a null or another type."""
+    """Return a column of text or integers as text (n,) object; `DataError` on a null or another type."""
     if not len(column):
         return np.empty(0, dtype=object)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -315,7 +315,7 @@ def labels(column: pa.ChunkedArray, where: object, name: str) -> np.ndarray:
 
 
 def refuse_infinite(values: np.ndarray, ids: np.ndarray, where: object) -> None:
-    """Raise `DataError` when values of shape (n, ...) hold an infinity; NaN is allowed."""
+    """Raise `DataError` if values of shape (n, ...) contain an infinity; NaN is allowed."""
     wrong = np.isinf(values).reshape(len(values), -1)
     if wrong.any():
         row, at = np.argwhere(wrong)[0]
@@ -368,7 +368,7 @@ def _block(chunk: pa.Array, ids: np.ndarray, where: object) -> np.ndarray:
 
 
 def _count(metadata: Mapping[str, str], name: str, where: object) -> int:
-    """Return a whole number of the schema metadata, 0 when it is absent."""
+    """Return an integer from the schema metadata, 0 if it is absent; `DataError` for other text."""
     text = metadata.get(name, "0")
     if not text.isdecimal():
         raise DataError(f"{where}: the schema metadata {name} is {text!r}; allowed: a whole number above 0")
@@ -376,12 +376,12 @@ def _count(metadata: Mapping[str, str], name: str, where: object) -> int:
 
 
 def _read_file(where: Location) -> SeriesSet:
-    """Read one Parquet file in the contract, row group by row group; what it does not tell stays unknown."""
+    """Read one Parquet file in the layout of the contract, row group by row group; missing properties stay unknown."""
     file = open_parquet(where)
     names = file.schema_arrow.names
-    # Whatever their case; as they are written in the contract first.
+    # Names match in any case; an all-lower-case name, as in the contract, wins.
     own = {name.lower(): name for name in sorted(names, key=str.islower) if name.lower() in CONTRACT}
-    # What other programs write there need not be text.
+    # Other programs may write metadata that is not text.
     told = (file.schema_arrow.metadata or {}).items()
     metadata = {key.decode(errors="replace"): text.decode(errors="backslashreplace") for key, text in told}
     id_column = next((own[name] for name in ID_COLUMNS if name in own), None)

@@ -1,4 +1,4 @@
-"""Small tables of a run in Parquet: latents, groups, members, conditions. Two-dimensional columns are tensors."""
+"""Small tables of a run in Parquet: latents, groups, members, conditions. Two-dimensional columns become tensors."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from ttsgan.errors import DataError
 
 
 def write_table(where: Location, columns: Mapping[str, NDArray]) -> None:
-    """Write columns of n rows as one Parquet file, whole or not at all.
+    """Write columns of n rows as one Parquet file, completely or not at all.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def write_table(where: Location, columns: Mapping[str, NDArray]) -> None:
 
 
 def read_table(parts: Sequence[Location], names: Sequence[str]) -> dict[str, NDArray]:
-    """Return the columns ``names`` of files that `write_table` wrote, one after the other.
+    """Return the columns ``names`` of files that `write_table` wrote, concatenated in the order of ``parts``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Units of measurement: which are amounts per step and which are rates, and what the name of a column says."""
+"""Units of measurement: amounts per step or rates, and the unit in the name of a column."""
 
 import re
 
@@ -10,7 +10,7 @@ SUMMED = frozenset(
         *("liter", "litre", "liters", "litres", "gal", "therm", "therms"),
     )
 )
-"""Amounts per step, in lower case: an aggregated step holds their sum."""
+"""Amounts per step, in lower case: a longer step holds their sum."""
 AVERAGED = frozenset(
     (
         *("w", "kw", "mw", "gw", "va", "kva", "mva", "var", "kvar", "wh/h", "kwh/h", "mwh/h", "gwh/h", "m3/h", "m³/h"),
@@ -18,16 +18,20 @@ AVERAGED = frozenset(
         *("v", "kv", "a", "ma", "hz", "m/s", "w/m2", "w/m²", "kw/m2", "kw/m²", "pa", "hpa", "bar", "mbar", "ppm"),
     )
 )
-"""Rates and levels, in lower case: an aggregated step holds their mean."""
+"""Rates and levels, in lower case: a longer step holds their mean."""
 _OF_POWER = {
     **{"wh": "Wh", "kwh": "kWh", "mwh": "MWh", "w": "W", "kw": "kW", "mw": "MW", "wh/h": "Wh/h", "kwh/h": "kWh/h"},
     **{"kwh/hh": "kWh", "m3": "m3"},
 }
-"""Units that need no bracket in the name of a column: ``kwh``, ``energy_kwh``; per half hour is an amount per step."""
+"""Units recognised without a bracket in a column name, such as ``kwh`` or ``energy_kwh``; ``kwh/hh``, per half hour, is
+an amount per step."""
 
 
 def aggregation_of(unit: str, setting: str = "auto") -> str:
-    """Return ``sum`` for amounts per step, ``mean`` for rates and levels; `DataError` for a unit that is not known."""
+    """Return ``sum`` for amounts per step, ``mean`` for rates and levels; `DataError` for an unknown unit.
+
+    A ``setting`` other than ``auto`` is returned as it is.
+    """
     if setting != "auto":
         return setting
     plain = unit.strip().lower()
@@ -42,14 +46,14 @@ def aggregation_of(unit: str, setting: str = "auto") -> str:
 
 
 def bracketed_unit(column: str) -> str:
-    """Return the unit in a bracket of the name of a column, such as ``Energy (kWh)``; "" where none is."""
+    """Return the unit in brackets in a column name, such as ``Energy (kWh)``; "" if there is none."""
     in_bracket = re.search(r"[(\[]\s*(.+?)\s*[)\]]", column)
     plain = in_bracket[1].lower() if in_bracket else ""
     return in_bracket[1] if plain in SUMMED | AVERAGED else _OF_POWER.get(plain, "")
 
 
 def named_unit(column: str) -> str:
-    """Return the unit in the name of a column, such as ``Energy (kWh)``, ``kw`` or ``usage_kwh``; "" where none is."""
+    """Return the unit in a column name, such as ``Energy (kWh)``, ``kw`` or ``usage_kwh``; "" if there is none."""
     if unit := bracketed_unit(column):
         return unit
     last = re.split(r"[_\s]", re.split(r"[(\[]", column)[0].strip().lower())[-1]
