@@ -1,1 +1,1 @@
-"""Synthetic sets of long load profiles, as useful as new real households and audited for privacy."""
+"""Synthetic sets of long load profiles, compared with unseen real households and audited for privacy."""

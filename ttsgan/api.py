@@ -1,4 +1,4 @@
-"""The library for people who write Python: an estimator, and the whole-model steps that every driver shares.
+"""The Python API: an estimator, and the whole-model steps that all drivers share.
 
     model = TTSGAN(recipes.quick()).fit(values, step_seconds=14_400)
     synthetic = model.sample(500)
@@ -43,31 +43,28 @@ from ttsgan.training.state import TrainState, total_series, work_left
 from ttsgan.training.telemetry import Telemetry
 
 MAX_SCALER_ROWS = 5_000
-"""Most training series that the scaler is fitted on; more change its averages by little."""
+"""Random training series that the scaler is fitted on, if there are more; more change its averages little."""
 CLOSENESS_ENTITIES = 1_000
-"""Most entities of each half that synthetic series are compared with; each look draws some hundred of them."""
+"""Most entities in each half that synthetic series are compared with; each score draws some hundred of them."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What is needed to encode and to draw: averaged networks, scaler, configuration.
-
-    It computes where its networks are.
-    """
+    """A trained model: averaged networks, scaler, configuration. It encodes and samples on its networks' device."""
 
     networks: Networks
     scaler: SeriesScaler
     config: RunConfig
 
     def encode(self, values: NDArray[np.float32], starts: NDArray) -> NDArray[np.float32]:
-        """Return the latents (B, Z), means of the posterior, of series (B, C, L) in physical units."""
+        """Return the latents (B, Z), which are posterior means, of series (B, C, L) in physical units."""
         return encode_all(self.networks, self._scaled(values, starts), LocalRuntime()).cpu().numpy()
 
     @torch.no_grad()
     def discriminate(
         self, values: NDArray[np.float32], starts: NDArray, cond: NDArray[np.float32], chunk: int = 64
     ) -> NDArray[np.float32]:
-        """Return the discriminator's logits of whole series (B, C, L) under conditions (B, Z)."""
+        """Return the discriminator's global logits (B,) of series (B, C, L) given conditions (B, Z)."""
         data = self._scaled(values, starts)
         cond_BZ = self.networks.standard_latents(torch.from_numpy(cond).float().to(self.networks.device))
         parts = [
@@ -81,7 +78,7 @@ class Model:
         return build_train_set(values, starts, nobody, self.scaler, self.config).to(self.networks.device)
 
     def synthesizer(self) -> Synthesizer:
-        """Return the drawer of new series."""
+        """Return the sampler of new series."""
         return Synthesizer(self.networks, self.scaler, self.config.seed)
 
     def files(self) -> dict[str, bytes]:
@@ -100,7 +97,7 @@ class Model:
 
     @classmethod
     def load(cls, read: Callable[[str], bytes], device: str = "cpu") -> "Model":
-        """Return the model whose files ``read`` gives by name, on ``device``.
+        """Load a model onto ``device``; ``read`` returns the content of a file by name.
 
         Raises
         ------
@@ -129,7 +126,10 @@ def fit_scaler(
     config: RunConfig,
     entities: NDArray | None = None,
 ) -> SeriesScaler:
-    """Fit the scaler on training series (B, C, L), of many on those of `scaler_rows`; by default each is an entity."""
+    """Fit the scaler on training series (B, C, L); by default each series is an entity.
+
+    If there are more than `MAX_SCALER_ROWS` series, it is fitted on those of `scaler_rows`.
+    """
     entities = np.arange(len(values)) if entities is None else entities
     if len(values) > MAX_SCALER_ROWS:
         rows = scaler_rows(np.nanmin(values, axis=2), entities, config.seed)
@@ -138,11 +138,14 @@ def fit_scaler(
 
 
 def scaler_rows(lowest: NDArray[np.float32], entities: NDArray, seed: int) -> NDArray[np.int64]:
-    """Return which of many training series the scaler is fitted on, by the lowest value (B, C) of each."""
+    """Return the rows of many training series that the scaler is fitted on, given the lowest value (B, C) of each.
+
+    These are `MAX_SCALER_ROWS` random rows, and rows with and without negative values in each channel.
+    """
     few = np.random.default_rng(seed).choice(np.arange(len(lowest)), MAX_SCALER_ROWS, replace=False)
     rows = [few]
     for below in (lowest < 0).T:
-        # Of each kind as many homes as it needs to be one, or a channel could pass for one without.
+        # Add `MIN_HOMES` households of each kind, with and without negative values, or the scaler could miss a kind.
         for kind in (below, ~below) if below.any() and not below.all() else ():
             at = np.flatnonzero(kind)
             rows.append(at[np.unique(entities[at], return_index=True)[1][:MIN_HOMES]])
@@ -150,7 +153,7 @@ def scaler_rows(lowest: NDArray[np.float32], entities: NDArray, seed: int) -> ND
 
 
 def closeness_rows(entities: NDArray, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the training series of two halves of their entities, at most `CLOSENESS_ENTITIES` each."""
+    """Return the rows of the training series of two disjoint sets of entities, at most `CLOSENESS_ENTITIES` each."""
     names = np.random.default_rng(seed_of(seed, "closeness")).permutation(np.unique(entities))
     middle = len(names) // 2
     one, other = (half[:CLOSENESS_ENTITIES] for half in (names[:middle], names[middle:]))
@@ -158,10 +161,9 @@ def closeness_rows(entities: NDArray, seed: int) -> tuple[NDArray[np.int64], NDA
 
 
 def closeness(one: Judged, other: Judged, seed: int) -> Callable[[NDArray[np.float32], NDArray], float]:
-    """Return a judge of synthetic series (B, C, L) with starts (B,): their headline.
+    """Return a function that scores synthetic series (B, C, L) with starts (B,) by the headline of the evaluation.
 
-    Both sets are training series, those of `closeness_rows`, so that what is chosen by it says nothing of the run's
-    holdout.
+    Both sets are training series, from `closeness_rows`, so that choices by this score do not depend on the holdout.
     """
 
     def score(synthetic: NDArray[np.float32], starts: NDArray) -> float:
@@ -181,7 +183,7 @@ def train(
     log_folder: Path | None,
     score: Callable[[NDArray, NDArray], float] | None,
 ) -> TrainState:
-    """Train to the end, going on from ``runtime``'s newest checkpoint. Collective over workers."""
+    """Train to the end, from ``runtime``'s newest checkpoint or from the start. Collective."""
     log_folder = log_folder if runtime.rank == 0 else None
     telemetry = Telemetry(log_folder, total_series(config.training), partial(work_left, config.training))
     try:
@@ -191,7 +193,7 @@ def train(
 
 
 class TTSGAN:
-    """Estimator: fits on series, samples new ones, in this process; on its GPU with ``runtime.use_gpu``.
+    """Estimator that fits on series and samples new ones in this process; on a GPU with ``runtime.use_gpu``.
 
     Parameters
     ----------
@@ -205,9 +207,9 @@ class TTSGAN:
     cond_ : ndarray (G, Z), float32
         Condition of each group.
     member_groups_ : ndarray (entities,), int64
-        Group of each training entity, in the order of their names; says how many series each group gets.
+        Group of each training entity, in the order of their names; determines how many series each group gets.
     starts_ : ndarray, datetime64[s]
-        Starts that new series may have, one for each training series.
+        Possible starts of new series, one for each training series.
     """
 
     def __init__(self, config: RunConfig | None = None) -> None:
@@ -228,19 +230,19 @@ class TTSGAN:
         values : ndarray (B, L) or (B, C, L)
             Physical units; NaN where missing.
         step_seconds : int
-            Spacing of the points.
+            Time step of the series, in seconds.
         starts : ndarray (B,), datetime64, optional
-            First moment of each series; 2013-01-01 by default.
+            First time stamp of each series; 2013-01-01 by default.
         entities : ndarray (B,), str, optional
-            Whom each series belongs to, the unit of protection; by default each is its own.
+            Entity (unit of protection) that each series belongs to; by default each series is its own.
 
         Raises
         ------
         DataError
-            If a series is constant or wholly missing, there are too few entities for two groups, or tokens do not fit
-            the step, or the length where padding is off.
+            If an argument has the wrong shape, ``values`` are infinite, a series is constant or wholly missing in a
+            channel, ``starts`` are not times, there are too few entities for two groups, or tokens do not fit the step.
         ConfigError
-            If ``step_seconds`` is no whole number above 0, or a GPU is asked for that is not there.
+            If ``step_seconds`` is not a positive whole number, or a GPU is requested but torch finds none.
         """
         if not isinstance(step_seconds, (int, np.integer)) or step_seconds < 1:
             raise ConfigError(f"step_seconds is {step_seconds!r}; allowed: a whole number of seconds, 1 or more")
@@ -289,11 +291,11 @@ class TTSGAN:
         return make_plan(self.cond_, allocate(self.member_groups_, count), self.starts_, self.config.seed)
 
     def sample_starts(self, count: int) -> NDArray:
-        """Return the first moment (count,), datetime64[s], of each of the series that ``sample(count)`` returns."""
+        """Return the first time stamp (count,), datetime64[s], of each series that ``sample(count)`` returns."""
         return self._plan(count).start.astype("datetime64[s]")
 
     def sample(self, count: int) -> NDArray[np.float32]:
-        """Return ``count`` new series (count, C, L) in physical units; the same ones at every call."""
+        """Return ``count`` new series (count, C, L) in physical units; the same ones in every call."""
         plan = self._plan(count)
         chunk, synthesizer = self.config.generate.chunk, self.model_.synthesizer()
         shape = self.model_.networks.shape
@@ -304,7 +306,7 @@ class TTSGAN:
         return np.concatenate(parts)
 
     def save(self, folder: str | Path) -> None:
-        """Write the estimator into ``folder``. It knows training households: keep it confidential."""
+        """Write the estimator into ``folder``. It contains information on training households: keep it confidential."""
         self._require_fitted()
         Path(folder).mkdir(parents=True, exist_ok=True)
         groups = {
@@ -318,12 +320,12 @@ class TTSGAN:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> "TTSGAN":
-        """Return the estimator that `save` wrote, to compute on ``device``.
+        """Load an estimator written by `save` onto ``device``.
 
         Raises
         ------
         DataError
-            If it is not there, damaged, or of another version of ttsgan.
+            If it is missing, damaged, or from another version of ttsgan.
         """
         try:
             model = Model.load(lambda name: (Path(folder) / name).read_bytes(), device)

@@ -1,4 +1,4 @@
-"""Days drawn from the temporal prior for households whose numbers are known: in training, and for a release.
+"""Sampling of series from the temporal prior for given household numbers, in training and for a release.
 
 Axis letters: B series, Z latent, H household numbers, N tokens, P values of a token.
 """
@@ -22,7 +22,7 @@ def draw_scores(
     starts: NDArray,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return score tokens (B, N, P) of households with these numbers, on the device of their conditions."""
+    """Draw score tokens (B, N, P) of households with these numbers, on the device of ``cond_BZ``."""
     shape, lead, numbers = networks.shape, networks.lead, numbers_BH.cpu().numpy()
     features = calendar.features_of(starts, shape.num_tokens, shape.patch_size * scaler.step_seconds, lead)
     regular = torch.from_numpy(scaler.regular(numbers, starts, lead * shape.patch_size))

@@ -1,10 +1,10 @@
-"""Every error that this project raises on purpose, and nothing else."""
+"""Errors that this project raises on purpose; other modules derive more specific ones from them."""
 
 
 class TtsganError(Exception):
-    """Base class: a command that meets one prints its message on one line and exits with status 1.
+    """Base class of all errors: a command prints the message on one line and exits with status 1.
 
-    With 2 for a `ConfigError`, with 3 for a `ReleaseRefused`.
+    The status is 2 for a `ConfigError` and 3 for a `ReleaseRefused`.
     """
 
 
@@ -13,15 +13,18 @@ class ConfigError(TtsganError, ValueError):
 
 
 class DataError(TtsganError, ValueError):
-    """A file, a column or a series is not what the data contract asks for."""
+    """A file, a column or a series violates the data contract."""
 
 
 class NotFittedError(TtsganError, RuntimeError):
-    """Something was asked of a model or a run folder before the step that makes it possible."""
+    """A model or a run folder was used before the step that makes this use possible."""
 
 
 class DivergedError(TtsganError, RuntimeError):
-    """Training produced a non-finite loss, or the generator collapsed; names the series seen."""
+    """Training diverged: a loss or gradient is not finite, the generator collapsed, or workers hold different weights.
+
+    The message states the series seen.
+    """
 
 
 class ReleaseRefused(TtsganError, RuntimeError):

@@ -1,4 +1,4 @@
-"""What a single household reaches is no bound of new ones: who knows that it is there would find it in every set.
+"""Bounds of new values must not come from one household: whoever knows that household would recognise it in every set.
 
 Axis letters: B series, X columns.
 """
@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 BEHIND = 5
-"""Entities that reach the ends of a law, at least, where there are enough of them."""
+"""Entities that must reach a bound, if there are enough of them."""
 EACH = 200
-"""Entities for each of these: of a few hundred the ends of all laws would be most of what is far out."""
+"""Entities needed for each of `BEHIND`: with only a few hundred, the cut ends would be most of the extreme values."""
 
 
 def bounds(values_BX: NDArray, owners_B: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the lowest and the highest value (X,) of each column that so many entities reach; NaN is left out.
+    """Return the lowest and the highest value (X,) of each column that several entities reach; NaN is ignored.
 
-    `BEHIND` entities, or fewer where there are not `EACH` for each of them: then, at last, the extremes themselves.
+    With n entities in a column, n // `EACH` of them must reach the bound, at least 1 and at most `BEHIND`. With 1 the
+    bounds are the extremes themselves.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Every loss as a pure function of tensors. Differentiable, no state, no randomness unless a generator is passed.
+"""All losses, as pure, differentiable functions of tensors without state or randomness.
 
-"Real" and "fake" are used here only: elsewhere it is real and synthetic. Logits are raw outputs of the discriminator,
-of any shape; each loss is the mean over them. Names of adversarial losses:
+Synthetic series are called "fake" in adversarial losses. Logits are raw outputs of the discriminator, of any shape;
+each loss is the mean over them. Names of adversarial losses:
 
 ==============  ====================================================  =====================================
 name            discriminator                                         generator
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 MeanOver = Callable[[Tensor], Tensor]
-"""Averages a tensor over workers; `alone` where there is one."""
+"""Averages a tensor over workers; `alone` for a single worker."""
 
 _DISCRIMINATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "standard": lambda real, fake: F.softplus(-real) + F.softplus(fake),
@@ -43,7 +43,7 @@ _GENERATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def discriminator_loss(name: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Return the scalar discriminator loss ``name`` of equally many real and fake logits."""
+    """Return the scalar discriminator loss ``name``; there are as many real as fake logits."""
     return _DISCRIMINATOR[name](real_logits.float(), fake_logits.float()).mean()
 
 
@@ -53,10 +53,10 @@ def generator_loss(name: str, real_logits: Tensor, fake_logits: Tensor) -> Tenso
 
 
 def gradient_penalty(judge: Callable[[Tensor], Tensor], series: Tensor, centre: float) -> Tensor:
-    """Return the mean of (|gradient| - ``centre``)^2 of ``judge`` at ``series`` (B, ...), the gradient per series.
+    """Return the gradient penalty: mean of (|gradient of ``judge``| - ``centre``)^2 over ``series`` (B, ...).
 
-    ``centre`` 0 is R1/R2 (Mescheder 2018, eq. 9), 1 is WGAN-GP. ``judge`` maps series to logits summed per series (B,).
-    Runs attention with the plain kernel: the fused ones have no second derivative.
+    ``centre`` 0 is R1/R2 (Mescheder 2018, eq. 9), 1 is WGAN-GP. ``judge`` maps each series to one scalar (B,).
+    Attention uses the plain kernel: the fused ones have no second derivative.
     """
     with sdpa_kernel(SDPBackend.MATH):
         inputs = series.detach().requires_grad_(True)
@@ -66,23 +66,23 @@ def gradient_penalty(judge: Callable[[Tensor], Tensor], series: Tensor, centre: 
 
 
 def between(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """Return the point at ``share`` (B,), 0 to 1, on the way from each fake series to its real one.
+    """Interpolate linearly between each fake series (``share`` 0) and its real one (1); ``share`` (B,).
 
-    With random shares it is WGAN-GP's place of the penalty.
+    With random shares these are the points where WGAN-GP computes its penalty.
     """
     return torch.lerp(fake.detach(), real, share.view(-1, *[1] * (real.ndim - 1)))
 
 
 def alone(tensor: Tensor) -> Tensor:
-    """Return ``tensor``: its mean over one worker."""
+    """Return ``tensor``, which is its mean over a single worker."""
     return tensor
 
 
 def kl_divergence(mu: Tensor, logvar: Tensor, free_bits: float, mean_over: MeanOver = alone) -> Tensor:
     """Return KL(N(mu, exp(logvar)) || N(0, 1)) in nats: mean over series, sum over dimensions.
 
-    A dimension whose mean divergence over the whole batch is below ``free_bits`` nats costs that much and gets no
-    gradient (Kingma 2016). ``mean_over`` averages over workers.
+    A dimension whose mean divergence over the whole batch is below ``free_bits`` nats counts as ``free_bits`` and gets
+    no gradient (Kingma 2016). ``mean_over`` averages over workers.
     """
     per_dimension = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
     spent = mean_over(per_dimension.detach()) >= free_bits
@@ -90,32 +90,32 @@ def kl_divergence(mu: Tensor, logvar: Tensor, free_bits: float, mean_over: MeanO
 
 
 def masked_square_error(guess: Tensor, target: Tensor, observed: Tensor, mean_over: MeanOver = alone) -> Tensor:
-    """Return the mean squared error over observed values only; the mean over workers is that of the whole batch."""
+    """Return the mean squared error over observed values; its mean over workers is the error of the whole batch."""
     weight = observed.to(guess.dtype)
     return ((guess - target).square() * weight).sum() / mean_over(weight.sum()).clamp(min=1)
 
 
 def mode_seeking(first: Tensor, second: Tensor, noise_distance: Tensor) -> Tensor:
-    """Return |noise difference| / |series difference| of two draws under one condition (Mao 2019, eq. 3)."""
+    """Return |noise difference| / |series difference| of two samples under one condition (Mao 2019, eq. 3)."""
     apart = (first - second).abs().flatten(1).mean(1)
     return (noise_distance / (apart + 1e-3)).mean()
 
 
 def cycle(latents: Tensor, cond: Tensor) -> Tensor:
-    """Return the squared distance, per dimension, of each group's mean latent from its condition.
+    """Return the mean squared difference, over dimensions, between each group's mean latent and its condition.
 
     Parameters
     ----------
     latents : Tensor (G, M, Z)
-        Latents of M generated series under each of G conditions. Their mean is asked for, not each: a group is not one
-        household, and its members must stay apart.
+        Latents of M generated series under each of G conditions. Only their mean must match: a group is not one
+        household, and its members must stay different.
     cond : Tensor (G, Z)
     """
     return (latents.mean(1) - cond).square().mean()
 
 
 def diversity(fake: Tensor, real: Tensor, mean_over: MeanOver = alone) -> Tensor:
-    """Return the spread between fake series (B, ...) over the spread between real ones; 1 is right, 0 is collapse."""
+    """Return the standard deviation between fake series (B, ...) over that between real ones; 0 is mode collapse."""
 
     def spread(series: Tensor) -> Tensor:
         centre = mean_over(series.mean(0))

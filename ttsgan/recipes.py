@@ -1,4 +1,4 @@
-"""The named recipes, and how a configuration is read, overridden and written."""
+"""Named recipes, and functions that read, override and write a configuration."""
 
 import dataclasses
 import types
@@ -21,12 +21,12 @@ from ttsgan.errors import ConfigError
 
 
 def quick() -> RunConfig:
-    """Return a run for two cores and ten minutes: the simulated sample, or a few hundred households. The default."""
+    """Return the default recipe, for two cores and ten minutes: the simulated sample, or a few hundred households."""
     return RunConfig(recipe="quick")
 
 
 def base() -> RunConfig:
-    """Return a run for two cores: a larger prior, trained four times as long."""
+    """Return a recipe for two cores with a larger prior, trained on four times as many series as ``quick``."""
     return RunConfig(
         recipe="base",
         days=DaysConfig(width=128, depth=3, memory=60),
@@ -36,10 +36,10 @@ def base() -> RunConfig:
 
 
 def large() -> RunConfig:
-    """Return a run for a node with four GPUs and tens of thousands of households.
+    """Return a recipe for a node with four GPUs and tens of thousands of households.
 
-    On 5,000 households the prior's validation loss is least after 150,000 series: ``training.max_series=400000``, three
-    minutes on one H100, is more than enough there (measured before the prior drew days value by value).
+    On 5,000 households the prior's validation loss is lowest after 150,000 series: ``training.max_series=400000``,
+    three minutes on one H100, is more than enough (measured before the prior drew days value by value).
     """
     return RunConfig(
         recipe="large",
@@ -124,7 +124,7 @@ def override(config: RunConfig, assignments: typing.Iterable[str]) -> RunConfig:
             if isinstance(inner, dict):
                 node = inner
         node[leaf] = value
-    # Built once, when all are in: a width and the heads that divide it may change together.
+    # Validate once, after all assignments: a width and the heads that divide it may change together.
     return from_dict(tree)
 
 
@@ -133,7 +133,7 @@ def _unknown(full: str, known: set[str]) -> str:
 
 
 def _coerce(value: Any, hint: Any, full: str) -> Any:
-    """Turn JSON values and command-line text into the type of the field, or say why not."""
+    """Convert a JSON value or command-line text to the type of the field, or raise `ConfigError`."""
     if typing.get_origin(hint) is tuple:
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
@@ -166,7 +166,7 @@ def _coerce(value: Any, hint: Any, full: str) -> Any:
 
 
 def flat(config: RunConfig) -> dict[str, Any]:
-    """Return every field by its dotted name, such as ``generator.depth``."""
+    """Return all fields as a flat dict by dotted name, such as ``generator.depth``."""
     out = {}
     for name, value in to_dict(config).items():
         if isinstance(value, dict):

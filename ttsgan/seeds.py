@@ -1,4 +1,4 @@
-"""Seeds as functions of names, so that no two uses of randomness share one and none depends on what ran before."""
+"""Seeds as functions of names: no two uses of randomness share a seed, and none depends on what ran before."""
 
 import hashlib
 from typing import Any
@@ -10,9 +10,9 @@ def seed_of(*parts: object) -> int:
 
 
 def digest_of(data: Any) -> str:
-    """Return the SHA-256 (hex) of bytes, or of an array whose values lie in a row.
+    """Return the SHA-256 (hex) of bytes, or of a contiguous array.
 
-    As a part of `seed_of` it makes randomness that hides members reproducible for whoever has the data, and for nobody
-    else: the seed of a run is published with its release, and mostly 0.
+    As a part of `seed_of` it makes randomness that hides members reproducible only for those who have the data: the
+    seed of a run is published with its release, and is mostly 0.
     """
     return hashlib.sha256(data).hexdigest()

@@ -1,6 +1,6 @@
-"""New series from conditions and noise, back in physical units.
+"""Generation of new series, in physical units, from conditions and noise.
 
-Each chunk of series is drawn from a seed of its own, so that the set is the same whoever draws which chunk.
+Each chunk of series has its own seed, so that the set does not depend on which worker draws which chunk.
 
 Axis letters: B series, C channels, L points, Z latent, H household numbers, N tokens, P values of a token.
 """
@@ -19,21 +19,21 @@ from ttsgan.models.patching import unpatchify
 from ttsgan.seeds import digest_of, seed_of
 
 GRAINS = (1, *(days * calendar.DAY_SECONDS for days in (1, 7, 28, 84)))
-"""Seconds that starts are rounded down to, until enough entities share one."""
+"""Units that starts are rounded down to, in seconds; tried in order until enough entities share a start."""
 MONDAY = 4 * calendar.DAY_SECONDS
-"""A moment, in seconds since 1970, from which weeks are counted."""
+"""The Monday from which weeks are counted, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What each synthetic series is drawn from.
+    """Group and start of each synthetic series.
 
     Attributes
     ----------
     group : ndarray (B,), int64
-        Group whose condition it gets; groups in random order, in proportion to their size.
+        Group whose condition the series gets; in random order, with groups in proportion to their size.
     start : ndarray (B,), datetime64[s]
-        Start, drawn among those that enough training entities share.
+        Start of the series, drawn among those of `shared_starts`.
     """
 
     group: NDArray
@@ -43,24 +43,25 @@ class Plan:
         return len(self.group)
 
     def chunk(self, index: int, size: int) -> "Plan":
-        """Return the part of the plan that chunk ``index`` of ``size`` series draws."""
+        """Return the part of the plan for chunk ``index`` of ``size`` series."""
         rows = slice(index * size, (index + 1) * size)
         return Plan(self.group[rows], self.start[rows])
 
 
 def shared_starts(starts: NDArray, entities: NDArray, fewest: int) -> NDArray:
-    """Return the start (M,) that a new series may have in the place of each training series.
+    """Return a start (M,) for new series in place of that of each training series.
 
-    A start that few share tells who trained: the day on which a meter was put in. So starts are rounded down to days,
-    Mondays, and Mondays 4 and 12 weeks apart, until at least ``fewest`` entities share one. What is left takes the
-    nearest start of the others; where no start is shared, all take the Monday before the one in the middle.
+    A rare start, such as the day on which a meter was installed, reveals who is in the training data. So starts are
+    rounded down to days, Mondays, and Mondays 4 and 12 weeks apart, until at least ``fewest`` entities share one. The
+    remaining starts are replaced by the nearest shared one. If none is shared, all are replaced by the Monday on or
+    before the median start.
 
     Parameters
     ----------
     starts : ndarray (M,), datetime64[s]
     entities : ndarray (M,), str
     fewest : int
-        Entities, ``cluster.min_group_size``.
+        Entities that must share a start: ``cluster.min_group_size``.
     """
     seconds = starts.astype("datetime64[s]").astype(np.int64)
     owner = np.unique(entities, return_inverse=True)[1]
@@ -79,17 +80,17 @@ def shared_starts(starts: NDArray, entities: NDArray, fewest: int) -> NDArray:
 
 
 def make_plan(cond: NDArray[np.float32], allocation: NDArray, starts: NDArray, seed: int) -> Plan:
-    """Shuffle the groups that ``allocation`` gives to each series and draw starts among ``starts``.
+    """Shuffle the groups of ``allocation`` and draw a start among ``starts`` for each series.
 
-    The order depends on the conditions ``cond`` (G, Z) too, which are not released: from the published seed alone
-    anybody could tell which synthetic series share a condition.
+    The order also depends on the conditions ``cond`` (G, Z), which are not released. If it depended on the published
+    seed alone, anybody could determine which synthetic series share a condition.
     """
     rng = np.random.default_rng(seed_of(seed, "plan", digest_of(np.ascontiguousarray(cond))))
     return Plan(rng.permutation(allocation), rng.choice(np.sort(starts), size=len(allocation)))
 
 
 class Synthesizer:
-    """Draws series from trained networks.
+    """Sampler of new series from trained networks.
 
     Parameters
     ----------
@@ -103,8 +104,8 @@ class Synthesizer:
     def __init__(self, networks: Networks, scaler: SeriesScaler, seed: int) -> None:
         self.networks = networks.eval().requires_grad_(False)
         self.scaler, self.device = scaler, networks.device
-        # Who could draw the same noise, from the seed that is published, could read the law of training households off
-        # the series: the draws depend on the scaler too, which is not released.
+        # The seed also depends on the scaler, which is not released: whoever could draw the same noise from the
+        # published seed could recover the distribution of training households from the series.
         self.seed = seed_of(seed, "draws", digest_of(scaler.to_bytes()))
 
     @torch.no_grad()
@@ -117,12 +118,12 @@ class Synthesizer:
             Conditions: means of latents, as the encoder gives them.
         starts : ndarray (B,), datetime64
         chunk : int
-            Names the seed; the same chunk with the same arguments gives the same series.
+            Index of the chunk, which determines the seed; the same arguments give the same series.
 
         Returns
         -------
         ndarray (B, C, L), float32
-            Physical units, complete.
+            Series in physical units, without missing values.
         """
         networks, shape = self.networks, self.networks.shape
         generator = torch.Generator().manual_seed(seed_of(self.seed, "chunk", chunk))

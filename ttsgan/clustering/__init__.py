@@ -1,4 +1,4 @@
-"""k-means in mergeable pieces, and groups of a minimum size with their conditions."""
+"""Distributed k-means by mergeable partial sums, and groups of a minimum size with their conditions."""
 
 from ttsgan.clustering.groups import Conditions, Groups, Members, allocate, entity_latents, form_groups
 from ttsgan.clustering.kmeans import (

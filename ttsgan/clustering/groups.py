@@ -15,16 +15,17 @@ from ttsgan.errors import DataError
 
 _log = logging.getLogger(__name__)
 _PROBES = 3
+"""Random stream of the probes; k-means uses the streams before it."""
 PROBE_DRAWS = 20
-"""Draws of probes until no entity dominates them, before all of the group are taken."""
-"""Stream of the random generator that draws probes; k-means uses those before it."""
+"""Attempts to draw probes of which none dominates, before all of the group are taken."""
 
 
 @dataclass(frozen=True)
 class Members:
-    """Every entity, in ascending order: its group, and whether it counts in the condition and is averaged into it.
+    """All entities in ascending order, with their groups.
 
-    ``entity`` (n,) object, ``group_id`` (n,) int64, ``in_condition`` and ``probe`` (n,) bool.
+    ``entity`` (n,) object; ``group_id`` (n,) int64; ``in_condition`` (n,) bool: eligible for the condition, neither
+    outlier nor dominant; ``probe`` (n,) bool: averaged into it.
     """
 
     entity: NDArray
@@ -35,7 +36,7 @@ class Members:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Of each group: ``group_id`` and number of ``probes`` (G,), int64, and their mean ``cond`` (G, d), float32."""
+    """``group_id`` and number of ``probes`` of each group (G,), int64; the probes' mean ``cond`` (G, d), float32."""
 
     group_id: NDArray
     probes: NDArray
@@ -44,18 +45,18 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Groups:
-    """Disjoint groups of entities and their conditions. Confidential: it tells who is in which group.
+    """Disjoint groups of entities and their conditions. Confidential: it reveals who is in which group.
 
     Attributes
     ----------
     group_id : ndarray of shape (G,), int64
         0 to G-1.
     size : ndarray of shape (G,), int64
-        Entities that count in the condition.
+        Entities with ``in_condition``.
     dominance : ndarray of shape (G,), float64
-        Largest share, 0 to 1, that one of those who are averaged into the condition has in the sum of their levels.
+        Largest share, 0 to 1, of one probe in the sum of the probes' levels.
     centroid : ndarray of shape (G, d), float32
-        Mean latent of those.
+        Mean latent of the entities with ``in_condition``.
     members : Members
     conditions : Conditions
     """
@@ -80,7 +81,8 @@ class Groups:
 def allocate(member_groups: NDArray, total: int) -> NDArray:
     """Return the group of each of ``total`` series to generate (total,), ascending.
 
-    Each group gets its share of all entities, suppressed ones included, by largest remainder (ties: lower id).
+    Each group gets series in proportion to its entities, those outside the condition included, by the largest remainder
+    method (ties: lower id).
 
     Parameters
     ----------
@@ -130,12 +132,15 @@ def form_groups(
 ) -> Groups:
     """Group entities by their latents, each group with a minimum size and no dominant entity, and make conditions.
 
-    An entity is one point, however many series it has. Outliers come first: the entities farther than
-    ``outlier_quantile`` of all from the nearest centroid of a large enough group. They stay members of the nearest
-    group, but neither the groups nor the conditions depend on them. Then k-means runs over the rest; groups with too
-    few entities are dissolved, smallest first, each entity into the nearest group left; and dominant entities leave the
-    condition, largest first. A group that would become too small by this joins its nearest neighbour. Where only one
-    group is left, it keeps the minimum size and tells the dominance that it has.
+    An entity is one point, however many series it has.
+
+    1. Outliers are the entities whose distance to the nearest centroid of a large enough group exceeds the
+       ``outlier_quantile`` of all. They remain members of the nearest group, but neither groups nor conditions depend
+       on them.
+    2. k-means runs over the other entities.
+    3. Groups with too few entities are dissolved, smallest first; each entity joins the nearest remaining group.
+    4. Dominant entities leave the condition, largest level first. A group that would become too small by this joins its
+       nearest neighbour. The last remaining group keeps the minimum size instead, and reports the dominance it has.
 
     Parameters
     ----------
@@ -144,7 +149,7 @@ def form_groups(
     latents : ndarray of shape (n, d), float32, or None
         Not read, and may be None, when ``shards`` hold one row per entity, in ascending order of the entities.
     level : array_like of shape (n,), in the unit of the series, at least 0
-        Mean of each series' size; an entity's level is the mean over its series.
+        Mean absolute value of each series; an entity's level is the mean over its series.
     config : ClusterConfig
         ``groups`` 0 means entities // (2 min_group_size), at least 2.
     seed : int
@@ -157,7 +162,7 @@ def form_groups(
     Raises
     ------
     DataError
-        Fewer than two groups' worth of entities; a latent that is not finite; a level that is negative or not finite.
+        Fewer entities than two groups need; a latent that is not finite; a level that is negative or not finite.
     """
     unique, levels = _entity_means(entities, np.asarray(level, dtype=np.float64)[:, None])
     levels, least, n = levels[:, 0], config.min_group_size, len(unique)
@@ -214,7 +219,7 @@ def _dissolve(
 
 
 def _largest_shares(levels: NDArray) -> NDArray:
-    """Return the largest share in the sum of descending levels, and in the sum without the first 1, 2, ... of them."""
+    """Return the share of the largest of descending levels in their sum, and after removing the first 1, 2, ... ."""
     tails = np.cumsum(levels[::-1])[::-1]
     return np.divide(levels, tails, out=np.zeros(len(levels)), where=tails > 0)
 
@@ -222,14 +227,14 @@ def _largest_shares(levels: NDArray) -> NDArray:
 def _limit_dominance(
     centres: NDArray, labels: NDArray, alive: NDArray, eligible: NDArray, levels: NDArray, config: ClusterConfig
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return labels, remaining groups, and the mask of the entities that leave their condition."""
+    """Return labels, remaining groups, and the mask of the dominant entities, which leave their condition."""
     labels, centres, leavers = labels.copy(), centres.copy(), np.zeros(len(labels), dtype=bool)
     pending = list(alive)
     while pending:
         group = pending.pop(0)
         rows = np.flatnonzero(eligible & (labels == group))
         rows = rows[np.argsort(-levels[rows], kind="stable")]
-        # What is left of the group must keep the minimum size.
+        # The group must keep the minimum size.
         shares = _largest_shares(levels[rows])[: len(rows) - config.min_group_size + 1]
         if shares.min() <= config.max_dominance or len(alive) == 1:
             held = np.flatnonzero(shares <= config.max_dominance)
@@ -252,7 +257,7 @@ def _dominance(levels: NDArray) -> float:
 
 
 def _draw_probes(rows: NDArray, levels: NDArray, config: ClusterConfig, rng: np.random.Generator) -> NDArray:
-    """Return the rows of a group that are averaged: ``config.probes``, or all where one would dominate fewer."""
+    """Return the probes: ``config.probes`` random rows; all rows if that is 0 or one dominates in every attempt."""
     if 0 < config.probes < len(rows):
         for _ in range(PROBE_DRAWS):
             few = rng.choice(rows, config.probes, replace=False)
@@ -270,7 +275,7 @@ def _summarise(
     config: ClusterConfig,
     seed: int,
 ) -> Groups:
-    """Draw the probes, and average them."""
+    """Draw the probes and average their latents; return the groups."""
     group_id = np.arange(labels.max() + 1)
     dominance, probe = np.zeros(len(group_id)), np.zeros(len(labels), dtype=bool)
     for group in group_id:

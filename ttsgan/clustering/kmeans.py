@@ -1,10 +1,9 @@
-"""k-means in pieces that can be merged, over rows in this process or held elsewhere.
+"""k-means by mergeable partial sums, over rows in this process or in others.
 
-k-means is cut into pieces that can be merged, so that one driver loop (`kmeans`, `form_groups`) serves arrays in this
-process and shards held elsewhere: whatever has `Shards.each` will do. Every random choice is keyed by the global row of
-an entity, and whether a latent is nearer to one centre or another is decided by an exact comparison, so that
-neither the number of shards, nor the block size, nor the order of the input changes a group, but for ties within the
-rounding of sums.
+One driver loop (`kmeans`, `form_groups`) serves arrays in this process and shards held elsewhere: anything that
+implements `Shards.each`. Every random choice is keyed by the global row of an entity, and the nearest centre is found
+by an exact comparison. So neither the number of shards, nor the block size, nor the order of the input changes a group,
+except for ties within the rounding of sums.
 
 Axis letters: n entities (rows), d latent dimensions, k centres, G groups. "Squared" means squared Euclidean distance.
 """
@@ -19,20 +18,21 @@ from sklearn.cluster import KMeans
 
 SAMPLING_ROUNDS = 5
 _SCORES_PER_BLOCK = 2**22
-# Streams of the random generator: what is drawn, beside the seed.
+# Random streams: part of the key of the generator, together with the seed.
 _START, _SAMPLE, _REDUCE = range(3)
 
 
 def assign(latents: NDArray, centres: NDArray, block: int = 0) -> tuple[NDArray, NDArray]:
-    """Find the nearest centre of every latent; of equally near ones the first.
+    """Find the nearest centre of every latent; ties go to the first.
 
     Parameters
     ----------
     latents : ndarray of shape (n, d), float32
     centres : ndarray of shape (k, d)
     block : int
-        Rows compared at a time; 0: as many as keep the table of scores near 32 MB. The result does not depend on it: a
-        matrix product finds the near centres, and where several are within its rounding error the distances decide.
+        Rows compared at a time; 0: at most 4096 rows and a table of scores of about 32 MB. The result does not depend
+        on it: a matrix product finds the near centres, and if several are within its rounding error, their exact
+        distances decide.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def assign(latents: NDArray, centres: NDArray, block: int = 0) -> tuple[NDArray,
 
 @dataclass(frozen=True)
 class PartialSums:
-    """What a Lloyd step must know of some latents, all float64 or int64.
+    """Sums over some latents that a Lloyd iteration needs, all float64 or int64.
 
     Attributes
     ----------
@@ -68,11 +68,11 @@ class PartialSums:
         Sum of the latents of each centre.
     counts : ndarray of shape (k,)
     inertia : float
-        Sum of the squared distances.
+        Sum of the squared distances to the nearest centres.
     far_squared : ndarray of shape (k,)
-        Squared distance of the farthest latent of each centre; -1 where a centre has none.
+        Squared distance of the farthest latent of each centre; -1 where a centre has no latents.
     far_latents : ndarray of shape (k, d)
-        That latent.
+        The farthest latent of each centre.
     """
 
     sums: NDArray
@@ -89,7 +89,7 @@ def sum_by(latents: NDArray, labels: NDArray, k: int) -> tuple[NDArray, NDArray]
 
 
 def _farthest(latents: NDArray, labels: NDArray, squared: NDArray, k: int) -> tuple[NDArray, NDArray]:
-    """Return the farthest latent by label; of equally far ones the first in the order of their coordinates."""
+    """Return squared distance (k,) and latent (k, d) of the farthest latent by label; ties: lexicographic order."""
     far_squared, far_latents = np.full(k, -1.0), np.zeros((k, latents.shape[1]))
     np.maximum.at(far_squared, labels, squared)
     rows = np.flatnonzero(squared == far_squared[labels])
@@ -100,7 +100,7 @@ def _farthest(latents: NDArray, labels: NDArray, squared: NDArray, k: int) -> tu
 
 
 def partial_sums(latents: NDArray, labels: NDArray, squared: NDArray, k: int) -> PartialSums:
-    """Return the sums of latents (n, d) whose centres (n,) and squared distances (n,) `assign` found among ``k``."""
+    """Return the sums of latents (n, d), given labels (n,) and squared distances (n,) from `assign`; ``k`` centres."""
     far_squared, far_latents = _farthest(latents, labels, squared, k)
     return PartialSums(*sum_by(latents, labels, k), float(squared.sum()), far_squared, far_latents)
 
@@ -124,10 +124,10 @@ def merge(parts: list[PartialSums]) -> PartialSums:
 
 
 def update(centres: NDArray, merged: PartialSums) -> NDArray:
-    """Return the next centres (k, d), float64: the mean of each one's latents.
+    """Return the next centres (k, d), float64: the mean of the latents of each centre.
 
-    A centre without latents moves onto a far latent: the first empty centre to the latent that is farthest from its own
-    centre, the next to the farthest latent of another centre, and so on. It stays where no latent is off its centre.
+    A centre without latents moves to a far latent: the first such centre to the latent farthest from its own centre,
+    the next to the farthest latent of another centre, and so on. It stays if no such latent is left.
     """
     moved = np.array(centres, dtype=np.float64)
     filled = merged.counts > 0
@@ -140,7 +140,7 @@ def update(centres: NDArray, merged: PartialSums) -> NDArray:
 
 
 class Shard:
-    """Some of the rows, and the pieces of k-means over them. What it remembers only saves time.
+    """Some of the rows, and the partial results of k-means over them. Its state is only a cache.
 
     Parameters
     ----------
@@ -161,21 +161,21 @@ class Shard:
         return (self.rows, *assign(self.latents, centres))
 
     def assign_and_sum(self, centres: NDArray) -> PartialSums:
-        """Return the sums of a Lloyd step."""
+        """Return the partial sums of a Lloyd iteration."""
         return partial_sums(self.latents, *assign(self.latents, centres), len(centres))
 
     def take(self, rows: NDArray) -> tuple[NDArray, NDArray]:
-        """Return those of the global ``rows`` that are here, and their latents."""
+        """Return those of the global ``rows`` that this shard holds, and their latents."""
         here = np.isin(self.rows, rows)
         return self.rows[here], self.latents[here]
 
     def sum_by(self, labels: NDArray, k: int) -> tuple[NDArray, NDArray]:
-        """Return sums (k, d) and counts (k,) by the label of each global row (total,); -1 is left out."""
+        """Return sums (k, d) and counts (k,) by label; ``labels`` (total,) cover all global rows; -1 is left out."""
         mine = labels[self.rows]
         return sum_by(self.latents[mine >= 0], mine[mine >= 0], k)
 
     def cover(self, candidates: NDArray) -> tuple[float, NDArray]:
-        """Return the sum of squared distances to the nearest candidate, and how many rows each candidate has."""
+        """Return the sum of squared distances to the nearest candidates, and the number of rows of each candidate."""
         self._look_at(candidates)
         return float(self._squared.sum()), np.bincount(self._labels, minlength=len(candidates))
 
@@ -186,7 +186,7 @@ class Shard:
         return self.rows[uniforms < rate * self._squared]
 
     def without(self, excluded: NDArray, method: str, *arguments: Any) -> Any:
-        """Return the answer of ``method`` over the rows that are not ``excluded``."""
+        """Return the result of ``method`` over the rows that are not ``excluded``."""
         if self._rest is None or not np.array_equal(self._rest[0], excluded):
             keep = ~np.isin(self.rows, excluded)
             self._rest = (excluded, Shard(self.latents[keep], self.rows[keep], self.total))
@@ -198,7 +198,7 @@ class Shard:
         self._squared = np.full(len(self.latents), np.inf)
 
     def _look_at(self, candidates: NDArray) -> None:
-        """Find the nearest candidates; only those added since the last time are compared."""
+        """Update the cached nearest candidates; only candidates added since the last call are compared."""
         old = len(self._candidates)
         if not np.array_equal(self._candidates, candidates[:old]):
             old = 0
@@ -211,7 +211,7 @@ class Shard:
 
 
 class Shards(Protocol):
-    """Where the rows are: in this process (`LocalShards`) or in others.
+    """Access to all shards, in this process (`LocalShards`) or in others.
 
     Attributes
     ----------
@@ -222,30 +222,30 @@ class Shards(Protocol):
     rows: NDArray
 
     def each(self, method: str, *arguments: Any) -> list[Any]:
-        """Return the answers of ``method`` of every `Shard`, in the order of the shards."""
+        """Call ``method`` of every `Shard`; return the results in the order of the shards."""
 
 
 class LocalShards:
-    """Latents (n, d) of this process, dealt to ``shards`` shards by row number."""
+    """Latents (n, d) in this process, split into ``shards`` shards by row number modulo ``shards``."""
 
     def __init__(self, latents: NDArray, shards: int = 1) -> None:
         self.rows = np.arange(len(latents))
         self._shards = [Shard(latents[at::shards], self.rows[at::shards], len(latents)) for at in range(shards)]
 
     def each(self, method: str, *arguments: Any) -> list[Any]:
-        """Return the answers of ``method`` of every `Shard`, in the order of the shards."""
+        """Call ``method`` of every `Shard`; return the results in the order of the shards."""
         return [getattr(shard, method)(*arguments) for shard in self._shards]
 
 
 class Without:
-    """The rows of other shards, some excluded."""
+    """View of other shards without some of their rows."""
 
     def __init__(self, shards: Shards, excluded: NDArray) -> None:
         self.rows = np.setdiff1d(shards.rows, excluded)
         self._shards, self._excluded = shards, excluded
 
     def each(self, method: str, *arguments: Any) -> list[Any]:
-        """Return the answers of ``method`` of every `Shard` without the excluded rows."""
+        """Call ``method`` of every `Shard` without the excluded rows; return the results in the order of the shards."""
         return self._shards.each("without", self._excluded, method, *arguments)
 
 
@@ -269,7 +269,7 @@ def _initial_centres(shards: Shards, k: int, seed: int) -> NDArray:
     for done in count():
         costs, weights = zip(*shards.each("cover", candidates), strict=True)
         cost = sum(costs)
-        # More rounds than the paper's five are needed only where far latents take all the probability.
+        # More rounds than the paper's five are needed only if far latents take all the probability.
         if cost == 0 or (done >= SAMPLING_ROUNDS and len(candidates) >= k):
             break
         rows = np.concatenate(shards.each("sample", candidates, 2 * k / cost, (seed, _SAMPLE, done)))
@@ -284,7 +284,7 @@ def _initial_centres(shards: Shards, k: int, seed: int) -> NDArray:
 def kmeans(
     latents: NDArray | None, k: int, iterations: int, seed: int, shards: Shards | None = None
 ) -> tuple[NDArray, NDArray, float]:
-    """Find ``k`` centres by k-means|| and Lloyd's iterations.
+    """Find ``k`` centres by k-means|| initialisation and Lloyd iterations.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def kmeans(
         Not read, and may be None, when ``shards`` hold the rows.
     k : int
     iterations : int
-        Most Lloyd iterations; fewer when the centres come to rest.
+        Most Lloyd iterations; fewer when the centres converge.
     seed : int
     shards : Shards or None
 
@@ -301,9 +301,9 @@ def kmeans(
     centres : ndarray of shape (k, d), float64
         Fewer than ``k`` where the latents have fewer distinct values.
     labels : ndarray of shape (n,), int64
-        Nearest centre, in ascending order of the rows.
+        Nearest centre of each row, in ascending order of the rows.
     inertia : float
-        Sum of squared distances to it.
+        Sum of squared distances to the nearest centres.
     """
     shards = LocalShards(latents) if shards is None else shards
     centres = _initial_centres(shards, k, seed)

@@ -1,8 +1,8 @@
-"""Every setting of a run: frozen dataclasses, one per part, and `RunConfig`, which holds them all.
+"""All settings of a run: one frozen dataclass per part, and `RunConfig`, which holds them all.
 
-A run is a named recipe (`ttsgan.recipes`) plus overrides such as ``generator.depth=4``. The result is printed, saved as
-``config.json`` in the run folder and with every checkpoint. Each field has its unit and range beside it and is checked
-where it is declared, so that a wrong value is refused before anything is read or started.
+A run is a named recipe (`ttsgan.recipes`) plus overrides such as ``generator.depth=4``. The result is printed, and
+saved as ``config.json`` in the run folder and with every checkpoint. Each field states its unit and range and is
+checked where it is declared, so that a wrong value is refused before anything is read or started.
 """
 
 from dataclasses import dataclass, field
@@ -39,12 +39,12 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """A whole run."""
+    """Configuration of a whole run."""
 
     recipe: str = "quick"
-    """Name of the recipe that this configuration started from."""
+    """Name of the recipe that this configuration is based on."""
     seed: int = 0
-    """Seed of the split, the training, the groups and the draws; 0 to 2147483647."""
+    """Seed of the holdout split, training, grouping and sampling; 0 to 2147483647."""
     data: DataConfig = field(default_factory=DataConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     patch: PatchConfig = field(default_factory=PatchConfig)

@@ -1,4 +1,4 @@
-"""What is read, how it is cut, and the simulated sample."""
+"""Settings of the input data, the simulated sample, and the tokens."""
 
 from dataclasses import dataclass
 
@@ -7,34 +7,37 @@ from ttsgan.config.checks import require
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """What is read, how it is resampled, and how it is split."""
+    """Source of the series, resampling, and the holdout split."""
 
     source: tuple[str, ...] = ("sample",)
     """Files, folders or URIs of real series, or ``sample`` for the simulated population."""
     step: str = ""
-    """Step to aggregate to, such as ``4h`` or ``30min``; empty keeps the step of the source."""
+    """Time step to aggregate to, such as ``4h`` or ``30min``; empty keeps the step of the source."""
     entity: str = "entity"
-    """Column that names the household or meter to protect; a source without it protects each ``id``."""
+    """Column that names the household or meter to protect; without this column each ``id`` is protected."""
     holdout: str = "auto"
-    """Share of entities held out (0 to 1), or the path of a holdout; ``auto``: 0.5 of the sample, 0.25 of real data."""
+    """Share of entities held out, above 0 and below 1, or the path of a holdout; ``auto``: 0.5 for the simulated
+    sample, 0.25 for real data."""
     aggregate: str = "auto"
-    """How steps are joined: ``sum``, ``mean``, or ``auto`` by the unit (energy summed, rates and levels averaged)."""
+    """How steps are aggregated: ``sum``, ``mean``, or ``auto``, which depends on the unit: energy is summed, rates and
+    levels are averaged."""
     unit: str = ""
-    """Unit of sources that carry none, such as ``kWh``."""
+    """Unit of sources that state none, such as ``kWh``."""
     step_seconds: int = 0
-    """Step of sources that carry none, in seconds; 0: the year divided by the length."""
+    """Time step of sources that state none, in seconds; 0: the year divided by the length."""
     start: str = ""
-    """First time stamp of sources that carry none (ISO 8601); empty: 2013-01-01."""
+    """First time stamp of sources that state none (ISO 8601); empty: 2013-01-01."""
     period: str = ""
-    """Span to take of every series, such as ``2013-01-01/2014-01-01``, the end not in it; empty: all there is.
+    """Period to take from every series, such as ``2013-01-01/2014-01-01``, end excluded; empty: all data.
 
-    What lies outside is left out, what is not there is missing: ids of a long table may begin and end when they like.
+    Values outside the period are dropped; values absent within it count as missing. So the ids of a long table may
+    begin and end at different times.
     """
     min_observed: float = 0.5
-    """Share of observed values (0 to 1) below which a series is set aside."""
+    """Smallest share of observed values of a series, above 0, up to 1; series below it are set aside."""
     canaries: int = 0
-    """Implausible series made for the audit to measure memory, 20 or more; a fair coin plants each; such a run releases
-    none."""
+    """Implausible series made for the audit to measure memorisation: 0 (none), or 20 or more. A fair coin decides for
+    each whether it is trained on. A run with canaries releases nothing."""
 
     def __post_init__(self) -> None:
         require(len(self.source) > 0 and all(self.source), "data.source", self.source, "at least one path")
@@ -71,11 +74,11 @@ class SampleConfig:
     """The simulated population behind ``--data sample``."""
 
     households: int = 10_000
-    """Number of simulated households, held-out ones included."""
+    """Number of simulated households, held-out ones included; 1 or more."""
     length: int = 2190
-    """Points per series: 8760 (hourly year) or 2190 (4-hour means)."""
+    """Points per series: 8760 (a year of hourly values) or 2190 (4-hour means)."""
     seed: int = 0
-    """Seed of the simulation; apart from the seed of the run."""
+    """Seed of the simulation, independent of the seed of the run; 0 or more."""
 
     def __post_init__(self) -> None:
         require(self.households >= 1, "sample.households", self.households, "1 or more")
@@ -88,7 +91,8 @@ class PatchConfig:
     """How a series is cut into tokens."""
 
     size: int = 0
-    """Points per token; 0: one day, of 480 points at most. A length that it does not divide is padded under a mask."""
+    """Points per token; 0: one day, of at most 480 points. If it does not divide the length, the end is padded and
+    masked."""
 
     def __post_init__(self) -> None:
         require(self.size >= 0, "patch.size", self.size, "0 (one day) or a number of points")

@@ -1,4 +1,4 @@
-"""The networks and the household law."""
+"""Settings of the networks and of the household model."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ from ttsgan.config.checks import require, require_width
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
-    """The transformer VAE that turns a series into a latent."""
+    """The transformer VAE that maps a series to a latent."""
 
     width: int = 64
-    """Token width D."""
+    """Token width D; a multiple of twice ``heads``."""
     depth: int = 2
-    """Transformer blocks of the encoder."""
+    """Transformer blocks of the encoder; 1 or more."""
     heads: int = 2
-    """Attention heads; divides the width."""
+    """Attention heads; 1 or more."""
     latent_dim: int = 16
-    """Dimensions of the latent z, and so of a condition."""
+    """Dimensions of the latent z, and therefore of a condition; 1 or more."""
     dropout: float = 0.0
-    """Dropout share inside the blocks."""
+    """Dropout probability inside the blocks; 0 to below 1."""
     kl_weight: float = 0.05
-    """Weight of the KL term per latent dimension, relative to the reconstruction error."""
+    """Weight of the KL term per latent dimension, relative to the reconstruction error; 0 or more."""
     free_bits: float = 0.1
-    """Nats per latent dimension that the KL term does not punish; keeps the latent alive."""
+    """Nats per latent dimension that the KL term does not penalise, which prevents posterior collapse; 0 or more."""
 
     def __post_init__(self) -> None:
         require_width("encoder", self.width, self.heads)
@@ -35,14 +35,14 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HouseholdConfig:
-    """The numbers of a household (level, quantiles, habits) and their law given the condition."""
+    """The household numbers (level, quantiles, habits) and their distribution given the condition."""
 
     quantile_components: int = 16
-    """Principal components kept of the quantile function of what is not zero in a series, over its mean size."""
+    """Principal components kept of the quantile function of a series' non-zero values over its mean size; 1 or more."""
     habit_components: int = 20
-    """Principal components kept of the habit: the mean day by kind of day and season, in normal scores."""
+    """Principal components kept of the habit: the mean day by kind of day and season, in normal scores; 1 or more."""
     mixtures: int = 32
-    """Most Gaussians in the joint law of numbers and condition; few households get fewer of them."""
+    """Most Gaussians in the mixture over household numbers and condition, 1 to 64; few households get fewer."""
 
     def __post_init__(self) -> None:
         require(
@@ -57,33 +57,36 @@ class HouseholdConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DaysConfig:
-    """The temporal prior: a causal transformer over days, trained by likelihood."""
+    """The temporal prior: a causal transformer over days, trained by maximum likelihood."""
 
     width: int = 96
-    """Token width D."""
+    """Token width D; a multiple of twice ``heads``."""
     depth: int = 2
-    """Transformer blocks."""
+    """Transformer blocks; 1 or more."""
     heads: int = 2
-    """Attention heads; divides the width."""
+    """Attention heads; 1 or more."""
     memory: int = 30
-    """Tokens (days) that attention looks back."""
+    """Attention window in tokens (days), the current one included; 1 or more."""
     crop: int = 122
-    """Tokens (days) in a row, from a random one on, that a training step learns of each series; those before them are
-    told as they are everywhere, but attention begins with the first."""
+    """Consecutive days (tokens) per series in a training step, from a random day; 1 or more. Input features still cover
+    all earlier days; attention sees only the crop."""
     values: int = 12
-    """Values of a day, random ones, that a training step learns, where a day has more; all are told and drawn."""
+    """Most slots of a day that enter the loss of a step, chosen at random; 1 or more. All slots are inputs, and all are
+    sampled."""
     mixtures: int = 8
-    """Gaussians in the mixture that each value of a day is drawn from."""
+    """Gaussians in the mixture that each value of a day is drawn from; 1 or more."""
     value_width: int = 96
-    """Width of the network that gives the law of a value, given the values before it in its day."""
+    """Width of the value head: the network that gives the distribution of a value given the values before it in its
+    day; 1 or more."""
     dropout: float = 0.1
-    """Dropout share inside the blocks."""
+    """Dropout probability inside the blocks; 0 to below 1."""
     jitter: float = 1.5
-    """Noise on the household numbers in training, in standard deviations, so that no household is learned by heart:
-    for a hundred training series. With n its variance is 100 / n of that, as a ridge penalty's weight beside theirs."""
+    """Standard deviation of the noise added to household numbers in training, in standard deviations of each number,
+    for 100 training series, against memorising; 0 or more. With n series its variance is scaled by 100 / n, which keeps
+    the implied ridge penalty constant."""
     last_dropout: float = 0.5
-    """Dropout share of what the blocks say of a day before the law of its values is made of it: for a hundred training
-    series. With n its odds are 100 / n of that."""
+    """Dropout between the transformer's output and the value head, for 100 training series, 0 to below 1; with n series
+    its odds p / (1 - p) are scaled by 100 / n."""
 
     def __post_init__(self) -> None:
         require_width("days", self.width, self.heads)
@@ -103,17 +106,18 @@ class GeneratorConfig:
     """The three-branch generator."""
 
     width: int = 48
-    """Token width D of every branch."""
+    """Token width D of every branch; a multiple of twice ``heads``."""
     depth: int = 1
-    """Transformer blocks of each branch."""
+    """Transformer blocks of each branch; 1 or more."""
     heads: int = 2
-    """Attention heads; divides the width."""
+    """Attention heads; 1 or more."""
     noise: str = "prior"
-    """``prior``: the generator corrects a draw of the temporal prior; ``white``: it writes from white noise alone."""
+    """``prior``: the generator corrects a sample of the temporal prior; ``white``: it generates from white noise
+    alone."""
     noise_dim: int = 16
-    """Dimensions of the noise of each token, and of the noise of the whole series."""
+    """Dimensions of the noise of each token, and of the noise of the whole series; 1 or more."""
     correction_limit: float = 1.0
-    """Trust region of the correction, in standard deviations of the scaled series; only for ``prior`` noise."""
+    """Trust region of the correction, in standard deviations of the scaled series; above 0; only with ``prior``."""
 
     def __post_init__(self) -> None:
         require_width("generator", self.width, self.heads)
@@ -128,13 +132,13 @@ class DiscriminatorConfig:
     """The transformer discriminator: one logit for the year and one for each token, both given the condition."""
 
     width: int = 48
-    """Token width D."""
+    """Token width D; a multiple of twice ``heads``."""
     depth: int = 2
-    """Transformer blocks."""
+    """Transformer blocks, local and global ones together; 1 or more."""
     heads: int = 2
-    """Attention heads; divides the width."""
+    """Attention heads; 1 or more."""
     local_weight: float = 1.0
-    """Weight of the mean loss of the token logits beside the loss of the year's logit."""
+    """Weight of the mean loss of the token logits, relative to the loss of the year's logit; 0 or more."""
 
     def __post_init__(self) -> None:
         require_width("discriminator", self.width, self.heads)

@@ -1,11 +1,11 @@
-"""Groups, generation, evaluation, the audit, and the machines."""
+"""Settings of grouping, generation, evaluation, the audit, and the workers."""
 
 from dataclasses import dataclass
 
 from ttsgan.config.checks import require
 
 LEAST_SERIES = 12
-"""Fewest series that the audit judges: its ``MIN_ENTITIES``."""
+"""Fewest series that the audit accepts: its ``MIN_ENTITIES``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,17 +13,18 @@ class ClusterConfig:
     """Groups of latents and the conditions made from them."""
 
     min_group_size: int = 15
-    """Smallest number of distinct entities in a group, and the least number averaged into a condition; at least 10."""
+    """Smallest number of distinct entities in a group, and of those averaged into a condition; 10 or more."""
     groups: int = 0
-    """Groups to look for; 0: entities / (2 min_group_size), at least 2."""
+    """Number of k-means clusters; 0: entities / (2 min_group_size), at least 2; otherwise 2 or more."""
     iterations: int = 20
-    """Most Lloyd iterations."""
+    """Most Lloyd iterations; 1 or more."""
     probes: int = 0
-    """Entities averaged into a condition; 0: all of the group, as where one of fewer would dominate them."""
+    """Entities averaged into a condition; ``min_group_size`` or more; 0: all of the group. All are also averaged where
+    one of the probes would dominate."""
     outlier_quantile: float = 0.99
-    """Latents farther from their centroid than this quantile take part in no condition."""
+    """Quantile of the distance to the nearest centroid, above 0.5, up to 1; latents beyond it enter no condition."""
     max_dominance: float = 0.15
-    """Largest share that one entity may have in the sum of levels of its group."""
+    """Largest share that one entity may have in the sum of levels of its group; above 0, up to 1."""
 
     def __post_init__(self) -> None:
         require(self.min_group_size >= 10, "cluster.min_group_size", self.min_group_size, "10 or more")
@@ -47,12 +48,13 @@ class ClusterConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateConfig:
-    """How many series are written, and in what portions."""
+    """Number of synthetic series, and the chunks in which they are drawn."""
 
     series: int = 0
     """Series to write, 12 or more; 0: as many as there are training entities."""
     chunk: int = 512
-    """Series drawn together from one seed and written as one part; what is drawn depends on it, not on the workers."""
+    """Series drawn together from one seed and written as one part; 1 or more. The series depend on this number, not on
+    the number of workers."""
 
     def __post_init__(self) -> None:
         ok = self.series == 0 or self.series >= LEAST_SERIES
@@ -66,13 +68,13 @@ class EvaluateConfig:
     """Size of the fidelity evaluation."""
 
     max_series: int = 1_000
-    """Most series on each side of a distance."""
+    """Most series on each side of a distance; 10 or more."""
     bootstrap: int = 200
-    """Resamples of entities behind each interval."""
+    """Bootstrap resamples of entities for each confidence interval; 20 or more."""
     classifier_series: int = 400
-    """Most series of a side for the classifiers and for the forecasts learned from them; 0 leaves both out."""
+    """Most series per side for the classifiers and the forecasting models; 10 or more; 0 skips both."""
     classifier_seeds: int = 5
-    """Trainings of each classifier, each tested on its own fold of entities."""
+    """Times that each classifier is trained, each time tested on another fold of entities; 1 or more."""
 
     def __post_init__(self) -> None:
         require(self.max_series >= 10, "evaluate.max_series", self.max_series, "10 or more")
@@ -87,19 +89,21 @@ class AuditConfig:
     """Limits of the release gate; each is compared with a one-sided 95 % bound."""
 
     max_targets: int = 5_000
-    """Most members, and most non-members, that are attacked."""
+    """Most members, and most non-members, that are attacked; 100 or more."""
     auc: float = 0.55
-    """Largest area under the membership ROC curve."""
+    """Largest area under the ROC curve of membership inference; above 0.5, below 1."""
     tpr: float = 0.02
-    """Largest true positive rate at a false positive rate of 1 %."""
+    """Largest true positive rate at a false positive rate of 1 %; above 0.01, below 1."""
     outlier_tpr: float = 0.05
-    """The same among the series farthest from all others."""
+    """Largest such rate among the series farthest from all others; above 0.01, below 1."""
     soft_copies: float = 0.001
-    """Largest share of synthetic series that are nearer to a training series than chance explains."""
+    """Largest share of synthetic series nearer to a training series than chance explains; 0 to 1, exclusive."""
     fragments: float = 0.01
-    """Largest share of synthetic series with days or weeks of training series, beyond the control."""
+    """Largest share of synthetic series that contain days or weeks of training series, in excess of the control; 0 to
+    1, exclusive."""
     linkage_risk: float = 0.09
-    """Largest residual risk that known weeks link a household to a synthetic series, or tell an attribute of it."""
+    """Largest residual risk that known weeks link a household to a synthetic series, or reveal an attribute of it; 0 to
+    1, exclusive."""
 
     def __post_init__(self) -> None:
         require(self.max_targets >= 100, "audit.max_targets", self.max_targets, "100 or more")
@@ -112,22 +116,23 @@ class AuditConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeConfig:
-    """Machines: how many workers, and what each gets."""
+    """Number of workers, and the resources of each."""
 
     num_workers: int = 2
-    """Training workers (processes); 0 trains in the driver without Ray."""
+    """Training workers (processes), 0 or more; 0 trains in the driver without Ray."""
     min_workers: int = 0
-    """Fewest training workers to go on with when machines are lost; 0 always waits for all of ``num_workers``."""
+    """Fewest training workers to continue with when machines are lost, up to ``num_workers``; 0 always waits for all of
+    ``num_workers``."""
     use_gpu: bool = False
-    """One GPU for each training and generation worker."""
+    """Whether each training and generation worker gets one GPU."""
     cpus_per_worker: int = 1
-    """CPUs, and so compute threads, of each worker."""
+    """CPUs, and so compute threads, of each worker; 1 or more."""
     max_failures: int = 2
-    """Lost training workers survived before the run gives up."""
+    """Losses of training workers that a run survives; one more ends it; 0 or more."""
     scale_up_seconds: int = 0
-    """Seconds to wait for an autoscaler to bring the machines asked for; 0 refuses at once when they are not there."""
+    """Seconds to wait for an autoscaler to provide the machines; 0 refuses at once when they are not there."""
     max_concurrent_trials: int = 1
-    """Trials of a search that run at the same time."""
+    """Trials of a search that run at the same time; 1 or more."""
 
     def __post_init__(self) -> None:
         require(self.num_workers >= 0, "runtime.num_workers", self.num_workers, "0 or more")

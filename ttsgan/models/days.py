@@ -1,13 +1,14 @@
-"""The temporal prior: a causal transformer that writes a year day by day, trained by likelihood.
+"""The temporal prior: an autoregressive, causal transformer over the days of a year, trained by maximum likelihood.
 
-Given the days before, the calendar, the household numbers and the condition, the values of the next day are drawn one
+Given all earlier days, the calendar, the household numbers and the condition, it draws the values of the next day one
 after the other (`ttsgan.models.values`).
 
-The prior writes residuals: what is left of scores without what the household regularly does. Some days are nothing of
-the kind, such as those of an empty home. So each component takes away a share of its own of what is regular, and the
-network is told what that is, beside what it is told of the days before (`ttsgan.models.told`).
+The prior models residuals: scores minus their regular part, which is what the household does regularly. Some days, such
+as those of an empty home, do not follow it. So each mixture component subtracts its own learned share of the regular
+part, and the regular part is one of the input features (`ttsgan.models.told`).
 
-Axis letters: B series, N tokens (days), P values of a token, T what is told, F calendar features, S static inputs.
+Axis letters: B series, N tokens (days), P values of a token, T input features, F calendar features, S static inputs (in
+`slots_S`: slots).
 """
 
 import torch
@@ -21,11 +22,11 @@ from ttsgan.models.told import REGULAR, TOLD, Memory, told
 from ttsgan.models.values import DayLaw, ValueLaws
 
 IRREGULAR = -0.1, 0.6
-"""Shares of what is regular that the first and the last component take away at the start of training."""
+"""Shares of the regular part that the first and the last component subtract at the start of training."""
 
 
 class DaysPrior(nn.Module):
-    """Law of a series of residual days.
+    """Distribution of a series of residual days.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class DaysPrior(nn.Module):
     num_static : int
         Household numbers and condition together, S.
     week : int
-        Tokens in a week: the token so long ago is an input beside the last one.
+        Tokens in a week: the token one week back is an input, like the previous one.
     """
 
     def __init__(self, config: DaysConfig, points: int, num_features: int, num_static: int, week: int) -> None:
@@ -63,21 +64,21 @@ class DaysPrior(nn.Module):
         at_BN: Tensor | None = None,
         slots_S: Tensor | None = None,
     ) -> DayLaw:
-        """Return the law of every value given the tokens before it and the values before it in its own token.
+        """Return the distribution of every value given all earlier tokens and the earlier values of its own token.
 
         Parameters
         ----------
         residual_BNP, regular_BNP : Tensor (B, N, P)
-            What is drawn, and what is regular, in the same units: the sum are scores over the spread of their slot.
+            Residual and regular part, in the same unit: their sum is the score over the spread of its slot.
         calendar_BNF : Tensor (B, N, F)
         static_BS : Tensor (B, S)
         last_dropout : float
-            Share of the hidden state of a day that the law of its values is not told in training.
+            Dropout probability of a day's hidden state, before the value head; in training only.
         at_BN : Tensor (B, n), int64, optional
-            Tokens in a row whose law (B, n, P, K) is asked for. They are told of all before them; attention reaches
-            back to the first of them at most.
+            Consecutive tokens to return distributions (B, n, P, K) for. Their input features cover all earlier tokens;
+            attention reaches back to the first of them at most.
         slots_S : Tensor (S,), int64, optional
-            Slots of a token whose law (B, N, S, K) is asked for.
+            Slots of a token to return distributions (B, N, S, K) for.
         """
         with torch.autocast(residual_BNP.device.type, enabled=False):
             told_TBNP = told(residual_BNP, regular_BNP, self.week, at_BN)
@@ -95,7 +96,7 @@ class DaysPrior(nn.Module):
     def sample(
         self, regular_BNP: Tensor, calendar_BNF: Tensor, static_BS: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Draw residual tokens (B, N, P), one after the other, from ``generator``, which lives on the CPU."""
+        """Draw residual tokens (B, N, P) autoregressively, with a CPU ``generator``."""
         (batch, tokens, points), device = regular_BNP.shape, regular_BNP.device
         static = self.static(static_BS)[:, None]
         out = torch.zeros(batch, tokens, points, device=device)

@@ -1,8 +1,8 @@
-"""The conditional discriminator: one logit for each day seen with its week, and one for the year seen as weeks.
+"""The conditional discriminator: a local logit for each day in the context of its week, and a global one for the year.
 
-A few hundred households are few years but many days: the local logits have data where the global one has little. Days
-attend within their week and weeks to each other, so that no attention matrix is larger than 53 by 53, which matters
-most for the gradient penalty, whose second derivative the fused attention kernels lack.
+A few hundred households give few years but many days: the local logits have data where the global one has little. Days
+attend within their week, and weeks to each other, so that no attention matrix is larger than 53 by 53. This matters
+most for the gradient penalty: it needs a second derivative, which the fused attention kernels lack.
 
 Axis letters: B series, N tokens, P values of a token, F calendar features, D width, Z condition, V weeks, S tokens in a
 week.
@@ -17,7 +17,7 @@ from ttsgan.models.layers import Block
 
 
 class Discriminator(nn.Module):
-    """Judges normal scores of series under their condition (projection head, Miyato and Koyama 2018).
+    """Discriminator of the normal scores of series given their condition (projection head, Miyato and Koyama 2018).
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Discriminator(nn.Module):
         self.global_cond = nn.Linear(latent_dim, 2 * width, bias=False)
 
     def forward(self, scores_BNP: Tensor, calendar_BNF: Tensor, cond_BZ: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of whole series (B,) and of their tokens (B, N)."""
+        """Return the global logits of series (B,) and the local logits of their tokens (B, N)."""
         tokens = scores_BNP.shape[1]
         x_BND = self.embed(torch.cat([scores_BNP, calendar_BNF], dim=-1))
         missing = -tokens % self.week
@@ -55,7 +55,7 @@ class Discriminator(nn.Module):
         weeks_BVD = x_BVSD.mean(2)
         for block in self.global_blocks:
             weeks_BVD = block(weeks_BVD)
-        # The spread over the year beside its mean: a year of equal weeks must be visible.
+        # Standard deviation over the weeks as well as their mean: a year of identical weeks must be detectable.
         spread_BD = weeks_BVD.var(1, unbiased=False).add(1e-6).sqrt()
         pooled = self.global_norm(torch.cat([weeks_BVD.mean(1), spread_BD], dim=-1))
         global_B = self.global_logit(pooled)[..., 0] + (pooled * self.global_cond(cond_BZ)).sum(-1) * scale

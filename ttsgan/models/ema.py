@@ -1,4 +1,4 @@
-"""The running average of a network's weights; only averages are ever sampled."""
+"""Exponential moving average (EMA) of a network's weights; only averages are ever sampled."""
 
 import torch
 from torch import nn
@@ -6,17 +6,17 @@ from torch import nn
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, series: int, series_seen: int, half_life: int) -> None:
-    """Move ``average`` towards ``network`` after ``series`` more series; buffers are copied.
+    """Update the moving average of the weights after ``series`` more series; buffers are copied.
 
     Parameters
     ----------
     average, network : Module
-        Of one architecture.
+        Of the same architecture.
     series, series_seen : int
-        Series since the last update, and in all.
+        Series since the last update, and in total.
     half_life : int
-        Series over which the weight of old parameters falls by half; shorter in the first few, so that the random
-        start is forgotten (Karras 2024, ramp-up).
+        Series over which the weight of old parameters halves; at most a quarter of ``series_seen``, so that the
+        random initialisation is forgotten (Karras 2024, ramp-up).
     """
     keep = 0.5 ** (series / min(half_life, max(series_seen / 4, 1)))
     for mean, new in zip(average.parameters(), network.parameters(), strict=True):

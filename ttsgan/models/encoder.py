@@ -1,4 +1,4 @@
-"""The variational autoencoder that turns a series into a latent.
+"""The variational autoencoder that maps a series to a latent.
 
 Axis letters: B series, N tokens, P values of a token, F calendar features, H household numbers, D width, Z latent.
 """
@@ -20,7 +20,10 @@ class Posterior(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Transformer over day tokens and one token of household numbers; the mean of its outputs gives the latent."""
+    """Transformer over one token of household numbers and the day tokens.
+
+    The posterior comes from the output of the first and the mean output of the others.
+    """
 
     def __init__(self, config: EncoderConfig, points: int, num_features: int, num_numbers: int) -> None:
         super().__init__()
@@ -33,13 +36,13 @@ class Encoder(nn.Module):
         self.to_posterior = nn.Linear(2 * config.width, 2 * config.latent_dim)
 
     def forward(self, scores_BNP: Tensor, observed_BNP: Tensor, calendar_BNF: Tensor, numbers_BH: Tensor) -> Posterior:
-        """Return the posterior of series given as normal scores, 0 where missing, and standardised numbers."""
+        """Return the posterior given normal scores, 0 where missing, and standardised household numbers."""
         seen_BNP = observed_BNP.to(scores_BNP.dtype)
         days_BND = self.embed(torch.cat([scores_BNP * seen_BNP, seen_BNP, calendar_BNF], dim=-1))
         x_BND = torch.cat([self.embed_numbers(numbers_BH)[:, None], days_BND], dim=1)
         for block in self.blocks:
             x_BND = block(x_BND)
-        # Tokens without a single value say nothing of the household and stay out of the mean.
+        # Tokens without any observed value carry no information about the household and are left out of the mean.
         weight_BN1 = seen_BNP.amax(dim=-1, keepdim=True)
         mean_BD = (x_BND[:, 1:] * weight_BN1).sum(1) / weight_BN1.sum(1).clamp(min=1)
         out = self.to_posterior(self.norm(torch.cat([x_BND[:, 0], mean_BD], dim=-1))).float()
@@ -48,7 +51,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Rebuilds household numbers and the expected day of every date from a latent; needed in training only."""
+    """Reconstructs household numbers and the expected day of every date from a latent; needed in training only."""
 
     def __init__(self, config: EncoderConfig, points: int, num_features: int, num_numbers: int) -> None:
         super().__init__()

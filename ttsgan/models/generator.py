@@ -1,7 +1,7 @@
-"""The conditional generator: three transformer branches (days, weeks, months), merged, then written out as points.
+"""The conditional generator: three transformer branches (days, weeks, months), merged, then decoded to points.
 
-With ``prior`` noise it corrects a draw of the temporal prior and starts as no correction at all; with ``white`` noise
-it writes the whole series itself.
+With ``prior`` noise it corrects a sample of the temporal prior, and the correction is zero at initialisation. With
+``white`` noise it generates the whole series itself.
 
 Axis letters: B series, N tokens, M pooled tokens, P values of a token, C channels, D width, F calendar features,
 W noise, Z condition, H household numbers.
@@ -19,14 +19,14 @@ from ttsgan.models.layers import Block
 from ttsgan.models.patching import patchify
 
 DAYS_OF_TOKEN = {"full": 1, "medium": 7, "small": 30}
-"""Tokens that one token of each branch stands for."""
+"""Pooling factor of each branch: series tokens per branch token."""
 
 
 class Branch(nn.Module):
-    """One resolution: pool the tokens, add this branch's positions, run its blocks, and stretch back.
+    """One resolution: pool the tokens, add position embeddings, apply the blocks, and upsample.
 
-    Pooling (adaptive means) and stretching (straight lines) are products with constant matrices: torch's own kernels
-    for them take a third of a step on a GPU.
+    Adaptive average pooling and linear upsampling are products with constant matrices: torch's own kernels for them
+    take a third of a step on a GPU.
     """
 
     def __init__(self, config: GeneratorConfig, num_tokens: int, pooled: int) -> None:
@@ -42,7 +42,7 @@ class Branch(nn.Module):
             self.register_buffer("stretch_NM", stretch_MN.T.contiguous(), persistent=False)
 
     def forward(self, x_BND: Tensor) -> Tensor:
-        """Return tokens (B, N, D) seen at this branch's resolution."""
+        """Return tokens (B, N, D) processed at this branch's resolution."""
         pooled_BMD = (x_BND if self.whole else self.pool_MN @ x_BND) + self.positions
         for block in self.blocks:
             pooled_BMD = block(pooled_BMD)
@@ -50,7 +50,7 @@ class Branch(nn.Module):
 
 
 class Generator(nn.Module):
-    """Writes normal scores of whole series.
+    """Generates the normal scores of whole series.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Generator(nn.Module):
         )
         self.branch_weight = nn.Parameter(torch.ones(len(DAYS_OF_TOKEN)) / len(DAYS_OF_TOKEN))
         self.norm = nn.LayerNorm(width)
-        # Kernels twice the patch overlap, so that neighbouring tokens meet without a seam.
+        # Kernels of twice the patch size overlap, so that neighbouring tokens join without a seam.
         self.write = spectral_norm(
             nn.ConvTranspose1d(width, channels, 2 * patch_size, stride=patch_size, padding=patch_size // 2)
         )
@@ -93,13 +93,13 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def refresh_norm(self) -> None:
-        """Take a step of the power iteration behind the spectral norm; it rests otherwise, while this is evaluated."""
+        """Do one power iteration of the spectral norm; in evaluation mode none is done."""
         self.train()
-        self.write.weight  # noqa: B018  (reading it takes the step)
+        self.write.weight  # noqa: B018  (reading it does the iteration)
         self.eval()
 
     def draw_noise(self, batch: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the noise of each token (B, N, W) and of the whole series (B, W); ``generator`` is the CPU's."""
+        """Return the noise of each token (B, N, W) and of the whole series (B, W), drawn with a CPU ``generator``."""
         shape = (batch, self.num_tokens + 1, self.config.noise_dim)
         noise = torch.randn(shape, generator=generator).to(device)
         return noise[:, 1:], noise[:, 0]
@@ -122,7 +122,7 @@ class Generator(nn.Module):
             Condition and standardised household numbers.
         calendar_BNF : Tensor
         base_BNP : Tensor or None
-            Scores drawn from the temporal prior; None with ``white`` noise.
+            Scores sampled from the temporal prior; None with ``white`` noise.
         """
         tokens_BNW, series_BW = noise
         parts = [tokens_BNW, calendar_BNF] if base_BNP is None else [base_BNP, tokens_BNW, calendar_BNF]

@@ -1,18 +1,23 @@
-"""The household level: the law of a household's numbers given its condition.
+"""The household model: the distribution of household numbers given the condition.
 
-Each number keeps the law it has among training households. Their dependence on the condition and on each other is a
-mixture of Gaussians over normal scores and condition together: as many as there are `MEMBERS` households for, up to
-`HouseholdConfig.mixtures`. The density of households kept apart is no judge of that number: it asks for one Gaussian
-where the series of eight are closer to real ones. It is fitted by expectation and maximisation, not by gradient. Only
-the mixture's dependence is used: a drawn score is ranked by its own law of that number, and the rank looked up in the
-law of training households, so that no number comes out too wide or too narrow. Conditions choose among the Gaussians
-so that over all training households each is chosen as often as its weight says: they move households, not their law.
+Each household number keeps its marginal distribution among training households. The dependence of the numbers on each
+other and on the condition is a mixture of Gaussians over their normal scores and the condition jointly. It has one
+component for every `MEMBERS` households, up to `HouseholdConfig.mixtures`. Held-out likelihood cannot choose this
+number: it prefers one Gaussian where eight give series closer to real ones. The mixture is fitted by EM, not by
+gradient descent.
 
-Households drawn together fill their law evenly. A hundred independent draws have as much luck of their own as the
-hundred training households, which alone sets them further from other real households than those are.
+Only the mixture's dependence (its copula) is used: a drawn score is converted to its rank under the mixture's own
+marginal, and the rank to the training households' quantile, so that no number comes out too wide or too narrow. The
+prior weights with which a condition chooses a component are balanced: averaged over all training households, each
+component is chosen as often as its mixture weight says. So conditions move single households, but not the overall
+distribution.
+
+Households drawn together fill their distribution evenly (stratified sampling). A hundred independent draws have as much
+sampling error of their own as the hundred training households; that alone would put them further from other real
+households than the training households are.
 
 Axis letters: B series, H household numbers, Z latent dimensions of a condition, D = H + Z, K components, M rows,
-G points of a grid.
+G points of a grid (in `cond_GMZ`: groupings).
 """
 
 import math
@@ -27,38 +32,40 @@ from ttsgan.errors import NotFittedError
 from ttsgan.extremes import bounds
 
 MAX_KEPT = 2048
-"""Points kept of the law of each number; more training series are thinned to these quantiles."""
+"""Quantiles stored of the marginal distribution of each household number."""
 MAX_FITTED = 20_000
-"""Households that the dependence of the numbers is fitted on; of more, a random part."""
+"""Most series that the mixture is fitted on; of more, a random subset."""
 TAIL = 0.1
-"""Share of the kept points from which the slope beyond the largest and the smallest is taken."""
+"""Share of the stored quantiles at each end that gives the slope of the extrapolation beyond it."""
 UNUSED = -1e30
 """Log weight of a component that is not in use."""
 SHRINKAGE = 0.01
-"""Share that correlations lose. Ledoit and Wolf's share, a third for a hundred households, costs more than it saves;
-.05 costs load factors where level and peak are nearly one, as under weather."""
+"""Shrinkage of correlations towards 0. Ledoit and Wolf's shrinkage, a third for a hundred households, costs more than
+it saves; 0.05 costs load factors where level and peak are almost perfectly correlated, as under weather."""
 MEMBERS = 160
-"""Households for each component of the mixture, on average: with half as many, those of training can be told by it."""
+"""Households per component of the mixture, on average; with half as many, training households can be identified by
+it."""
 MIN_KIND = 15
-"""Households that a kind of them must have for components of its own."""
+"""Households that each kind must have for kinds to get components of their own."""
 PRIOR = 0.5
-"""Weight of the pooled covariance in each component: households for each dimension."""
+"""Weight of the pooled covariance in each component, in households per dimension."""
 CONDITION_NOISE = 0.05
-"""Variance added to conditions: new series get means of other groups than those that the law was fitted on."""
+"""Variance added to conditions, because new series get means of other groups than those used in the fit."""
 NO_WEIGHT = 1e-12
-"""Share of a row in a component below which it is left out: in so many dimensions most rows belong to one alone."""
+"""Responsibility below which a row is left out of a component's covariance, to save time: in high dimensions most rows
+belong to a single component."""
 ITERATIONS = 5
-"""Rounds of expectation and maximisation; 1 to 50 give series equally close to real ones."""
+"""EM iterations; 1 to 50 give series equally close to real ones."""
 BALANCINGS = 100
-"""Rounds of balancing what conditions choose; weights are met to a few thousandths by then."""
+"""Iterations that balance the prior weights of components; the error is then a few thousandths."""
 UNCORRELATED = 0.5
-"""Directions of the dependence drawn without correlation by luck, of the widest on, as a share of the draws."""
+"""Leading (widest) principal axes whose draws are made exactly uncorrelated, as a share of the number of draws."""
 GRID, REACH = 257, 6.0
-"""Points at which an expected law is tabulated, and how many standard deviations beyond its outermost centres."""
+"""Grid points of a tabulated distribution function, and its reach in standard deviations beyond the outermost means."""
 
 
 class HouseholdModel(nn.Module):
-    """Draws household numbers given conditions; fitted by `fit`.
+    """Distribution of household numbers given conditions; fitted by `fit`.
 
     Parameters
     ----------
@@ -82,7 +89,7 @@ class HouseholdModel(nn.Module):
     def fit(
         self, numbers_MH: Tensor, cond_GMZ: Tensor, owners_M: Tensor, seed: int, kinds_M: Tensor | None = None
     ) -> "HouseholdModel":
-        """Fit the law of household numbers given conditions.
+        """Fit the distribution of household numbers given conditions.
 
         Parameters
         ----------
@@ -90,11 +97,12 @@ class HouseholdModel(nn.Module):
         cond_GMZ : Tensor (G, M, Z)
             Condition of each series under G groupings, standardised.
         owners_M : Tensor (M,), int
-            Household of each series: a building of many meters is one.
+            Household of each series: a building with many meters is one household.
         seed : int
-            Of the first guess of the components.
+            Seed of the random subset and of the initial components.
         kinds_M : Tensor (M,), int, optional
-            Kind of each series: no component starts with two kinds, where each has `MIN_KIND` households.
+            Kind of each series. No initial component mixes two kinds, provided that each has `MIN_KIND` households and
+            there are at most ``config.mixtures`` kinds.
         """
         numbers = numbers_MH.double().cpu()
         low, high = bounds(numbers.numpy(), owners_M.cpu().numpy())
@@ -116,20 +124,20 @@ class HouseholdModel(nn.Module):
         return self
 
     def _log_density_of(self, cond_BZ: Tensor) -> Tensor:
-        """Return the log density (B, K) of conditions under each component."""
+        """Return the marginal log density (B, K) of conditions under each component."""
         k, h = self.components, self.num_numbers
         return _log_density(cond_BZ, self.mean[:k, h:], self.covariance[:k, h:, h:])
 
     @property
     def components(self) -> int:
-        """Components in use."""
+        """Number of components in use."""
         return int((self.log_weight > UNUSED).sum())
 
     def sample(self, cond_BZ: Tensor, generator: torch.Generator) -> Tensor:
         """Draw household numbers (B, H), float32, for conditions (B, Z).
 
-        The B households are drawn together: each number of theirs fills the law expected of them evenly, so that one
-        depends on how many others there are and on their conditions. ``generator`` lives on the CPU.
+        The B households are drawn jointly: each number fills its expected distribution evenly, so that a household
+        depends on how many others there are and on their conditions. ``generator`` is a CPU generator.
 
         Raises
         ------
@@ -153,7 +161,7 @@ class HouseholdModel(nn.Module):
         return self._to_numbers(_evenly(scores_BH, centre_BH, spread_BH)).float()
 
     def _to_numbers(self, scores_BH: Tensor) -> Tensor:
-        """Map scores to the numbers of the same rank; beyond the ends follow the slope of the outer tenth."""
+        """Map scores to the numbers of the same rank; extrapolate beyond the ends with the slope of the outer tenth."""
         k, h = self.components, self.num_numbers
         spread_KH = self.covariance[:k].diagonal(dim1=1, dim2=2)[:, :h].sqrt()
         below_KBH = torch.special.ndtr((scores_BH - self.mean[:k, None, :h]) / spread_KH[:, None])
@@ -169,7 +177,7 @@ class HouseholdModel(nn.Module):
 
 
 def _balanced(log_density_MK: Tensor, log_weight_K: Tensor) -> Tensor:
-    """Return log prior weights (K,) by which M rows choose each component, on average, as often as its weight says."""
+    """Return log prior weights (K,) for which the mean choice of the M rows equals the weight of each component."""
     log_prior = log_weight_K
     for _ in range(BALANCINGS):
         log_choice = (log_prior + log_density_MK).log_softmax(1)
@@ -178,13 +186,13 @@ def _balanced(log_density_MK: Tensor, log_weight_K: Tensor) -> Tensor:
 
 
 def _even(count: int, generator: torch.Generator) -> Tensor:
-    """Return uniform numbers (count,) in random order, one in every ``count``-th of the unit interval."""
+    """Return stratified uniform numbers in random order (count,): one in each of ``count`` equal parts of [0, 1]."""
     order = torch.rand(count, generator=generator, dtype=torch.float64).argsort()
     return (order + torch.rand(count, generator=generator, dtype=torch.float64)) / count
 
 
 def _uncorrelated_normal(count: int, dims: int, generator: torch.Generator) -> Tensor:
-    """Return standard normal numbers (count, dims), the first columns without mean or correlation by luck."""
+    """Return standard normal numbers (count, dims); the leading columns have zero sample mean and correlation."""
     normal = torch.randn(count, dims, generator=generator, dtype=torch.float64)
     free = min(dims, int(UNCORRELATED * count))
     if free:
@@ -195,18 +203,18 @@ def _uncorrelated_normal(count: int, dims: int, generator: torch.Generator) -> T
 
 
 def _widest_first(covariance_KHH: Tensor) -> Tensor:
-    """Return factors F of covariances F F', their columns the principal axes from the widest on."""
+    """Return factors F of covariances F F'; their columns are the scaled principal axes, widest first."""
     variance, axes = torch.linalg.eigh(0.5 * (covariance_KHH + covariance_KHH.mT))
-    # The sign of an axis is free, and not the same on every machine.
+    # The sign of an eigenvector is arbitrary and differs between machines.
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
     return (axes * largest.sign() * variance.clamp(min=0).sqrt()[:, None]).flip(-1)
 
 
 def _evenly(scores_BH: Tensor, centre_BH: Tensor, spread_BH: Tensor) -> Tensor:
-    """Move drawn scores so that each number fills the law expected of the B households, one in every B-th of it.
+    """Move drawn scores so that each number fills its expected distribution evenly: one score per B-th of probability.
 
-    Expected of them is the mean of their normal laws, given by centre and spread. A score keeps its rank among the
-    others and its place within the B-th part, so that one household alone stays as it was drawn.
+    The expected distribution is the mean of the B normal distributions given by centre and spread. A score keeps its
+    rank among the others and its relative position within the B-th part, so that a single household stays as drawn.
     """
     count = len(scores_BH)
     low, high = (centre_BH - REACH * spread_BH).amin(0), (centre_BH + REACH * spread_BH).amax(0)
@@ -223,7 +231,7 @@ Mixture = tuple[Tensor, Tensor, Tensor]
 
 
 def _first_guess(rows_MD: Tensor, owners_M: Tensor, kinds_M: Tensor, most: int, seed: int) -> Tensor:
-    """Return the share (M, K), 0 or 1, that components have of rows at first: k-means within each kind."""
+    """Return initial responsibilities (M, K), 0 or 1, from k-means within each kind."""
     households = [len(owners_M[kinds_M == kind].unique()) for kind in kinds_M.unique()]
     if min(households) < MIN_KIND or len(households) > most:
         kinds_M = torch.zeros_like(kinds_M)
@@ -241,11 +249,11 @@ def _first_guess(rows_MD: Tensor, owners_M: Tensor, kinds_M: Tensor, most: int, 
 
 
 def _mixture(rows_MD: Tensor, resp_MK: Tensor, repeats: int) -> Mixture:
-    """Fit a mixture by expectation and maximisation, each covariance drawn towards the pooled one.
+    """Fit a mixture by EM, with each covariance shrunk towards the pooled one.
 
-    ``resp_MK`` says what share rows have in components at first. ``repeats`` rows stand for one household, so that they
-    weigh as one; the pooled covariance counts as `PRIOR` D households more in every component, and its correlations are
-    `SHRINKAGE` smaller than those found.
+    ``resp_MK`` holds the initial responsibilities. ``repeats`` rows stand for one household and count as one. The
+    pooled covariance counts as `PRIOR` * D additional households in every component; its correlations are reduced by
+    the share `SHRINKAGE`.
     """
     mixture = _maximise(rows_MD, resp_MK, repeats)
     for _ in range(ITERATIONS - 1 if resp_MK.shape[1] > 1 else 0):
@@ -256,13 +264,13 @@ def _mixture(rows_MD: Tensor, resp_MK: Tensor, repeats: int) -> Mixture:
 
 
 def _maximise(rows_MD: Tensor, resp_MK: Tensor, repeats: int) -> Mixture:
-    """Return the mixture in which rows have the shares ``resp_MK`` of the components."""
+    """Return the mixture that the responsibilities ``resp_MK`` give (M step)."""
     (count, dims), k = rows_MD.shape, resp_MK.shape[1]
     size = resp_MK.sum(0)
     mean = (resp_MK.T @ rows_MD) / size[:, None].clamp(min=1e-9)
     spread = torch.stack([_scatter(rows_MD, r, m) for m, r in zip(mean, resp_MK.T, strict=True)])
     pooled = spread.sum(0) / count
-    # A direction without any spread (a number that all share) keeps a trace of it, or nothing could be inverted.
+    # A number that is equal for all households keeps a tiny variance, or the covariance would be singular.
     alone = torch.diag(pooled.diagonal() + 1e-6)
     pooled = (1 - SHRINKAGE) * pooled + SHRINKAGE * alone
     log_weight = (size / count).clamp(min=1e-12).log()
@@ -273,27 +281,27 @@ def _maximise(rows_MD: Tensor, resp_MK: Tensor, repeats: int) -> Mixture:
 
 
 def _scatter(rows_MD: Tensor, weight_M: Tensor, mean_D: Tensor) -> Tensor:
-    """Return the weighted scatter (D, D) of rows about their weighted mean; rows without weight cost nothing."""
+    """Return the weighted scatter matrix (D, D) of rows about their weighted mean; rows without weight are skipped."""
     near = torch.nonzero(weight_M > NO_WEIGHT)[:, 0]
     centred = rows_MD[near] - mean_D
     return (centred * weight_M[near, None]).T @ centred
 
 
 def _log_density(rows_MD: Tensor, mean_KD: Tensor, covariance_KDD: Tensor) -> Tensor:
-    """Return the log density (M, K) of rows under each Gaussian, up to no constant."""
+    """Return the log density (M, K) of rows under each Gaussian, constants included."""
     dims = rows_MD.shape[1]
     tiny = 1e-9 * torch.eye(dims, dtype=rows_MD.dtype, device=rows_MD.device)
     factor_KDD = torch.linalg.cholesky(covariance_KDD + tiny)
     log_volume_K = factor_KDD.diagonal(dim1=1, dim2=2).log().sum(1)
     unit = torch.eye(dims, dtype=rows_MD.dtype, device=rows_MD.device).expand_as(factor_KDD)
     whiten_KDD = torch.linalg.solve_triangular(factor_KDD, unit, upper=False)
-    # One Gaussian after the other: rows times Gaussians times dimensions would be gigabytes.
+    # One Gaussian at a time: a tensor of rows x Gaussians x dimensions would take gigabytes.
     parts = [((rows_MD - m) @ w.T).square().sum(1) for m, w in zip(mean_KD, whiten_KDD, strict=True)]
     return -0.5 * torch.stack(parts, dim=1) - log_volume_K - 0.5 * dims * math.log(2 * math.pi)
 
 
 def _normal_scores(numbers_MH: Tensor) -> Tensor:
-    """Return the normal scores of each column; equal numbers share the mean of theirs, or they would be noise."""
+    """Return the normal scores of each column; ties get the mean of their scores, which would otherwise be noise."""
     scores = _scores_of_ranks(len(numbers_MH))[numbers_MH.argsort(dim=0).argsort(dim=0)]
     for h in range(numbers_MH.shape[1]):
         _, tied, size = numbers_MH[:, h].unique(return_inverse=True, return_counts=True)
@@ -309,7 +317,7 @@ def _scores_of_ranks(count: int) -> Tensor:
 
 
 def _interpolate(at_BH: Tensor, x_GH: Tensor, y_GH: Tensor) -> Tensor:
-    """Return, column by column, y where rising x is ``at``, on straight lines; the outermost y beyond the ends."""
+    """Interpolate y linearly at ``at``, column by column; x rises, and beyond its ends the outermost y is returned."""
     x_HG = x_GH.T.contiguous()
     upper = torch.searchsorted(x_HG, at_BH.T.contiguous()).clamp(1, len(x_GH) - 1).T
     low, high = x_GH.gather(0, upper - 1), x_GH.gather(0, upper)

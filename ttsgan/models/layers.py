@@ -1,6 +1,6 @@
-"""Transformer blocks shared by every network, and the cache that lets a causal one write token by token.
+"""Transformer blocks shared by all networks, and the key-value cache for autoregressive sampling.
 
-Axis letters: B series, N tokens, D width, H heads, E width of one head, M tokens remembered.
+Axis letters: B series, N tokens, D width, H heads, E width of one head, M tokens in the cache.
 """
 
 import torch
@@ -9,25 +9,25 @@ from torch.nn import functional as F
 
 
 def rotary_turns(num_tokens: int, head_dim: int, device: torch.device, first: int = 0) -> Tensor:
-    """Return complex numbers (N, E/2) of size 1: rotary positions from ``first`` on (Su et al. 2021)."""
+    """Return rotary position embeddings (N, E/2) from position ``first``, as unit complex numbers (Su et al. 2021)."""
     speed = 10_000.0 ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
     angle = torch.arange(first, first + num_tokens, device=device, dtype=torch.float32)[:, None] * speed
     return torch.polar(torch.ones_like(angle), angle)
 
 
 def rotate(x: Tensor, turns_NF: Tensor) -> Tensor:
-    """Turn neighbouring coordinates of ``x`` (..., N, 2F) as pairs: their products then depend on distance only."""
+    """Rotate pairs of neighbouring coordinates of ``x`` (..., N, 2F): dot products then depend on distance only."""
     pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))
     return torch.view_as_real(torch.view_as_complex(pairs) * turns_NF).flatten(-2).to(x.dtype)
 
 
 class KeyValueCache:
-    """Keys and values of the last tokens written, for one block, in any order: keys know their positions.
+    """Key-value cache of one block: a ring buffer of the last tokens. Order is irrelevant: keys carry their positions.
 
     Parameters
     ----------
     memory : int
-        Tokens M that are remembered.
+        Size M of the cache, in tokens.
     """
 
     def __init__(self, memory: int) -> None:
@@ -35,7 +35,7 @@ class KeyValueCache:
         self.store: tuple[Tensor, Tensor] | None = None
 
     def append(self, position: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep the token at ``position`` in the place of the oldest; return keys and values (B, H, up to M, E)."""
+        """Store the token at ``position`` in place of the oldest; return keys and values (B, H, up to M, E)."""
         if self.store is None:
             shape = (*key.shape[:2], self.memory, key.shape[3])
             self.store = key.new_empty(shape), value.new_empty(shape)
@@ -46,14 +46,14 @@ class KeyValueCache:
 
 
 class Block(nn.Module):
-    """Pre-norm attention with rotary positions, then a two-layer perceptron.
+    """Pre-norm transformer block: attention with rotary position embeddings, then a two-layer perceptron.
 
     Parameters
     ----------
     width, heads : int
-        Token width D and number of heads H, which divides it into an even width.
+        Token width D and number of heads H; D is a multiple of 2 H.
     dropout : float
-        Share of each branch's output that is dropped in training.
+        Dropout probability of the output of attention and of the perceptron.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
@@ -66,10 +66,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def _heads(self, x_BND: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries and keys, both turned by their positions from ``first`` on, and values (B, H, N, E)."""
+        """Return queries and keys, rotated by their positions from ``first`` on, and values (B, H, N, E)."""
         tokens, width = x_BND.shape[1:]
         turns = rotary_turns(tokens, width // self.heads, x_BND.device, first).repeat(1, 2 * self.heads)
-        # Values are turned by nothing: one product over whole rows costs half of two over the narrow rows of heads.
+        # Values are rotated by zero: one product over whole rows costs half of two over the narrow rows of heads.
         turns = torch.cat([turns, torch.ones_like(turns[:, : width // 2])], dim=1)
         qkv = rotate(self.query_key_value(self.norm_attention(x_BND)), turns)
         return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
@@ -79,18 +79,18 @@ class Block(nn.Module):
         return x_BND + self.dropout(self.mlp(self.norm_mlp(x_BND)))
 
     def forward(self, x_BND: Tensor, mask_NN: Tensor | None = None) -> Tensor:
-        """Return the tokens (B, N, D) after one block; ``mask_NN`` is true where a row may look at a column."""
+        """Return the tokens (B, N, D) after the block; ``mask_NN`` is true where a row may attend to a column."""
         query, key, value = self._heads(x_BND)
         return self._finish(x_BND, F.scaled_dot_product_attention(query, key, value, attn_mask=mask_NN))
 
     def step(self, x_B1D: Tensor, position: int, cache: KeyValueCache) -> Tensor:
-        """Return the next token (B, 1, D) of a causal block, as `forward` would under `causal_mask`."""
+        """Return the output (B, 1, D) for the next token, as `forward` would under `causal_mask`."""
         query, key, value = self._heads(x_B1D, position)
         keys, values = cache.append(position, key, value)
         return self._finish(x_B1D, F.scaled_dot_product_attention(query, keys, values))
 
 
 def causal_mask(num_tokens: int, memory: int, device: torch.device) -> Tensor:
-    """Return (N, N), true where a token sees itself or one of the ``memory`` - 1 tokens before it."""
+    """Return a mask (N, N), true where a token attends to itself or one of the ``memory`` - 1 tokens before it."""
     lag = torch.arange(num_tokens, device=device)[:, None] - torch.arange(num_tokens, device=device)[None, :]
     return (lag >= 0) & (lag < memory)

@@ -1,4 +1,4 @@
-"""All networks of a run in one module, with the standardisation that stands between them.
+"""All networks of a run in one module, with the standardisation of household numbers and latents between them.
 
 Axis letters: B series, N tokens, P values of a token, F calendar features, H household numbers, Z latent.
 """
@@ -19,7 +19,7 @@ from ttsgan.models.patching import num_tokens
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesShape:
-    """What the networks must know of the data: channels, points, points of a patch, tokens in a week, and so on."""
+    """Sizes of the data that the networks depend on: channels, points, points per patch, tokens per week, and so on."""
 
     channels: int
     length: int
@@ -40,13 +40,14 @@ class SeriesShape:
 
 
 LEAD_WEEKS = 12
-"""Weeks before a series that the temporal prior writes at least: traces of nothing are a tenth by then."""
+"""Weeks that the temporal prior samples before a series begins. By then the missing past has about a tenth of the
+weight in the exponential averages of half-lives up to 4 weeks (0.6 at 16 weeks)."""
 
 
 class Networks(nn.Module):
     """Encoder, decoder, household model, temporal prior, generator and discriminator of one run.
 
-    ``numbers_mean/std`` and ``latent_mean/std`` are fitted by `fit_numbers` and `fit_latents`; networks read and write
+    `fit_numbers` fits ``numbers_mean/std`` and `fit_latents` fits ``latent_mean/std``. The networks take and return
     standardised household numbers and conditions.
     """
 
@@ -76,25 +77,25 @@ class Networks(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """Device of the networks."""
         return self.correction.device
 
     def fit_numbers(self, numbers_BH: Tensor) -> None:
-        """Take the mean and spread of the household numbers of training series."""
+        """Store the mean and standard deviation of the household numbers of training series."""
         self.numbers_mean.copy_(numbers_BH.mean(0))
         self.numbers_std.copy_(numbers_BH.std(0, unbiased=False).clamp(min=1e-4))
 
     def fit_latents(self, latents_BZ: Tensor) -> None:
-        """Take the mean and spread of the latents of training series."""
+        """Store the mean and standard deviation of the latents of training series."""
         self.latent_mean.copy_(latents_BZ.mean(0))
         self.latent_std.copy_(latents_BZ.std(0, unbiased=False).clamp(min=1e-4))
 
     def standard_numbers(self, numbers_BH: Tensor) -> Tensor:
-        """Return household numbers in units of their spread among training series."""
+        """Return household numbers standardised by their mean and standard deviation among training series."""
         return (numbers_BH - self.numbers_mean) / self.numbers_std
 
     def standard_latents(self, latents_BZ: Tensor) -> Tensor:
-        """Return latents, or conditions made of them, in units of the spread among training series."""
+        """Return latents, or conditions made of them, standardised by the latents of training series."""
         return (latents_BZ - self.latent_mean) / self.latent_std
 
     @torch.no_grad()
@@ -104,9 +105,10 @@ class Networks(nn.Module):
 
     @property
     def lead(self) -> int:
-        """Tokens that the temporal prior writes before a series begins: as many as it remembers well.
+        """Tokens that the temporal prior samples before a series begins (burn-in).
 
-        No more than a series has: tokens of an hour would fill twelve weeks before a few days.
+        `LEAD_WEEKS`, but no more tokens than a series has: with hourly tokens, twelve weeks would precede a few days.
+        At least the attention window.
         """
         return max(self.days.config.memory, min(LEAD_WEEKS * self.shape.week, self.shape.num_tokens))
 
@@ -121,7 +123,7 @@ class Networks(nn.Module):
     ) -> Tensor:
         """Draw residual tokens (B, N, P) of households with these numbers (own units) from the temporal prior.
 
-        What is regular (B, `lead` + N, P) and the calendar (B, `lead` + N, F) begin before the series: a first day
+        The regular part (B, `lead` + N, P) and the calendar (B, `lead` + N, F) begin before the series: a first day
         without a past would be too ordinary.
         """
         static = torch.cat([self.standard_numbers(numbers_BH), cond_BZ], dim=-1)
@@ -135,6 +137,6 @@ class Networks(nn.Module):
         calendar_BNF: Tensor,
         base_BNP: Tensor | None,
     ) -> Tensor:
-        """Return the scores (B, N, P) that the generator writes, with the share of its correction that was chosen."""
+        """Return the generator's scores (B, N, P), with its correction scaled by the chosen share ``correction``."""
         written = self.generator(noise, cond_BZ, self.standard_numbers(numbers_BH), calendar_BNF, base_BNP)
         return written if base_BNP is None else base_BNP + self.correction * (written - base_BNP)

@@ -1,4 +1,4 @@
-"""Series cut into tokens and put together again.
+"""Conversion of series to tokens and back.
 
 Axis letters: B series, C channels, T time steps, N tokens, P values of a token (all channels of one patch).
 """
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 def num_tokens(length: int, patch_size: int) -> int:
-    """Return how many patches cover ``length`` points; the last one may be part padding."""
+    """Return how many patches cover ``length`` points; the last one may include padding."""
     return -(-length // patch_size)
 
 
@@ -22,11 +22,11 @@ def patchify(x_BCT: Tensor, patch_size: int) -> Tensor:
 
 
 def unpatchify(tokens_BNP: Tensor, channels: int, length: int) -> Tensor:
-    """Return series (B, C, T), the padding cut off; the inverse of `patchify`."""
+    """Return series (B, C, T) without padding; the inverse of `patchify`."""
     return tokens_BNP.unflatten(-1, (channels, -1)).transpose(1, 2).flatten(2)[..., :length]
 
 
 def tokens_at(x_BNP: Tensor, at_BN: Tensor) -> Tensor:
-    """Return the tokens (B, n, P) at the places (B, n), or (1, n) for the same places of all series."""
-    # A third of the time of `take_along_dim`, which looks every value of a token up, or less.
+    """Return the tokens (B, n, P) at indices (B, n), or (1, n) for the same indices in all series."""
+    # At most a third of the time of `take_along_dim`, which looks up every value of a token.
     return x_BNP[torch.arange(len(x_BNP), device=x_BNP.device)[:, None], at_BN]

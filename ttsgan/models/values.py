@@ -1,11 +1,11 @@
-"""The law of each value of a day, given the hidden state of the day and the values before it in the day.
+"""The value head: the distribution of each value of a day, given the day's hidden state and its earlier values.
 
-A day of a household is many small decisions: whether this slot stands at the base load or not says little of the next.
-A mixture of whole days would need a component for every combination. So the values of a day are drawn one after the
-other, each from a mixture of Gaussians in one dimension, by one small network that all slots share.
+A day of a household is many small decisions: whether one slot is at the base load or not says little about the next. A
+mixture over whole days would need a component for every combination. So the values of a day are drawn
+autoregressively, each from a one-dimensional mixture of Gaussians, by one small network shared by all slots.
 
-Axis letters: B series, N tokens (days), P values of a token, S of these that are asked for, D width, F features, E
-value width, K components.
+Axis letters: B series, N tokens (days), P values of a token, S requested slots of it, D width, F features, E value
+width, K components, A rows of a weight matrix.
 """
 
 import math
@@ -18,27 +18,27 @@ from torch.nn import functional as F
 from ttsgan.config import DaysConfig
 
 NARROW, WIDE = -0.7, 0.3
-"""Log scales of the first and the last component at the start: they must differ, or they stay one."""
+"""Initial log scales of the first and the last component; identical components would stay identical."""
 SHARPEST, BROADEST = -3.0, 3.0
-"""Range of log scales. A value that comes again and again, such as nothing, is told to a twentieth of a standard
-deviation: a sharper law is won by its width alone, and training goes after that and wavers (cars and roofs: 7 to 10 %
-further from real series at -6)."""
+"""Range of log scales. The lower limit resolves values that recur exactly, such as zero, to a twentieth of a standard
+deviation. With a lower one, the likelihood gains from ever narrower components alone; training pursues that and becomes
+unstable (charging cars and solar roofs: 7 to 10 % further from real series at -6)."""
 LARGEST = 8.0
-"""Values are drawn within so many standard deviations, so that a long chain cannot run away."""
+"""Sampled values are clamped to this absolute value, in standard deviations, so that a long chain cannot diverge."""
 SURENESS = 1.25
-"""Components are drawn with their weights to this power. What is drawn is told to the values after it, so what the law
-leaves unsure of each adds up over a long chain: homes that are away come back too soon."""
+"""Exponent of the component weights in sampling. Sampled values are inputs of later ones, so the uncertainty of each
+accumulates over a long chain: without the exponent, households that are away come back too soon."""
 
 
 class DayLaw(NamedTuple):
-    """Law of each value given those before it: log weights, means and log scales, each (B, N, P, K)."""
+    """Mixture of Gaussians of each value given the earlier ones: log weights, means and log scales, (B, N, P, K)."""
 
     log_weight: Tensor
     mean: Tensor
     log_scale: Tensor
 
     def log_likelihood(self, values_BNP: Tensor) -> Tensor:
-        """Return the log density (B, N) of whole tokens, in nats; in single precision, whatever is set."""
+        """Return the log density (B, N) of whole tokens, in nats; always in single precision."""
         with torch.autocast(values_BNP.device.type, enabled=False):
             scaled = (values_BNP.float()[..., None] - self.mean) * torch.exp(-self.log_scale)
             each = torch.logsumexp(self.log_weight - 0.5 * scaled.square() - self.log_scale, dim=-1)
@@ -46,7 +46,7 @@ class DayLaw(NamedTuple):
 
 
 class ValueLaws(nn.Module):
-    """Gives the `DayLaw` of tokens, and draws them value by value.
+    """Network that returns the `DayLaw` of tokens, and draws tokens value by value.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class ValueLaws(nn.Module):
     points : int
         Values P of a token.
     skips : Tensor (F, K)
-        Shares of each feature of a value that the means of the components start with.
+        Initial coefficients of the features of a value in the means of the components.
     """
 
     def __init__(self, config: DaysConfig, points: int, skips: Tensor) -> None:
@@ -72,10 +72,10 @@ class ValueLaws(nn.Module):
         self.skips = nn.Parameter(skips.clone())
 
     def _law(self, x: Tensor, features: Tensor, slot: Tensor) -> DayLaw:
-        """Return the law of values by their hidden states (..., E), features (F, ...) and slot (3 K, ...)."""
+        """Return the distribution of values from hidden states (..., E), features (F, ...) and slot bias (3 K, ...)."""
         x = F.gelu(x)
         x = x + F.gelu(self.deeper(x))
-        # Components come first in memory: sums over few numbers that lie in a row are slow.
+        # Components are the first axis in memory: sums over a short contiguous axis are slow.
         out = (self.head.weight @ x.flatten(0, -2).T).unflatten(1, x.shape[:-1])
         weight, mean, log_scale = (out + slot).float().chunk(3)
         with torch.autocast(features.device.type, enabled=False):
@@ -85,21 +85,21 @@ class ValueLaws(nn.Module):
         return DayLaw(*(of_component.movedim(0, -1) for of_component in law))
 
     def _from_day(self, slots: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Return weights (S E, D) and bias (S E,) of what the hidden state of a day says of values of these slots."""
+        """Return weights (S E, D) and bias (S E,) of the linear map from a day's hidden state to these slots."""
         weight_PED, bias_PE = (x.unflatten(0, (self.points, -1)) for x in (self.from_day.weight, self.from_day.bias))
         return weight_PED[slots].flatten(0, 1), bias_PE[slots].flatten()
 
     def forward(
         self, hidden_BND: Tensor, features_FBNP: Tensor, values_BNP: Tensor, slots_S: Tensor | None = None
     ) -> DayLaw:
-        """Return the law of every value given the hidden state and the features of its day, and values before it.
+        """Return the distribution of every value given its day's hidden state and features and the values before it.
 
-        Of the slots ``slots_S`` (S,) of a day alone, in their order, where these are given.
+        If ``slots_S`` (S,) is given, return only these slots of a day, in their order.
         """
         slots, width = slice(None) if slots_S is None else slots_S, self.from_features.out_features
         before_PPE = self.from_before * torch.ones_like(self.from_before[..., 0]).triu(1)[..., None]
         before_PSE, features_FBNS = before_PPE[:, slots], features_FBNP[..., slots]
-        # Day and values before in one product, features added by another: passes over so many numbers are slow.
+        # Hidden state and earlier values in one product, features in a second one: each pass over the tensor is slow.
         weight_AD, bias_A = self._from_day(slots)
         weight = torch.cat([weight_AD, before_PSE.flatten(1).T], dim=1)
         x = F.linear(torch.cat([hidden_BND, values_BNP.to(hidden_BND)], dim=-1), weight, bias_A)
@@ -107,7 +107,7 @@ class ValueLaws(nn.Module):
         return self._law(x.view(*features_FBNS.shape[1:], width), features_FBNS, self.slot[slots].T[:, None, None])
 
     def sample(self, hidden_BD: Tensor, features_FBP: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw tokens (B, P), value after value, from ``generator``, which lives on the CPU."""
+        """Draw tokens (B, P) autoregressively, value by value, with a CPU ``generator``."""
         batch, device = len(hidden_BD), hidden_BD.device
         inputs_BPE = F.linear(hidden_BD, *self._from_day()).unflatten(1, (self.points, -1))
         inputs_BPE = inputs_BPE + self.from_features(features_FBP.movedim(0, -1))

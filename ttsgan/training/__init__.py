@@ -1,1 +1,1 @@
-"""The training loop and its parts; talks to the outside through the Runtime protocol."""
+"""The training loop and its parts; all access to the environment goes through the `Runtime` protocol."""

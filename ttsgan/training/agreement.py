@@ -1,8 +1,8 @@
-"""What workers that share batches must hold alike, and how they find out when they do not.
+"""Consistency checks across data-parallel workers.
 
-Each computes gradients on its own rows of a batch that it takes for the same as the others', and moves its own copy of
-the networks. A worker that went another way would not be noticed by any step: all would go on, each with other weights,
-or with batches that do not belong together.
+Each worker computes gradients on its own rows of a batch that it assumes to be the same on all workers, and updates its
+own copy of the networks. No step would notice a worker that deviates: all would continue with different weights, or
+with batches that do not belong together.
 """
 
 import torch
@@ -17,18 +17,18 @@ from ttsgan.training.runtime import Runtime
 from ttsgan.training.state import CHECKED_SECTIONS, TrainState
 
 CHUNK = 2**20
-"""Values of a tensor whose checksum is taken at a time, to bound the memory."""
+"""Values of a tensor per checksum block, to bound the memory."""
 
 
 def check_same_run(config: RunConfig, data: TrainSet, dtype: torch.dtype, runtime: Runtime) -> None:
-    """Compare settings of training, the ``dtype`` of products, and series and their order, over workers. Collective.
+    """Compare settings, the ``dtype`` of products, and series and their order across workers. Collective.
 
-    The values of the series are not compared: another kind of machine may round them otherwise.
+    The values of the series are not compared: another kind of machine may round them differently.
 
     Raises
     ------
     ConfigError
-        With the first thing that differs, and the workers that have another one than worker 0.
+        Names the first item that differs, and the workers whose item differs from worker 0's.
     """
     if runtime.world_size == 1:
         return
@@ -54,12 +54,12 @@ def check_same_run(config: RunConfig, data: TrainSet, dtype: torch.dtype, runtim
 
 
 def check_equal(state: TrainState, runtime: Runtime) -> None:
-    """Compare over workers how far they are, and checksums of networks, averages, buffers and draws. Collective.
+    """Compare progress, and checksums of networks, averages, buffers and samples across workers. Collective.
 
     Raises
     ------
     DivergedError
-        With the first thing that differs, and the workers that hold another one than worker 0.
+        Names the first item that differs, and the workers whose item differs from worker 0's.
     """
     if runtime.world_size == 1:
         return
@@ -79,7 +79,7 @@ def check_equal(state: TrainState, runtime: Runtime) -> None:
 
 
 def _first_difference(own: Tensor, runtime: Runtime) -> tuple[int, str] | None:
-    """Return the first of ``own`` (K,), int64, in which workers differ from worker 0, and their numbers. Collective."""
+    """Return the index of the first of ``own`` (K,), int64, that differs from rank 0's, and those ranks. Collective."""
     all_of_them = runtime.gather(own[None])
     differs = (all_of_them != all_of_them[0]).cpu()
     if not differs.any():
@@ -91,7 +91,7 @@ def _first_difference(own: Tensor, runtime: Runtime) -> tuple[int, str] | None:
 def _checksum(tensors: list[Tensor], device: torch.device) -> Tensor:
     """Return a weighted sum of the bit patterns of tensors, int64 with wraparound.
 
-    The weights are odd numbers in a row: two values that change places change the sum.
+    The weights are consecutive odd numbers, so that swapping two values changes the sum.
     """
     total = torch.zeros((), dtype=torch.int64, device=device)
     for held in tensors:

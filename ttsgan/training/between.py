@@ -1,6 +1,6 @@
-"""What happens between two stages: latents become conditions, the prior is drawn from, the correction is chosen.
+"""Work between two stages: make conditions of latents, sample the prior, choose the share of the correction.
 
-Every function here is collective: all workers call it at the same point and leave with the same tensors.
+Functions that take a `Runtime` are collective: all workers call them at the same point and end with the same tensors.
 """
 
 from collections.abc import Callable
@@ -22,23 +22,23 @@ from ttsgan.training.runtime import Runtime
 from ttsgan.training.state import TrainState
 
 Score = Callable[[NDArray[np.float32], NDArray], float]
-"""Judges series (B, C, T) in physical units with their starts (B,): smaller is closer to real ones."""
+"""Scores series (B, C, T) in physical units with their starts (B,): a smaller score is closer to real series."""
 
 GROUPINGS = 4
-"""Groupings that training series take their conditions from in turn, so that no single one is learned."""
+"""Groupings that the conditions of training series are drawn from, so that no single grouping is learned."""
 GROUPED = 5_000
-"""Most entities grouped together for training; more are dealt at random into parts: time grows as their square."""
+"""Most entities grouped together for training; more are split at random into parts: time grows quadratically."""
 POOL_CHUNK, POOL_CHUNKS = 128, 4
-"""The pool of prior draws: series drawn together, and how often."""
+"""Size of the pool of prior samples: series per chunk, and chunks."""
 CORRECTIONS = (0.0, 0.5, 1.0)
-"""Shares of the generator's correction that are tried at the end, none of it first."""
+"""Shares of the generator's correction that are compared at the end; the first is no correction."""
 EARNS = 0.05
-"""Share of the score without a correction by which the best one must be closer to be kept: less is luck."""
+"""Relative improvement over no correction that the best share needs to be kept: less may be chance."""
 
 
 @torch.no_grad()
 def encode_all(networks: Networks, data: TrainSet, runtime: Runtime, chunk: int = 16) -> Tensor:
-    """Return the mean latents (M, Z) of all training series; each worker encodes its share."""
+    """Return the posterior means (M, Z) of all training series; each worker encodes its share. Collective."""
     count = len(data)
     share = -(-count // runtime.world_size)
     mine = torch.arange(runtime.rank * share, (runtime.rank + 1) * share) % count
@@ -51,12 +51,12 @@ def encode_all(networks: Networks, data: TrainSet, runtime: Runtime, chunk: int 
 
 
 def make_conditions(state: TrainState, data: TrainSet, runtime: Runtime) -> None:
-    """Encode, group several times, give each series the condition of its group, and fit the household model."""
+    """Encode the series, group them `GROUPINGS` times, store each series' conditions, and fit the household model."""
     latents = encode_all(state.average, data, runtime)
     runtime.broadcast([latents])
     for networks in (state.networks, state.average):
         networks.fit_latents(latents)
-        # Workers of another kind of machine may round their sums otherwise.
+        # Workers on another kind of machine may round their sums differently.
         runtime.broadcast([networks.latent_mean, networks.latent_std])
     cond = _conditions(state, data, latents, runtime)
     state.drawn["cond"] = torch.stack([state.networks.standard_latents(of_one) for of_one in cond])
@@ -73,7 +73,7 @@ def _conditions(state: TrainState, data: TrainSet, latents: Tensor, runtime: Run
     """Return the condition (G, M, Z) that each grouping gives each series; workers share the groupings."""
     codes = np.unique(data.entities, return_inverse=True)[1]
     count = int(codes.max()) + 1
-    # None of too few entities for two groups.
+    # Each part must have enough entities for two groups.
     parts = max(1, min(-(-count // GROUPED), count // (2 * state.config.cluster.min_group_size)))
     cond = torch.zeros(GROUPINGS, *latents.shape, device=latents.device)
     jobs = [(index, part) for index in range(GROUPINGS) for part in range(parts)]
@@ -84,13 +84,13 @@ def _conditions(state: TrainState, data: TrainSet, latents: Tensor, runtime: Run
         entities, of_part = data.entities[rows], latents.cpu().numpy()[rows]
         groups = clustering.form_groups(entities, of_part, data.level[rows], state.config.cluster, seed)
         cond[index, torch.from_numpy(rows)] = torch.from_numpy(groups.condition_of(entities)).to(cond)
-    # All others hold zeros there.
+    # Each condition is zero on all workers but one: the mean times the number of workers is their sum.
     runtime.mean([cond])
     return cond * runtime.world_size
 
 
 def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: Runtime) -> None:
-    """Draw household numbers and years from the averaged prior, `SHARED` for each condition."""
+    """Fill the pool: sample household numbers and series from the averaged prior, `SHARED` for each condition."""
     chunks = -(-POOL_CHUNKS // runtime.world_size)
     parts: dict[str, list[Tensor]] = {"cond": [], "numbers": [], "start_index": [], "base": []}
     for chunk in range(runtime.rank * chunks, (runtime.rank + 1) * chunks):
@@ -107,13 +107,13 @@ def draw_pool(state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: 
             parts["base"].append(draw_scores(state.average, scaler, cond, numbers, starts, generator))
     for name, tensors in parts.items():
         if tensors:
-            # As many chunks for each worker may be more than are wanted.
+            # Equal numbers of chunks per worker may give more than needed.
             state.drawn[f"pool_{name}"] = runtime.gather(torch.cat(tensors))[: POOL_CHUNK * POOL_CHUNKS]
 
 
 @torch.no_grad()
 def pool_values(state: TrainState, data: TrainSet, scaler: SeriesScaler, count: int) -> tuple[NDArray, NDArray]:
-    """Return ``count`` series (B, C, T) of the averaged generator, in physical units, and their starts."""
+    """Return ``count`` series (B, C, T) from the averaged generator, in physical units, and their starts."""
     rows = torch.linspace(0, len(state.drawn["pool_cond"]) - 1, count).round().long()
     index = state.drawn["pool_start_index"][rows]
     generator = torch.Generator().manual_seed(seed_of(state.config.seed, "pool values"))
@@ -126,7 +126,7 @@ def pool_values(state: TrainState, data: TrainSet, scaler: SeriesScaler, count: 
 
 @torch.no_grad()
 def prior_values(state: TrainState, data: TrainSet, scaler: SeriesScaler, count: int) -> tuple[NDArray, NDArray]:
-    """Return ``count`` series (B, C, T) of the averaged prior, in physical units, and their starts."""
+    """Return ``count`` series (B, C, T) from the averaged prior, in physical units, and their starts."""
     rows = torch.linspace(0, len(data) - 1, count).round().long()
     cond, starts = state.drawn["cond"][0, rows.to(data.scores.device)], data.starts[rows.numpy()]
     generator = torch.Generator().manual_seed(seed_of(state.config.seed, "prior values"))
@@ -143,9 +143,9 @@ def _in_units(scores: Tensor, numbers: Tensor, data: TrainSet, scaler: SeriesSca
 def choose_correction(
     state: TrainState, data: TrainSet, scaler: SeriesScaler, runtime: Runtime, score: Score | None
 ) -> dict[str, float]:
-    """Keep the share of the correction whose series score best, if by `EARNS`, or none of it; return every score.
+    """Set the share of the correction whose series score best, or 0 if it gains less than `EARNS`; return all scores.
 
-    Rank 0 scores; without ``score``, or with white noise, the whole of what was learned is kept.
+    Rank 0 computes the scores. Without ``score``, or with white noise, the share is 1.
     """
     figures: dict[str, float] = {}
     chosen = torch.ones((), device=runtime.device)

@@ -1,10 +1,10 @@
-"""The training series in the scaled space, and batches and noise that depend on progress alone.
+"""The training series in the scaled space, and batches and noise that depend on seed and progress only.
 
-Every worker can read all series and takes its slice of each global batch, so that what is trained on is a function of
-the seed and the series seen, whatever the number of workers.
+Every worker can read all series and takes its slice of each global batch. So the training data are a function of the
+seed and the series seen, whatever the number of workers.
 
-Axis letters: M training series, B series of a batch, N tokens, P values of a token, F calendar features, H household
-numbers, Z latent, G groupings.
+Axis letters: M training series, B series of a batch, C channels, L points, N tokens, P values of a token, F calendar
+features, H household numbers, S distinct starts.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,11 @@ from ttsgan.seeds import seed_of
 from ttsgan.training.runtime import Runtime
 
 SCALE_ROWS = 512
-"""Series scaled at a time, to bound the memory of the double precision in between."""
+"""Series scaled at a time, to bound the memory of double-precision intermediates."""
 
 
 def series_shape(scaler: SeriesScaler, config: RunConfig) -> SeriesShape:
-    """Return what the networks must know of series that ``scaler`` was fitted on."""
+    """Return the sizes that the networks need, for series that ``scaler`` was fitted on."""
     channels, length = scaler.state["shape"].tolist()
     patch_size = day_points(scaler.step_seconds, config.patch)
     return SeriesShape(
@@ -64,10 +64,9 @@ class TrainSet:
     kinds : ndarray (M,), int64
         `SeriesScaler.kinds` of each series.
     validation : Tensor (M,), bool
-        Series of the entities kept apart for choices.
+        Series of the entities kept for validation.
     ahead : callable
-        Is told the rows (B,) that are wanted next, and the names of the tensors they are wanted of, to read them
-        meanwhile; does nothing for a set in memory.
+        Prefetches the rows (B,) that are needed next, of the named tensors; does nothing for a set in memory.
     """
 
     shape: SeriesShape
@@ -89,7 +88,7 @@ class TrainSet:
         return len(self.scores)
 
     def to(self, device: torch.device) -> "TrainSet":
-        """Return the set with its tensors on ``device``; of a GPU all are in its memory."""
+        """Return the set with its tensors on ``device``; on a GPU all of them are in its memory."""
         if device == self.scores.device:
             return self
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type is Tensor}
@@ -107,7 +106,7 @@ def build_train_set(
     scaler: SeriesScaler,
     config: RunConfig,
 ) -> TrainSet:
-    """Scale training series (M, C, L) and cut them into tokens, in memory; `mapped` does it in files."""
+    """Scale training series (M, C, L) and cut them into tokens, in memory; `mapped` does the same in files."""
     shape = series_shape(scaler, config)
     held = {
         name: torch.empty(len(values), *size, dtype=torch.bool if name == "observed" else None)
@@ -121,7 +120,7 @@ def build_train_set(
 
 
 def row_sizes(shape: SeriesShape) -> dict[str, tuple[int, ...]]:
-    """Return the size of one series in each of the tensors that `scaled_rows` gives."""
+    """Return the shape of one series in each of the tensors that `scaled_rows` returns."""
     year = (shape.num_tokens, shape.points)
     return {"scores": year, "residual": year, "regular": year, "observed": year, "numbers": (shape.num_numbers,)}
 
@@ -129,7 +128,7 @@ def row_sizes(shape: SeriesShape) -> dict[str, tuple[int, ...]]:
 def scaled_rows(
     values: NDArray[np.float32], starts: NDArray, scaler: SeriesScaler, patch_size: int
 ) -> dict[str, Tensor]:
-    """Return what a `TrainSet` holds of each of these series (B, C, L), at most `SCALE_ROWS`, by name."""
+    """Return the `TrainSet` tensors of these series (B, C, L), at most `SCALE_ROWS` of them, by name."""
     scaled = scaler.transform(values, starts)
     names = "scores", "residual", "regular", "observed"
     tokens = {name: patchify(torch.from_numpy(getattr(scaled, name)), patch_size) for name in names}
@@ -144,7 +143,7 @@ def train_set_of(
     scaler: SeriesScaler,
     config: RunConfig,
 ) -> TrainSet:
-    """Return the set of scaled series ``held``; `validation_share` of the entities is kept for validation."""
+    """Return the training set of the scaled series ``held``; `validation_share` of the entities is for validation."""
     distinct, start_index = np.unique(starts, return_inverse=True)
     features = calendar.features_of(distinct, shape.num_tokens, shape.patch_size * scaler.step_seconds)
     names = np.unique(entities)
@@ -164,14 +163,14 @@ def train_set_of(
 
 
 BLOCK_ROWS = 128
-"""Rows of the global batch that are drawn together, by each worker that has one of them."""
+"""Rows of the global batch whose random numbers are drawn together, by each worker that has any of these rows."""
 
 
 class StepRandom:
-    """Randomness of one optimizer step: a function of seed, stage and series seen.
+    """Random numbers of one optimizer step: a function of seed, stage and series seen.
 
-    Draws are made for whole blocks of the global batch and cut to this worker's rows, so that they do not depend on how
-    many workers share the batch, and cost a worker little more than its own rows.
+    They are drawn for whole blocks of the global batch and cut to this worker's rows. So they do not depend on the
+    number of workers that share the batch, and cost a worker little more than its own rows.
 
     Parameters
     ----------
@@ -180,7 +179,7 @@ class StepRandom:
     batch_size : int
         Series of the global batch.
     runtime : Runtime
-        Says which share of the batch is this worker's.
+        Its rank and world size determine this worker's share of the batch.
     """
 
     def __init__(self, seed: int, stage: str, series_seen: int, batch_size: int, runtime: Runtime) -> None:
@@ -198,8 +197,8 @@ class StepRandom:
             first, last = first - begun, last - begun
         self.rows = slice(first, last)
         self.device = runtime.device
-        # Dropout draws from torch's own generator; ranks must differ, and a resumed run must not. Asked for directly:
-        # torch.manual_seed takes 3 ms, and keeps a note of each call for GPUs that are not there.
+        # Dropout uses torch's default generator; it must differ between ranks, but not in a resumed run. It is seeded
+        # directly: torch.manual_seed takes 3 ms, and queues every call for GPUs that are not there.
         of_dropout = seed_of(number, "dropout", runtime.rank)
         torch.default_generator.manual_seed(of_dropout)
         if runtime.device.type == "cuda":
@@ -210,29 +209,29 @@ class StepRandom:
         return self._mine(lambda generator, rows: torch.randn(rows, *shape, generator=generator))
 
     def uniform(self) -> Tensor:
-        """Return numbers (B,) between 0 and 1 for this worker's rows."""
+        """Return uniform numbers (B,) between 0 and 1 for this worker's rows."""
         return self._mine(lambda generator, rows: torch.rand(rows, generator=generator))
 
     def integers(self, high: int) -> Tensor:
-        """Return whole numbers (B,) below ``high`` for this worker's rows."""
+        """Return uniform integers (B,) from 0 to ``high`` - 1 for this worker's rows."""
         return self._mine(lambda generator, rows: torch.randint(high, (rows,), generator=generator))
 
     def _mine(self, draw: Callable[[torch.Generator, int], Tensor]) -> Tensor:
-        """Return this worker's rows of what is drawn for its blocks."""
+        """Return this worker's rows of the numbers drawn for its blocks."""
         return torch.cat([draw(generator, rows) for generator, rows in self.blocks])[self.rows].to(self.device)
 
     def crop(self, total: int, length: int) -> Tensor:
-        """Return ``length`` numbers in a row below ``total`` (B, length) for this worker's rows; all if more.
+        """Return ``length`` consecutive indices below ``total`` (B, length) for this worker's rows, at most all.
 
-        A beginning may fall up to half a crop outside of those that are possible and is moved to the nearest one:
-        otherwise the first and the last numbers would hardly be met.
+        The random start may fall up to half a crop outside the possible range and is clamped to it: otherwise the first
+        and the last indices would rarely be in a crop.
         """
         length = min(length, total)
         first = (self.integers(total + 1) - length // 2).clamp(0, total - length)
         return first[:, None] + torch.arange(length, device=self.device)
 
     def some(self, total: int, most: int) -> Tensor | None:
-        """Return ``most`` different numbers below ``total``, in rising order, the same for all rows; None for all."""
+        """Return ``most`` distinct indices below ``total``, ascending, the same for all rows; None means all."""
         if most >= total:
             return None
         return torch.randperm(total, generator=self.generator)[:most].sort().values.to(self.device)
@@ -251,5 +250,5 @@ def batch_rows(candidates: Tensor, seed: int, stage: str, series_seen: int, batc
 
 @lru_cache(maxsize=8)
 def _order(count: int, seed: int, stage: str, epoch: int) -> Tensor:
-    """Return the order of one pass over the candidates; not to be written to."""
+    """Return the random order of one epoch over the candidates; cached: do not modify it."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed_of(seed, stage, "order", epoch)))

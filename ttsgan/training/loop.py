@@ -1,14 +1,14 @@
-"""The training loop: three stages, each a row of equal steps, with checkpoints between them.
+"""The training loop: three stages, each a sequence of equal steps, with checkpoints between them.
 
-encoder      the variational autoencoder; then its latents are grouped, and groups give the conditions
-days         the temporal prior, by likelihood; the average with the best validation loss is kept
-adversarial  discriminator and generator in turn, on draws of the prior; then the share of the correction is chosen
+encoder      the variational autoencoder; then its latents are grouped, and the groups give the conditions
+days         the temporal prior, by maximum likelihood; the EMA weights with the best validation loss are kept
+adversarial  discriminator and generator in turn, on samples of the prior; then the share of the correction is chosen
 
-A stage that diverges (a loss or gradient that is not finite, or a collapsed generator) goes back to the last checkpoint
-with its rates halved and its batches and noise drawn anew, up to `MAX_ROLLBACKS` times. Every worker holds that
-checkpoint in memory, and all meet the divergence in the same step, so that none has to tell the others. Training that
-was cut off and goes on takes the same steps to the same rollback; only a checkpoint kept on leaving is one more to go
-back to.
+A stage that diverges (a loss or gradient that is not finite, or a collapsed generator) rolls back to the last
+checkpoint, with its learning rates halved and other batches and noise, up to `MAX_ROLLBACKS` times. Every worker holds
+that checkpoint in memory, and all detect the divergence in the same step, so that no message is needed. A run that is
+interrupted and resumed takes the same steps to the same rollback, except that the checkpoint saved on a requested stop
+is one more to roll back to.
 """
 
 import logging
@@ -45,26 +45,26 @@ from ttsgan.training.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 VALIDATIONS = 8
-"""Times that the prior's validation loss is looked at during its stage."""
+"""Validations of the prior during its stage."""
 VALIDATED = 128
-"""Most series that it is looked at on, those of entities kept apart."""
+"""Most series used in a validation; they belong to entities kept for validation."""
 SCORES, SCORED = 4, 128
-"""Parts of the adversarial stage after each of which the averaged generator is scored, and the series drawn for it.
+"""Equal parts of the adversarial stage, with a score of the averaged generator at the end of each; series per score.
 
 A score takes about half a second for series of 2,190 points, all together 1 % of the ``quick`` recipe's training.
 """
 DRAWN = 2
-"""Times that series are drawn from the prior in its stage, to be scored and shown; each with a validation."""
+"""Times that series are sampled from the prior in its stage, to be scored and plotted; each with a validation."""
 UNKNOWN_LOSS = 1e6
-"""Reported as validation loss before the first one is known; a search does not compare it."""
+"""Reported as validation loss before the first one is known; a hyperparameter search does not compare it."""
 ALARM_AFTER = 0.25
-"""Share of the adversarial stage after which a lack of diversity is taken for a collapse."""
+"""Share of the adversarial stage after which a lack of diversity counts as a collapse."""
 MAX_ROLLBACKS = 3
-"""Times that a stage goes back to a checkpoint before training gives up."""
+"""Most rollbacks of a stage before training gives up."""
 
 
 class Trainer:
-    """Trains one `TrainState` on one `TrainSet`; every worker runs one.
+    """Trains one `TrainState` on one `TrainSet`; every worker runs one trainer.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ class Trainer:
     runtime : Runtime
     telemetry : Telemetry
     score : Score or None
-        Judges synthetic series in physical units, to choose the share of the generator's correction and to be told
-        on the way; rank 0 alone needs it.
+        Scores synthetic series in physical units, to choose the share of the generator's correction and to report
+        progress; only rank 0 needs it.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class Trainer:
         self.last_good: dict[str, bytes] = {}
 
     def train(self) -> TrainState:
-        """Go on from the newest checkpoint, or from the start, to the end. Collective.
+        """Train to the end, from the newest checkpoint or from the start. Collective.
 
         Raises
         ------
         ConfigError
             If workers have different settings or series.
         Stopped
-            If a worker was asked to stop; a checkpoint of the last step was kept.
+            If a worker was asked to stop; a checkpoint of the last step was saved.
         NotKept
             If a checkpoint could not be written.
         DivergedError
@@ -175,7 +175,7 @@ class Trainer:
                 step_taken()
 
     def _run_step(self) -> None:
-        """Take a step, look at what came of it, tell of it and keep it where that is due."""
+        """Take a step and check it; report progress and save a checkpoint where they are due."""
         training, state, total = self.config.training, self.state, self._stage_series
         step = {"encoder": self._encoder_step, "days": self._days_step, "adversarial": self._adversarial_step}
         figures = step[self._stage]()
@@ -195,17 +195,17 @@ class Trainer:
         due = "validation/days" in figures
         due = due or _crossed(state.series_seen, training.checkpoint_interval, training.batch_size)
         due = due or (report and self.runtime.noticed())
-        # A collapsed generator is not kept: a rollback would lead back to it.
+        # A collapsed generator is not saved: a rollback would return to it.
         if leaving or (due and not last and state.diversity >= training.diversity_floor):
             self._save()
         if leaving:
             raise Stopped(f"stopped as asked after {state.total_series} series; the same command goes on from there")
 
     def _look(self, figures: dict[str, float], last: bool) -> bool:
-        """Add what is looked at now and then to the figures; return whether it was time to. Collective.
+        """Add periodic evaluations to ``figures``; return whether one was due. Collective.
 
-        That is the prior's validation loss, and the score of series drawn from it, or from the generator; the end of
-        the generator's stage scores more of them (`between.choose_correction`).
+        These are the prior's validation loss and the scores of series sampled from the prior or the generator. The
+        generator is not scored here at the end of its stage, where `between.choose_correction` scores more series.
         """
 
         def due(times: int) -> bool:
@@ -247,7 +247,7 @@ class Trainer:
     def _begin(self, stage: str, candidates: torch.Tensor) -> tuple[torch.Tensor, StepRandom]:
         seed, batch, seen = self.config.seed, self.config.training.batch_size, self.state.series_seen
         if self.state.rollbacks:
-            # Other batches and other noise than those that led astray.
+            # Other batches and noise than those that led to the divergence.
             seed = seed_of(seed, "rollback", self.state.rollbacks)
         rnd = StepRandom(seed, stage, seen, batch, self.runtime)
         wanted = ("residual", "regular") if stage == "days" else ("scores",)
@@ -324,7 +324,7 @@ class Trainer:
     def _adversarial_batch(self, phase: str) -> tuple[phases.AdversarialBatch, StepRandom]:
         rows, rnd = self._begin(phase, self.fitted_rows)
         drawn = self.state.drawn
-        # Draws of one condition stay together, so that the cycle term can average over them.
+        # Samples of one condition stay adjacent, so that the cycle term can average over them.
         first = rnd.integers(len(drawn["pool_cond"]) // SHARED)[::SHARED] * SHARED
         pool = (first[:, None] + torch.arange(SHARED, device=first.device)).flatten()
         batch = phases.AdversarialBatch(
@@ -341,18 +341,18 @@ class Trainer:
         )
         return batch, rnd
 
-    # ---- looking on ------------------------------------------------------------------------------------------------
+    # ---- evaluation and checkpoints --------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _validate_days(self) -> float:
-        """Return the averaged prior's loss on entities it was not fitted on; remember the best average. Collective."""
+        """Return the averaged prior's loss on validation entities; store the best average so far. Collective."""
         rows = torch.nonzero(self.data.validation)[:, 0][:VALIDATED]
         size, first = self.runtime.world_size, self.runtime.rank
-        # Each worker takes its share; of fewer series than workers, each takes them all.
+        # Each worker takes its share; with fewer series than workers, each takes all of them.
         mine = rows[first::size] if len(rows) >= size else rows
         cond = self.state.drawn["cond"][0, mine]
         total, days = torch.zeros(2, device=self.runtime.device)
-        # Whole years: in parts no larger than those of a step, or the look would need more memory than all steps.
+        # Whole years, in parts no larger than those of a step, or validation would need more memory than training.
         part = parts_of_share(self.config.training, self.runtime)[0].stop
 
         def counted(seen: torch.Tensor) -> torch.Tensor:
@@ -390,7 +390,7 @@ class Trainer:
     def _save(self) -> None:
         state, seen = self.state, self.state.total_series
         if self.config.training.checksum_interval:
-            # Rank 0 alone writes: what the others do not hold is not to be gone on with.
+            # Only rank 0 writes: a state that the other workers do not share must not be saved.
             check_equal(state, self.runtime)
         self.last_good = state.files()
         known = {"series_seen": seen, "validation": min(state.best_loss, UNKNOWN_LOSS)}
@@ -398,11 +398,11 @@ class Trainer:
 
 
 def _series_digest(data: TrainSet, scaler: SeriesScaler) -> str:
-    """Return a digest of which series are trained on: their entities, their starts, and what was fitted on them."""
+    """Return a digest of the training series: their entities, their starts, and the scaler fitted on them."""
     labels = "\0".join([*data.entities.astype(str), *data.starts.astype(str)])
     return digest_of(labels.encode() + scaler.to_bytes())
 
 
 def _crossed(series_seen: int, interval: float, batch: int) -> bool:
-    """Whether the last batch passed a multiple of ``interval``."""
+    """Return whether the last batch passed a multiple of ``interval``."""
     return int(series_seen / interval) > int((series_seen - batch) / interval)

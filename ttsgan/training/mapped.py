@@ -1,9 +1,9 @@
-"""The training set in files that the workers of a machine share, so that it may be larger than memory.
+"""The training set in memory-mapped files that the workers of a machine share, so that it may be larger than memory.
 
-The workers of a machine share the work of scaling: each reads blocks of series, scales them and writes them in place.
-Then all map the files, and the names go: what no worker holds any more is no longer on the disk, however training ends.
-(A worker that is killed while it scales leaves its folder behind, for its owner alone to read.) A step reads the rows
-of its batch; what memory is free keeps those that were read.
+The workers of a machine share the scaling: each reads blocks of series, scales them and writes them in place. Then all
+map the files, and the files are unlinked: the disk space is freed once no worker maps them, however training ends. (A
+worker that is killed while it scales leaves its folder behind, readable by its owner only.) A step reads the rows of
+its batch; free memory caches rows that were read.
 
 Axis letters: M training series, B series of a block, C channels, L time steps.
 """
@@ -27,7 +27,7 @@ from ttsgan.training.dataset import SCALE_ROWS, TrainSet, row_sizes, scaled_rows
 from ttsgan.training.runtime import NotKept, Runtime
 
 Read = Callable[[NDArray[np.int64]], NDArray[np.float32]]
-"""Returns the series (B, C, L) in physical units whose rows it is given, in rising order."""
+"""Returns the series (B, C, L), in physical units, of the given rows; the rows ascend."""
 
 
 def map_train_set(
@@ -38,9 +38,9 @@ def map_train_set(
     config: RunConfig,
     runtime: Runtime,
 ) -> TrainSet:
-    """Scale training series and cut them into tokens, in files of this machine's folder for temporary ones. Collective.
+    """Scale training series and cut them into tokens, in this machine's temporary folder. Collective.
 
-    Bit for bit what `dataset.build_train_set` makes of them in memory.
+    The result is bit for bit that of `dataset.build_train_set`.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def map_train_set(
 
 
 class _Ahead:
-    """Asks the machine to read rows of named maps, without waiting; page by page, as met, takes far longer."""
+    """Prefetches rows of named maps without waiting; reading page by page on access takes far longer."""
 
     def __init__(self, maps: dict[str, mmap.mmap], count: int) -> None:
         self.maps, self.count = maps, count
@@ -94,13 +94,13 @@ class _Ahead:
 
 
 def _mapped(file: Path) -> mmap.mmap:
-    # Copied on write: torch warns of memory that it may not write to, and nobody does.
+    # Copy-on-write, although nothing writes: torch warns of read-only memory.
     with file.open("rb") as opened:
         return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 def _write_rows(file: Path, first: int, rows: NDArray) -> None:
-    """Write rows at their place in a file that others write into as well."""
+    """Write rows at their place in a file that other workers write to as well."""
     content = np.ascontiguousarray(rows)
     with open(file, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o600)) as opened:
         opened.seek(first * content[0].nbytes)
@@ -108,9 +108,9 @@ def _write_rows(file: Path, first: int, rows: NDArray) -> None:
 
 
 def _in_turns(mine: range, write: Callable[[int], None], runtime: Runtime) -> None:
-    """Let every worker ``write`` what is its own, one after another, and hear of the others' failures. Collective.
+    """Call ``write`` for each of this worker's items; exchange failures with the other workers. Collective.
 
-    Workers meet after each, so that a slow one is not taken for a lost one.
+    Workers synchronise after each item, so that a slow worker is not mistaken for a lost one.
     """
     waiting, failure = iter(mine), None
     while True:

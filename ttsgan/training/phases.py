@@ -18,11 +18,11 @@ from ttsgan.models.patching import tokens_at
 from ttsgan.training.dataset import TrainSet
 
 NOISE_SERIES = 100
-"""Training series for which `DaysConfig` says the noise."""
+"""Number of training series for which `DaysConfig` states ``jitter`` and ``last_dropout``."""
 
 Figures = dict[str, Tensor]
 Told = tuple[Tensor, Figures]
-"""A loss, and the figures to log."""
+"""A loss and the figures to log."""
 
 
 def encoder_loss(
@@ -33,7 +33,7 @@ def encoder_loss(
     config: RunConfig,
     mean_over: losses.MeanOver = losses.alone,
 ) -> Told:
-    """Rebuild scores and household numbers from a drawn latent; keep the posterior near the standard normal law."""
+    """Return the VAE loss: reconstruction error of scores and household numbers, and KL divergence."""
     calendar, observed = data.calendar_of(rows), data.observed[rows]
     numbers = networks.standard_numbers(data.numbers[rows])
     posterior = networks.encoder(data.scores[rows], observed, calendar, numbers)
@@ -47,10 +47,10 @@ def encoder_loss(
 
 
 def days_noise(config: DaysConfig, count: int) -> tuple[float, float]:
-    """Return the spread of the noise on household numbers, and the last dropout's share, for ``count`` training series.
+    """Return jitter (standard deviation) and last dropout (probability) for ``count`` training series.
 
-    Noise on an input acts as a ridge penalty of that variance times the number of rows; so that the penalty stays the
-    same beside more series, variance and odds are in inverse proportion to their number.
+    Noise on an input acts as a ridge penalty of its variance times the number of rows. Variance and dropout odds are
+    inversely proportional to the number of series, so that the penalty stays constant.
     """
     share = NOISE_SERIES / max(count, 1)
     odds = share * config.last_dropout / (1 - config.last_dropout)
@@ -68,10 +68,10 @@ def days_loss(
     mean_over: losses.MeanOver = losses.alone,
     last_dropout: float = 0.0,
 ) -> Told:
-    """Return the negative log likelihood of the days, in nats per value; days that are mostly missing do not count.
+    """Return the negative log likelihood of the days, in nats per value; days less than half observed do not count.
 
-    Of each series the days ``at_BN``, in a row, count, and of each day the slots ``slots_S``; all without.
-    ``last_dropout`` is that of the networks in training, before their last layer.
+    Only the consecutive days ``at_BN`` of each series and the slots ``slots_S`` of each day count; by default all.
+    ``last_dropout`` is the dropout before the value head, in training mode only.
     """
     numbers = networks.standard_numbers(data.numbers[rows])
     if jitter_BH is not None:
@@ -79,7 +79,7 @@ def days_loss(
     residual, observed, static = data.residual[rows], data.observed[rows], torch.cat([numbers, cond_BZ], dim=-1)
     counted = observed if at_BN is None else tokens_at(observed, at_BN)
     weight = (counted.float().mean(-1) >= 0.5).float()
-    # Asked before the networks are: workers start a step together, and would wait for each other half-way.
+    # All-reduced before the forward pass: workers start a step together; later they would wait for each other.
     days_seen = mean_over(weight.sum()).clamp(min=1)
     law = networks.days(residual, data.regular[rows], data.calendar_of(rows), static, last_dropout, at_BN, slots_S)
     asked = residual if at_BN is None else tokens_at(residual, at_BN)
@@ -89,7 +89,7 @@ def days_loss(
 
 @dataclass(frozen=True)
 class AdversarialBatch:
-    """What one adversarial step sees: real series, and conditions with prior draws to make others from."""
+    """Inputs of one adversarial step: real series, and conditions with prior samples to generate from."""
 
     real: Tensor
     real_cond: Tensor
@@ -103,7 +103,7 @@ class AdversarialBatch:
     share: Tensor
 
     def part(self, rows: slice) -> "AdversarialBatch":
-        """Return these rows of everything; draws of one condition must stay together."""
+        """Return these rows of every tensor; samples of one condition must stay together."""
         cut = {f.name: getattr(self, f.name) for f in fields(self)}
         tokens, series = cut.pop("noise")
         return AdversarialBatch(
@@ -112,14 +112,14 @@ class AdversarialBatch:
         )
 
     def written(self, networks: Networks) -> Tensor:
-        """Return generated scores."""
+        """Return the generated scores (B, N, P), float32."""
         standard = networks.standard_numbers(self.numbers)
         return networks.generator(self.noise, self.cond, standard, self.calendar, self.base).float()
 
 
 @torch.no_grad()
 def draw_fake(networks: Networks, batch: AdversarialBatch) -> Tensor:
-    """Return generated scores with the gaps of the real ones, for the discriminator; nothing moves."""
+    """Return generated scores with the gaps of the real ones, for the discriminator step; without gradient."""
     return batch.written(networks) * batch.observed
 
 
@@ -130,7 +130,10 @@ def discriminator_loss(
     penalise: bool,
     config: RunConfig,
 ) -> Told:
-    """Tell real from ``fake`` of `draw_fake`, for the year and for each day; every few steps with gradient penalty."""
+    """Return the discriminator loss of the year and day logits, with ``fake`` from `draw_fake`.
+
+    With ``penalise`` it includes the gradient penalty, times ``loss.penalty_interval``.
+    """
     loss, local_weight = config.loss, config.discriminator.local_weight
     real_year, real_days = networks.discriminator(batch.real, batch.real_calendar, batch.real_cond)
     fake_year, fake_days = networks.discriminator(fake, batch.calendar, batch.cond)
@@ -171,10 +174,10 @@ def generator_loss(
     other_noise: tuple[Tensor, Tensor],
     config: RunConfig,
 ) -> Told:
-    """Pass for real; encode, on average, to the condition; let two noises differ."""
+    """Return the generator loss: adversarial term, cycle term (mean latent near the condition), mode-seeking term."""
     loss = config.loss
     written = batch.written(networks)
-    # The real series' missing values are left out of the generated ones too, so that gaps tell nothing.
+    # Generated series get the gaps of the real ones, so that gaps carry no information.
     fake = written * batch.observed
     with torch.no_grad():
         real_year, real_days = networks.discriminator(batch.real, batch.real_calendar, batch.real_cond)

@@ -1,4 +1,4 @@
-"""A look at what some steps of a stage spend their time on: a Chrome trace and a table of the heaviest operators."""
+"""Profile of some steps of a stage: a Chrome trace and a table of the most expensive operators."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 SKIPPED, WARMUP, PROFILED = 2, 1, 3
-"""Steps of each stage that are let pass, that the profiler runs in on, and that it records."""
+"""Steps of each stage that are skipped, that warm up the profiler, and that are recorded."""
 ROWS = 15
 """Operators in the table."""
 
 
 @contextmanager
 def profiled(folder: Path | None, stage: str, device: torch.device) -> Iterator[Callable[[], None]]:
-    """Record a few steps of ``stage``; the caller calls what is handed out after each step.
+    """Profile a few steps of ``stage``; the caller calls the yielded function after each step.
 
     Writes ``STAGE.trace.json`` (for chrome://tracing or ui.perfetto.dev) and ``STAGE.txt`` into ``folder``; None does
     nothing.

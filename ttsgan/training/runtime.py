@@ -1,15 +1,15 @@
-"""What training asks of the world it runs in: who am I, add up over workers, keep and find checkpoints.
+"""The runtime of training: rank and world size, collective operations, and checkpoints.
 
-The loop knows this protocol only. `LocalRuntime` is one process; `ProcessGroupRuntime` is one of several that
-torch.distributed connects; the Ray driver adds its way of reporting checkpoints.
+The training loop uses only this protocol. `LocalRuntime` is a single process; `ProcessGroupRuntime` is one of several
+processes connected by torch.distributed; the Ray driver adds its own way of reporting checkpoints.
 
 Data parallelism is one all-reduce of a phase's gradients before its step, and a broadcast at the start. Unlike
-DistributedDataParallel it does not depend on which module was called how often and in which order, so that gradient
+DistributedDataParallel it does not depend on which module is called how often and in which order. So gradient
 penalties, frozen networks and several backward passes are exact by construction.
 
-A checkpoint is whole when its seal, written last, names every file in it with size and SHA-256. One that is not is
-passed over with a warning, and the one before it is used. A storage that fails for a moment is asked again; one that is
-full, or not ours to write, ends training in all workers with one line.
+A checkpoint is intact when its files match its seal, which is written last and lists every file with size and SHA-256.
+A damaged checkpoint is skipped with a warning, and the one before it is used. Transient storage errors are retried; a
+storage that is full or not writable ends training in all workers with a one-line error.
 """
 
 import errno
@@ -41,44 +41,44 @@ T = TypeVar("T")
 KEPT_CHECKPOINTS = 2
 CHECKPOINT_PREFIX = "checkpoint_"
 FOLDER_PREFIX = "ttsgan-"
-"""Of the names of temporary folders."""
+"""Prefix of the names of temporary folders."""
 MAX_NAME_BYTES = 1024
-"""Longest name of a temporary folder."""
+"""Longest path of a temporary folder, in bytes."""
 SEAL_FILE = "seal.json"
 SEAL_FORMAT = "ttsgan checkpoint 1"
 
 
 class Stopped(TtsganError, RuntimeError):
-    """Training was asked to stop, kept a checkpoint, and left; the same command goes on from there."""
+    """Training stopped on request and saved a checkpoint; the same command resumes from it."""
 
 
 class NotKept(DataError):
-    """A file of training could not be written; checkpoints are as they were. All workers raise it together."""
+    """A file of training could not be written; existing checkpoints are unchanged. All workers raise it together."""
 
 
 PAUSES = (1.0, 4.0, 16.0)
-"""Seconds before a storage that failed is asked again."""
+"""Seconds to wait before each retry after a storage error."""
 PASSING = (
-    # Remote storage gives no number.
+    # Errors of remote storage have no number.
     None, errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EPIPE,
     errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH,
 )  # fmt: skip
-"""Numbers of errors that may be over in a moment."""
+"""Error numbers of transient storage errors."""
 
 
 def patiently(act: Callable[[], T], what: str) -> T:
-    """Return ``act()``; after an error of the storage that may pass, try again after growing pauses.
+    """Return ``act()``; retry after transient storage errors, with growing pauses.
 
     Raises
     ------
     OSError, DataError
-        The last one, when it does not pass.
+        The error, if it is not transient; the last one, if all retries fail.
     """
     for pause in PAUSES:
         try:
             return act()
         except (OSError, DataError) as error:
-            # A `Location` tells of an error in words, and names it as the cause.
+            # A `Location` raises a `DataError` with the storage error as its cause.
             cause = error if isinstance(error, OSError) else error.__cause__
             if not isinstance(cause, OSError) or cause.errno not in PASSING:
                 raise
@@ -88,12 +88,12 @@ def patiently(act: Callable[[], T], what: str) -> T:
 
 
 def device_of(config: RuntimeConfig) -> str:
-    """Return where this process computes: ``cuda`` or ``cpu``.
+    """Return the device of this process: ``cuda`` or ``cpu``.
 
     Raises
     ------
     ConfigError
-        If a GPU is asked for that torch does not find.
+        If a GPU is requested but torch finds none.
     """
     if config.use_gpu and not torch.cuda.is_available():
         raise ConfigError(
@@ -104,13 +104,13 @@ def device_of(config: RuntimeConfig) -> str:
 
 
 def seal_of(files: dict[str, bytes]) -> bytes:
-    """Return the seal of a checkpoint: the sizes and SHA-256 of its files."""
+    """Return the seal of a checkpoint: sizes and SHA-256 digests of its files, as JSON."""
     said = {n: {"bytes": len(held), "sha256": hashlib.sha256(held).hexdigest()} for n, held in files.items()}
     return json.dumps({"format": SEAL_FORMAT, "files": said}, indent=2).encode()
 
 
 def fault_of(folder: Path) -> str | None:
-    """Return what is wrong with a checkpoint folder, in a few words, or None when it is whole."""
+    """Return what is wrong with a checkpoint folder, in a few words, or None when it is intact."""
     try:
         return patiently(lambda: _fault_of(folder), f"read {folder}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -144,7 +144,7 @@ def _fault_of_file(path: Path, wanted: dict[str, Any]) -> str | None:
 
 @dataclass(frozen=True)
 class Machine:
-    """A folder that the workers of one machine share, and which of them this is: ``worker`` of ``workers``, from 0."""
+    """Folder shared by the workers of one machine; this worker's number there, from 0; the number of these workers."""
 
     folder: Path
     worker: int
@@ -152,36 +152,39 @@ class Machine:
 
 
 class Runtime(Protocol):
-    """The world of one training worker."""
+    """Environment of one training worker."""
 
     rank: int
     world_size: int
     device: torch.device
     leaving: bool
-    """Whether this worker was asked to stop; all stop after the step in which one was."""
+    """Whether this worker was asked to stop; all workers stop after the step in which any of them was."""
     profile: Path | None
-    """Folder for a profile of some of this worker's steps; None makes none."""
+    """Folder for a profile of some of this worker's steps; None disables profiling."""
 
     def noticed(self) -> bool:
-        """Whether a machine of the run is about to be taken away, so that a checkpoint is due now. Collective."""
+        """Return whether a machine of the run is about to be lost, so that a checkpoint is due now. Collective."""
 
     def mean(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its mean over all workers, in place. Collective."""
 
     def broadcast(self, tensors: list[Tensor]) -> None:
-        """Replace each tensor by that of rank 0, in place. Collective."""
+        """Replace each tensor by rank 0's, in place. Collective."""
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Return the equally shaped tensors of all workers, joined along the first axis in rank order. Collective."""
+        """Return the tensors of all workers, concatenated along the first axis in rank order. Collective.
+
+        All workers pass the same shape.
+        """
 
     def machine(self) -> AbstractContextManager[Machine]:
-        """Open a new temporary folder that this machine's workers share; it goes at the end. Collective."""
+        """Open a new temporary folder shared by this machine's workers; it is deleted on exit. Collective."""
 
     def latest(self) -> AbstractContextManager[Path | None]:
-        """Open the newest whole checkpoint folder, or None when there is no checkpoint. Collective."""
+        """Open the newest intact checkpoint folder, or None when there is no checkpoint. Collective."""
 
     def save(self, name: str, files: dict[str, bytes], metrics: dict[str, float]) -> None:
-        """Keep rank 0's ``files`` as checkpoint ``name``. Collective.
+        """Save rank 0's ``files`` as checkpoint ``name``. Collective.
 
         Raises
         ------
@@ -191,12 +194,12 @@ class Runtime(Protocol):
 
 
 class LocalRuntime:
-    """One process, checkpoints in a local folder.
+    """A single process with checkpoints in a local folder.
 
     Parameters
     ----------
     checkpoints : Path or None
-        Where checkpoints are kept; None keeps none.
+        Folder of the checkpoints; None saves none.
     device : str
     """
 
@@ -211,11 +214,11 @@ class LocalRuntime:
         self.damaged: list[str] = []
 
     def noticed(self) -> bool:
-        """Return False: whoever takes this machine away sends a signal, which sets ``leaving``."""
+        """Return False: before this machine is lost a signal arrives, which sets ``leaving``."""
         return False
 
     def mean(self, tensors: list[Tensor]) -> None:
-        """Do nothing: the mean over one worker."""
+        """Do nothing: the mean over one worker is the tensor itself."""
 
     def broadcast(self, tensors: list[Tensor]) -> None:
         """Do nothing: rank 0 is the only one."""
@@ -225,12 +228,12 @@ class LocalRuntime:
         return tensor
 
     def place(self) -> tuple[int, int]:
-        """Return the number of this worker's machine, and its own number there, both from 0."""
+        """Return the index of this worker's machine, and this worker's local rank there, both from 0."""
         return 0, self.rank
 
     @contextmanager
     def machine(self) -> Iterator[Machine]:
-        """Open a folder that the first worker of each machine makes and names to the others."""
+        """Open a folder that the first worker of each machine creates; it sends the path to the others."""
         node, local = self.place()
         with ExitStack() as stack:
             name = stack.enter_context(TemporaryDirectory(prefix=FOLDER_PREFIX)) if local == 0 else ""
@@ -248,12 +251,12 @@ class LocalRuntime:
         return sorted(p for p in self.checkpoints.iterdir() if p.is_dir() and p.name.startswith(CHECKPOINT_PREFIX))
 
     def _candidates(self) -> list[tuple[str, AbstractContextManager[Path]]]:
-        """Return the name of each checkpoint and what opens its folder, the newest first."""
+        """Return the name of each checkpoint and a context manager that opens its folder, newest first."""
         return [(folder.name, nullcontext(folder)) for folder in reversed(self._kept())]
 
     @contextmanager
     def latest(self) -> Iterator[Path | None]:
-        """Open the newest whole checkpoint folder, or None when there is no checkpoint; name those that are damaged.
+        """Open the newest intact checkpoint folder, or None when there is no checkpoint; warn of damaged ones.
 
         Raises
         ------
@@ -264,7 +267,7 @@ class LocalRuntime:
         for name, opened in self._candidates():
             with opened as folder:
                 fault = fault_of(folder)
-                # A worker that reads its own copy may find a fault that the others do not.
+                # A worker may read its own copy and find a fault that the others do not.
                 whole = torch.tensor(float(fault is None), device=self.device)
                 self.mean([whole])
                 if whole == 1:
@@ -278,12 +281,12 @@ class LocalRuntime:
         yield None
 
     def save(self, name: str, files: dict[str, bytes], metrics: dict[str, float]) -> None:
-        """Write a checkpoint, seal included; drop damaged ones and all but the last two."""
+        """Write a checkpoint with its seal; delete damaged checkpoints and all but the last two."""
         if self.checkpoints is not None:
             self._keep(f"checkpoint {name} in {self.checkpoints}", lambda: self._write(name, files))
 
     def _keep(self, what: str, write: Callable[[], None]) -> None:
-        """Let rank 0 ``write``; the others wait until it has. All raise `NotKept` when it could not. Collective."""
+        """Call ``write`` on rank 0; the others wait. All raise `NotKept` if it fails. Collective."""
         failure = None
         if self.rank == 0:
             try:
@@ -300,7 +303,7 @@ class LocalRuntime:
             raise failure or NotKept(f"worker 0 could not write {what}")
 
     def _write(self, name: str, files: dict[str, bytes]) -> None:
-        """Write under a temporary name and rename, so that what is half written is never taken for a checkpoint."""
+        """Write under a temporary name and rename, so that a partial write is never taken for a checkpoint."""
         temporary = self.checkpoints / f".{name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -311,7 +314,7 @@ class LocalRuntime:
                     file.flush()
                     os.fsync(file.fileno())
         except OSError:
-            # A full disk stays full of it otherwise.
+            # Otherwise the partial files keep a full disk full.
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         final = self.checkpoints / f"{CHECKPOINT_PREFIX}{name}"
@@ -326,14 +329,14 @@ class LocalRuntime:
 
 
 class ProcessGroupRuntime(LocalRuntime):
-    """One of several processes that torch.distributed already connects; rank 0 keeps the checkpoints."""
+    """One of several processes already connected by torch.distributed; rank 0 saves the checkpoints."""
 
     def __init__(self, checkpoints: Path | None = None, device: str = "cpu") -> None:
         super().__init__(checkpoints, device)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
 
     def mean(self, tensors: list[Tensor]) -> None:
-        """Average over workers in one message per type."""
+        """Average over workers with one all-reduce per dtype."""
         for dtype in dict.fromkeys(t.dtype for t in tensors):
             group = [t for t in tensors if t.dtype == dtype]
             flat = torch.cat([t.detach().reshape(-1) for t in group])
@@ -343,12 +346,12 @@ class ProcessGroupRuntime(LocalRuntime):
                 tensor.detach().copy_(new.view_as(tensor))
 
     def broadcast(self, tensors: list[Tensor]) -> None:
-        """Send rank 0's tensors to all."""
+        """Broadcast rank 0's tensors."""
         for tensor in tensors:
             dist.broadcast(tensor.detach(), src=0)
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Join the tensors of all workers in rank order."""
+        """Concatenate the tensors of all workers in rank order."""
         parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)

@@ -1,7 +1,8 @@
-"""Everything that training changes, and how it is kept.
+"""The state of training, and its checkpoints.
 
 A checkpoint folder holds ``networks.safetensors`` and ``average.safetensors`` (weights), ``drawn.safetensors``
-(conditions and the pool of prior draws), ``optimizers.pt`` (loads with ``weights_only=True``) and ``progress.json``.
+(conditions, the pool of prior samples and the prior's best average), ``optimizers.pt`` (loads with
+``weights_only=True``), ``progress.json`` and ``config.json``.
 """
 
 import copy
@@ -27,15 +28,15 @@ from ttsgan.training.runtime import patiently
 log = logging.getLogger(__name__)
 
 STAGES = ("encoder", "days", "adversarial")
-"""Stages of training, in order; each has its own networks, and those before it are frozen."""
+"""Stages of training, in order; each trains its own networks, and those of earlier stages are frozen."""
 COSTS = {"encoder": 1.0, "days": 1.0, "adversarial": 4.0}
-"""What a series costs in each, about, to tell how long training will take."""
+"""Approximate relative cost of a series in each stage, to estimate the remaining time."""
 
 
 CHECKED_SECTIONS = (
     "seed", "patch", "encoder", "household", "days", "generator", "discriminator", "loss", "training", "cluster",
 )  # fmt: skip
-"""Parts of the configuration that a checkpoint cannot be gone on with when they change."""
+"""Parts of the configuration that must not change when training resumes from a checkpoint."""
 
 
 def total_series(config: TrainingConfig) -> int:
@@ -51,7 +52,7 @@ def stage_series(config: TrainingConfig, stage: str) -> int:
 
 
 def work_left(config: TrainingConfig, stage: str, series_seen: int) -> float:
-    """Return how many series of ``stage`` cost what is left after ``series_seen`` series of all stages."""
+    """Return the work left after ``series_seen`` series of all stages, in series of ``stage``."""
     left, end = 0.0, 0
     for name in STAGES:
         size = stage_series(config, name)
@@ -68,21 +69,22 @@ class TrainState:
     dtype : torch.dtype
         Of matrix products.
     series : str
-        Digest of which series are trained on, and how they are scaled.
+        Digest of the training series and their scaler.
     networks, average : Networks
-        As trained, and their running averages, which alone are sampled.
+        The trained networks, and their exponential moving averages, which alone are sampled.
     stage : int
         Index into `STAGES`; one past the last when training is done.
     series_seen : int
         Series seen in this stage.
     drawn : dict of Tensor
-        ``cond`` (G, M, Z): condition of each training series under G groupings; ``pool_*``: draws of the prior.
+        ``cond`` (G, M, Z): condition of each training series under G groupings; ``pool_*``: samples of the prior;
+        ``best.*``: weights of the prior's best average.
     rollbacks : int
-        How often this stage went back to a checkpoint because it diverged; each halves its rates.
+        Rollbacks of this stage to a checkpoint because it diverged; each halves its learning rates.
     best_loss : float
         Smallest validation loss of the temporal prior so far.
     diversity : float
-        Running mean of the spread of generated series over that of real ones.
+        Exponential moving average of the spread of generated series over that of real ones.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class TrainState:
         training = self.config.training
         betas = (0.0, 0.99) if phase in ("discriminator", "generator") else (0.9, 0.99)
         rate, decay = getattr(training, f"{phase}_lr"), training.weight_decay
-        # Fused: small batches take many steps, and one that goes from parameter to parameter costs six times as much.
+        # Fused: small batches take many steps, and an update parameter by parameter costs six times as much.
         return torch.optim.AdamW(self.parameters_of(phase), lr=rate, betas=betas, weight_decay=decay, fused=True)
 
     @property
@@ -133,10 +135,10 @@ class TrainState:
         before = sum(stage_series(self.config.training, stage) for stage in STAGES[: self.stage])
         return before + self.series_seen
 
-    # ---- kept ------------------------------------------------------------------------------------------------------
+    # ---- checkpoints -----------------------------------------------------------------------------------------------
 
     def files(self) -> dict[str, bytes]:
-        """Return a checkpoint as named files; `restore` goes on from them."""
+        """Return a checkpoint as named files; `restore` reads them."""
         states = {"optimizers": self.optimizers, "grad_scalers": self.grad_scalers}
         held = io.BytesIO()
         torch.save({kind: {name: o.state_dict() for name, o in group.items()} for kind, group in states.items()}, held)
@@ -159,12 +161,12 @@ class TrainState:
         }
 
     def restore(self, files: dict[str, bytes]) -> None:
-        """Go on from what `files` returned."""
+        """Restore the state from what `files` returned."""
         self.networks.load_state_dict(load_tensors(files["networks.safetensors"]))
         self.average.load_state_dict(load_tensors(files["average.safetensors"]))
         device = next(self.networks.parameters()).device
         self.drawn = {name: tensor.to(device) for name, tensor in load_tensors(files["drawn.safetensors"]).items()}
-        # To the CPU first: a checkpoint of a GPU is gone on with where there is none, and the other way round.
+        # To the CPU first: a checkpoint written on a GPU can be resumed on a CPU, and the other way round.
         states = torch.load(io.BytesIO(files["optimizers.pt"]), map_location="cpu", weights_only=True)
         for kind, group in (("optimizers", self.optimizers), ("grad_scalers", self.grad_scalers)):
             for name, holder in group.items():
@@ -175,12 +177,12 @@ class TrainState:
         self.best_loss, self.diversity = float(progress["best_loss"]), float(progress["diversity"])
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint folder that holds what `files` returned.
+        """Restore the state from a checkpoint folder that holds what `files` returned.
 
         Raises
         ------
         ConfigError
-            If it was written with another configuration of the networks or of training, or of other series.
+            If it was written with another configuration of the networks or of training, or for other series.
         DataError
             If it was written by another version of this package.
         """
@@ -214,7 +216,7 @@ class TrainState:
 
 
 def _settings(config: RunConfig | dict[str, Any]) -> dict[str, Any]:
-    """Return what a checkpoint depends on, by dotted name."""
+    """Return the settings that a checkpoint depends on, by dotted name."""
     whole = recipes.flat(recipes.from_dict(config) if isinstance(config, dict) else config)
     return {
         name: value

@@ -1,4 +1,4 @@
-"""One optimizer step of one phase: only its own networks get gradients, and only they move."""
+"""One optimizer step of one phase: only the phase's own networks get gradients and change."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -15,17 +15,17 @@ from ttsgan.training.runtime import Runtime
 from ttsgan.training.state import STAGES, TrainState, stage_series
 
 Loss = Callable[[slice, MeanOver], tuple[Tensor, dict[str, Tensor]]]
-"""Computes a phase's loss and the figures to log of a part of this worker's share of the batch.
+"""Computes a phase's loss, and the figures to log, on a part of this worker's share of the batch.
 
-What it needs of the whole batch, such as a count to divide by, it asks its second argument for.
+Its second argument returns means over the whole batch, such as a count to divide by.
 """
 
 LEAVING = "leaving"
-"""Among the figures of a step: the share of workers that were asked to stop."""
+"""Name of the figure of a step that is the share of workers that were asked to stop."""
 LEAST_SCALE = 1.0
-"""A gradient that is too long for 16 bits at a scale below this one does not get shorter by a lower scale."""
+"""Loss scale below which a lower scale cannot make an overflowing 16-bit gradient finite."""
 ROLLBACK_FACTOR = 0.5
-"""What the rates of a stage are multiplied by each time that it goes back to a checkpoint."""
+"""Factor on the learning rates of a stage for each of its rollbacks."""
 
 
 class Unstable(DivergedError):
@@ -34,13 +34,13 @@ class Unstable(DivergedError):
     Parameters
     ----------
     what : str
-        What was met, and when.
+        What happened, and when.
     advice : str
-        What to change when lower rates do not help.
+        What to change when lower learning rates do not help.
     """
 
     def __init__(self, what: str, advice: str) -> None:
-        # Both are arguments of the base class, so that it pickles.
+        # Both are passed to the base class, so that the exception can be pickled.
         super().__init__(what, advice)
         self.what, self.advice = what, advice
 
@@ -49,17 +49,17 @@ class Unstable(DivergedError):
 
 
 def precision_type(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type of matrix products: ``auto`` takes bfloat16 where the hardware multiplies it fast.
+    """Return the dtype of matrix products: ``auto`` takes bfloat16 where the hardware supports it natively.
 
     Raises
     ------
     ConfigError
-        As `check_precision`.
+        For fp16 on a CPU (`check_precision`).
     """
     on_gpu = device.type == "cuda"
     check_precision(precision, on_gpu)
     if precision == "auto":
-        # Without emulation, which old cards answer for, at a fraction of the speed.
+        # Emulation does not count: old GPUs report bf16 support with it, at a fraction of the speed.
         fast = torch.cuda.is_bf16_supported(False) if on_gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -73,24 +73,25 @@ def autocast(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
 
 
 def rate_factor(config: TrainingConfig, progress: float) -> float:
-    """Return the share of the peak rate at ``progress`` (0 to 1) of a stage: linear rise, then half a cosine."""
+    """Return the learning rate over its peak at ``progress`` (0 to 1) of a stage: linear warm-up, cosine decay."""
     if progress < config.warmup:
         return progress / config.warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
 
 
 def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime, asks: bool) -> dict[str, float]:
-    """Zero, enable, differentiate, average over workers, clip, step, disable; return the figures of ``loss``.
+    """Take one optimizer step of ``phase``; return the mean figures of ``loss``, gradient norm and rate. Collective.
 
-    Collective. Networks of other phases are left without gradients. With ``training.accumulation`` gradients of one
-    part of the batch after another are added up: the same step (dropout draws other masks), with the memory of a part.
-    A loss that ``asks`` for means over the batch is then computed twice, because its first part needs those of the
-    last.
+    Gradients are computed for the phase's networks only, averaged over workers by all-reduce, and clipped. The moving
+    averages are then updated. ``training.accumulation`` above 1 accumulates the gradients of the parts of the batch:
+    the same step except for dropout masks, with the memory of one part. A loss that ``asks`` for means over the batch
+    is then computed twice, because its first part needs means that include the last part.
 
     Raises
     ------
     Unstable
-        If the loss, or a gradient that no scaler can make good, is not finite on any worker. Nothing has moved then.
+        If on any worker the loss is not finite, or a gradient is not finite and the gradient scaler cannot handle it.
+        No weight has changed then.
     """
     training, scaler = state.config.training, state.grad_scalers[phase]
     parameters, optimizer = state.parameters_of(phase), state.optimizers[phase]
@@ -120,7 +121,7 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime, asks:
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.grad_clip)
     for what, size in (("loss", logged[0]), ("gradient", norm)):
-        # A gradient scaler skips a step with a gradient too long for 16 bits, and lowers its scale.
+        # The gradient scaler skips a step whose gradient overflows 16 bits, and lowers its scale.
         if not torch.isfinite(size) and (what == "loss" or _beyond(scaler)):
             met = f"the {what} of the {phase} is {size.item()} after {state.total_series} series{tried(state)}"
             raise Unstable(met, _advice(state, phase))
@@ -137,18 +138,18 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime, asks:
 
 
 def _beyond(scaler: torch.amp.GradScaler) -> bool:
-    """Tell whether a gradient that is not finite cannot be made good by a scaler."""
+    """Return whether lowering the loss scale cannot make a non-finite gradient finite."""
     return not scaler.is_enabled() or scaler.get_scale() < LEAST_SCALE
 
 
 def parts_of_share(training: TrainingConfig, runtime: Runtime) -> list[slice]:
-    """Return the rows of this worker's share of a batch that are worked on together, part by part."""
+    """Return the rows of each gradient accumulation part of this worker's share of a batch."""
     size = training.batch_size // runtime.world_size // training.accumulation
     return [slice(i * size, (i + 1) * size) for i in range(training.accumulation)]
 
 
 def mean_over(runtime: Runtime) -> MeanOver:
-    """Return what averages a tensor over workers, without gradient. Collective."""
+    """Return a function that averages a tensor over workers, without gradient; calling it is collective."""
 
     def mean(tensor: Tensor) -> Tensor:
         held = tensor.detach().clone()
@@ -160,7 +161,7 @@ def mean_over(runtime: Runtime) -> MeanOver:
 
 @torch.no_grad()
 def _means_over_parts(loss: Loss, parts: list[slice], runtime: Runtime) -> list[Tensor]:
-    """Return the means over all parts of all workers that ``loss`` asks for, in the order in which it does."""
+    """Return the means over all parts of all workers that ``loss`` requests, in the order of its requests."""
     asked: list[list[Tensor]] = []
     for part in parts:
         held: list[Tensor] = []
@@ -172,7 +173,7 @@ def _means_over_parts(loss: Loss, parts: list[slice], runtime: Runtime) -> list[
 
 
 class _Given:
-    """Answers a loss that asks for means with those that were found before, in the same order."""
+    """Replays means computed beforehand to a loss that requests them, in the same order."""
 
     def __init__(self, means: list[Tensor]) -> None:
         self.left = iter(means)
@@ -182,7 +183,7 @@ class _Given:
 
 
 def tried(state: TrainState) -> str:
-    """Return words for what a stage has tried against its divergence, or nothing."""
+    """Return a clause about the rollbacks of the current stage for error messages, empty when there are none."""
     if not state.rollbacks:
         return ""
     return f", after {state.rollbacks} rollbacks, each with rates {ROLLBACK_FACTOR:g} times those before"

@@ -1,4 +1,4 @@
-"""What training says of itself: JSON lines, TensorBoard scalars, and pictures of real and synthetic weeks."""
+"""Progress reports of training: JSON lines, TensorBoard scalars, and plots of real and synthetic weeks."""
 
 import json
 import logging
@@ -20,18 +20,18 @@ log = logging.getLogger(__name__)
 
 
 class Telemetry:
-    """Writes into ``folder``; a rank other than 0 is given None and writes nothing.
+    """Writes progress into ``folder``; ranks other than 0 get None and write nothing.
 
-    What cannot be written is told once and left out: training goes on without it.
+    A failure to write is logged once, and training continues without the report.
 
     Parameters
     ----------
     folder : Path or None
     total_series : int
-        Series that training will see in all.
+        Series that all stages of training see together.
     left : callable (str, int) -> float, optional
-        How many series of a stage all that is left costs as much as, given the stage and the series seen in all
-        stages; by default as many as there are left.
+        Returns the remaining work in series of the given stage, from the stage and the series seen in all stages; by
+        default the number of remaining series.
     """
 
     def __init__(self, folder: Path | None, total_series: int, left: Callable[[str, int], float] | None = None) -> None:
@@ -42,15 +42,15 @@ class Telemetry:
         self.failing = False
 
     def report(self, stage: str, series_seen: int, figures: dict[str, float], doing: str = "") -> None:
-        """Write one line: moment (Unix seconds), stage, series seen in all stages, speed, time left, ``figures``.
+        """Write one line: time (Unix seconds), stage, series seen in all stages, speed, time left, ``figures``.
 
-        The speed is that of this stage: others, and what is done between them, take their own time. Of that work
-        ``doing`` says what it is.
+        The speed is measured within this stage: other stages, and the work between stages, have their own. ``doing``
+        describes such work between stages.
         """
         if self.folder is None:
             return
         if stage != self.stage or self.paused or series_seen < self.last_series:
-            # The first line of the stage, or the first after other work or after going back.
+            # The first line of the stage, or the first after other work or a rollback.
             self.first_series, self.started = series_seen, time.monotonic()
         self.stage, self.last_series, self.paused = stage, series_seen, bool(doing)
         elapsed = time.monotonic() - self.started
@@ -70,7 +70,7 @@ class Telemetry:
         def write(board: SummaryWriter) -> None:
             with (self.folder / PROGRESS_FILE).open("a") as lines:
                 lines.write(json.dumps(line) + "\n")
-            # Of the first line of a stage no speed is known.
+            # The speed is unknown at the first line of a stage.
             known = {"series_per_second": speed, "seconds_left": left} if left is not None else {}
             for name, value in {**known, **figures}.items():
                 board.add_scalar(name, value, series_seen)
@@ -78,7 +78,7 @@ class Telemetry:
         self._try(series_seen, write)
 
     def picture(self, name: str, series_seen: int, real: NDArray, synthetic: NDArray, steps: int) -> None:
-        """Draw the first ``steps`` points from mid-year of up to four real and four synthetic series (B, C, T)."""
+        """Plot ``steps`` points from the middle of up to four real and four synthetic series (B, C, T), channel 0."""
         if self.folder is None:
             return
         figure = Figure(figsize=(10, 6), layout="constrained")
@@ -91,18 +91,18 @@ class Telemetry:
         self._try(series_seen, lambda board: board.add_figure(name, figure, series_seen))
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         if self.writer is not None:
             self._try(self.last_series, lambda board: board.close())
 
     def _try(self, series_seen: int, write: Callable[[SummaryWriter], None]) -> None:
         try:
-            # Training that was cut off repeats steps after its last checkpoint: TensorBoard leaves out the old ones.
+            # A resumed run repeats the steps after its last checkpoint: TensorBoard drops the old ones.
             self.writer = self.writer or SummaryWriter(str(self.folder), purge_step=series_seen)
             write(self.writer)
             self.failing = False
         except OSError as error:
             if not self.failing:
                 log.warning("progress cannot be written (%s); training goes on", one_line(error))
-            # The thread that wrote is gone with its file: the next time has new ones.
+            # The writer's thread ended with its file: the next call creates a new writer.
             self.writer, self.failing = None, True
