@@ -5,7 +5,7 @@ after the other (`ttsgan.models.values`).
 
 The prior models residuals: scores minus their regular part, which is what the household does regularly. Some days, such
 as those of an empty home, do not follow it. So each mixture component subtracts its own learned share of the regular
-part, and the regular part is one of the input features (`ttsgan.models.told`).
+part, and the regular part is one of the input features (`ttsgan.models.history`).
 
 Axis letters: B series, N tokens (days), P values of a token, T input features, F calendar features, S static inputs (in
 `slots_S`: slots).
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ttsgan.config import DaysConfig
+from ttsgan.models.history import NUM_HISTORY, REGULAR, Memory, history_of
 from ttsgan.models.layers import Block, KeyValueCache, causal_mask
 from ttsgan.models.patching import tokens_at
-from ttsgan.models.told import REGULAR, TOLD, Memory, told
 from ttsgan.models.values import DayLaw, ValueLaws
 
 IRREGULAR = -0.1, 0.6
@@ -44,13 +44,13 @@ class DaysPrior(nn.Module):
     def __init__(self, config: DaysConfig, points: int, num_features: int, num_static: int, week: int) -> None:
         super().__init__()
         self.config, self.week = config, week
-        self.embed = nn.Linear(TOLD * points + num_features, config.width)
+        self.embed = nn.Linear(NUM_HISTORY * points + num_features, config.width)
         self.static = nn.Sequential(
             nn.Linear(num_static, config.width), nn.GELU(), nn.Linear(config.width, config.width)
         )
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
-        skips = torch.zeros(TOLD, config.mixtures)
+        skips = torch.zeros(NUM_HISTORY, config.mixtures)
         skips[REGULAR] = -torch.linspace(*IRREGULAR, config.mixtures)
         self.values = ValueLaws(config, points, skips)
 
@@ -81,16 +81,16 @@ class DaysPrior(nn.Module):
             Slots of a token to return distributions (B, N, S, K) for.
         """
         with torch.autocast(residual_BNP.device.type, enabled=False):
-            told_TBNP = told(residual_BNP, regular_BNP, self.week, at_BN)
+            history_TBNP = history_of(residual_BNP, regular_BNP, self.week, at_BN)
         if at_BN is not None:
             whole = residual_BNP, calendar_BNF
             residual_BNP, calendar_BNF = (tokens_at(of_all, at_BN) for of_all in whole)
-        x_BND = self.embed(torch.cat([*told_TBNP, calendar_BNF], dim=-1)) + self.static(static_BS)[:, None]
+        x_BND = self.embed(torch.cat([*history_TBNP, calendar_BNF], dim=-1)) + self.static(static_BS)[:, None]
         mask = causal_mask(x_BND.shape[1], self.config.memory, x_BND.device)
         for block in self.blocks:
             x_BND = block(x_BND, mask)
         hidden_BND = F.dropout(self.norm(x_BND), last_dropout, self.training)
-        return self.values(hidden_BND, told_TBNP, residual_BNP, slots_S)
+        return self.values(hidden_BND, history_TBNP, residual_BNP, slots_S)
 
     @torch.no_grad()
     def sample(
@@ -103,10 +103,10 @@ class DaysPrior(nn.Module):
         caches = [KeyValueCache(min(self.config.memory, tokens)) for _ in self.blocks]
         memory = Memory(torch.zeros(batch, points, device=device), self.week)
         for n in range(tokens):
-            told_TBP = memory.told(regular_BNP[:, n])
-            x_B1D = self.embed(torch.cat([*told_TBP, calendar_BNF[:, n]], dim=-1))[:, None] + static
+            history_TBP = memory.history(regular_BNP[:, n])
+            x_B1D = self.embed(torch.cat([*history_TBP, calendar_BNF[:, n]], dim=-1))[:, None] + static
             for block, cache in zip(self.blocks, caches, strict=True):
                 x_B1D = block.step(x_B1D, n, cache)
-            out[:, n] = self.values.sample(self.norm(x_B1D)[:, 0], told_TBP, generator)
+            out[:, n] = self.values.sample(self.norm(x_B1D)[:, 0], history_TBP, generator)
             memory.leave(out[:, n], regular_BNP[:, n])
         return out

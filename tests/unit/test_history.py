@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ttsgan.models.told import HALF_LIVES, REGULAR, TOLD, Memory, told, traces, usual_values
+from ttsgan.models.history import HALF_LIVES, NUM_HISTORY, REGULAR, Memory, history_of, traces, usual_values
 
 
 def days(tokens=20, points=3, seed=0):
@@ -64,7 +64,7 @@ def test_traces_by_blocks_are_those_of_every_token_before(count):
 def test_tokens_in_a_row_are_told_what_all_are():
     residual, regular = days(70)
     at = torch.tensor([0, 3, 41, 60])[:, None] + torch.arange(10)
-    row, whole = told(residual, regular, 7, at), told(residual, regular, 7)[:, torch.arange(4)[:, None], at]
+    row, whole = history_of(residual, regular, 7, at), history_of(residual, regular, 7)[:, torch.arange(4)[:, None], at]
     # Traces add up in another order.
     torch.testing.assert_close(row, whole)
     for exact in (slice(REGULAR + 1), slice(-3, None)):
@@ -73,15 +73,15 @@ def test_tokens_in_a_row_are_told_what_all_are():
 
 def test_days_before_what_is_regular_and_usual_values_above_it():
     residual, regular = days()
-    all_told = told(residual, regular, week=7)
-    assert all_told.shape == (TOLD, 4, 20, 3)
-    assert torch.equal(all_told[REGULAR], regular)
-    assert not all_told[:3, :, 0].any()
-    assert torch.equal(all_told[0, :, 1:], residual[:, :-1])
-    assert torch.equal(all_told[1, :, 1:], (residual + regular)[:, :-1])
-    assert torch.equal(all_told[2, :, 7:], residual[:, :-7])
-    assert not all_told[2, :, :7].any()
-    for above, usual in zip(all_told[-3:], usual_values(residual, regular, 7, every(residual)), strict=True):
+    history = history_of(residual, regular, week=7)
+    assert history.shape == (NUM_HISTORY, 4, 20, 3)
+    assert torch.equal(history[REGULAR], regular)
+    assert not history[:3, :, 0].any()
+    assert torch.equal(history[0, :, 1:], residual[:, :-1])
+    assert torch.equal(history[1, :, 1:], (residual + regular)[:, :-1])
+    assert torch.equal(history[2, :, 7:], residual[:, :-7])
+    assert not history[2, :, :7].any()
+    for above, usual in zip(history[-3:], usual_values(residual, regular, 7, every(residual)), strict=True):
         assert torch.equal(above, usual - regular)
 
 
@@ -91,9 +91,9 @@ def test_memory_says_the_same_token_by_token(week):
     residual, regular = days(40)
     residual[:, 5:9] = residual[:, 3:4]
     regular[:, 3:9] = 0
-    memory, at_once = Memory(residual[:, 0] * 0, week), told(residual, regular, week)
+    memory, at_once = Memory(residual[:, 0] * 0, week), history_of(residual, regular, week)
     for n in range(40):
-        torch.testing.assert_close(memory.told(regular[:, n]), at_once[:, :, n])
+        torch.testing.assert_close(memory.history(regular[:, n]), at_once[:, :, n])
         memory.leave(residual[:, n], regular[:, n])
 
 
@@ -101,6 +101,6 @@ def test_nothing_is_told_of_a_day_itself_or_those_after_it():
     residual, regular = days()
     other = residual.clone()
     other[:, 9:] += 3
-    one, two = told(residual, regular, 7), told(other, regular, 7)
+    one, two = history_of(residual, regular, 7), history_of(other, regular, 7)
     assert torch.equal(one[:, :, :10], two[:, :, :10])
     assert not torch.allclose(one[:, :, 10], two[:, :, 10])

@@ -1,6 +1,6 @@
 """Input features of the temporal prior: the previous day and week, exponential averages of all earlier days, quantiles.
 
-`told` computes them for all tokens of known series at once; `Memory` token by token while a series is sampled.
+`history_of` computes them for all tokens of known series at once; `Memory` token by token while a series is sampled.
 
 Attention reaches back some weeks. Longer history enters through `traces`, exponential averages over weeks and seasons.
 The base load enters through `usual_values`, rolling quantiles of each slot: it moves slowly, while the next value is
@@ -32,15 +32,15 @@ USUAL_WEEKS = 4
 """Window of the rolling quantiles, in weeks."""
 BLOCK = 56
 """Tokens whose exponential averages are computed at once."""
-TOLD = 5 + 2 * len(HALF_LIVES) + len(USUAL)
+NUM_HISTORY = 5 + 2 * len(HALF_LIVES) + len(USUAL)
 """Number of input features of each value of a day: the previous day as residual and as score, the residual of a week
 before, the regular part, the `traces`, and the `usual_values` minus the regular part."""
 REGULAR = 3
 """Index of the regular part among the input features."""
 
 
-def told(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Tensor | None = None) -> Tensor:
-    """Return the input features of tokens of series (T, B, n, P): `TOLD` features in a fixed order.
+def history_of(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Tensor | None = None) -> Tensor:
+    """Return the input features of tokens of series (T, B, n, P): `NUM_HISTORY` features in a fixed order.
 
     Features without past tokens, such as the week before in the first week, are 0. For rolling quantiles this holds
     before the regular part is subtracted.
@@ -64,7 +64,7 @@ def told(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Tensor | N
 
 
 def _with_usual(known: Sequence[Tensor], usual: Sequence[Tensor]) -> Tensor:
-    """Stack all features in the order of `TOLD`: the ``known`` ones, then the quantiles minus the regular part."""
+    """Stack all features in their order: the ``known`` ones, then the quantiles minus the regular part."""
     return torch.stack([*known, *(value - known[REGULAR] for value in usual)])
 
 
@@ -140,7 +140,7 @@ def usual_values(residual_BNP: Tensor, regular_BNP: Tensor, week: int, at_BN: Te
 
 
 class Memory:
-    """State that computes the features of `told` token by token.
+    """State that computes the features of `history_of` token by token.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ class Memory:
         self.lately = [torch.full_like(nothing_BP, torch.inf)] * (USUAL_WEEKS * week)
         self.rising_BPW = torch.stack(self.lately, dim=-1)
 
-    def told(self, regular_BP: Tensor) -> Tensor:
+    def history(self, regular_BP: Tensor) -> Tensor:
         """Return the input features of the next token (T, B, P)."""
         day, known = self.count % self.week, min(self.count, len(self.lately))
         left = self.weekdays[day], *(one for pair in zip(self.means, self.sizes, strict=True) for one in pair)
