@@ -1,8 +1,8 @@
 #!/bin/bash
-# One command on a Ray cluster inside a Slurm job; data and run folder on a file system that all nodes see.
+# Run one command on a Ray cluster inside a Slurm job; data and run folder must be on a file system that all nodes see.
 #   sbatch cluster/slurm.sh run --data /shared/readings --out /shared/runs/first \
 #       --set runtime.num_workers=2 runtime.use_gpu=true
-# Job status: that of the command. The same line again goes on from the last checkpoint of a job that ran out of time.
+# The job's exit status is the command's. After a job ran out of time, the same line resumes from the last checkpoint.
 #SBATCH --job-name=ttsgan
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -11,7 +11,7 @@
 #SBATCH --mem=32G
 #SBATCH --time=24:00:00
 #SBATCH --output=ttsgan-%j.log
-# Whole nodes: `ray symmetric-run` ends with `ray stop`, which ends every Ray of this user on the node.
+# Take whole nodes: `ray symmetric-run` ends with `ray stop`, which ends every Ray of this user on the node.
 #SBATCH --exclusive
 set -euo pipefail
 
@@ -20,17 +20,17 @@ if [[ $# -eq 0 ]]; then
     exit 2
 fi
 
-# The first node of the job is this one. HEAD_IP=... chooses another of its networks.
+# This script runs on the job's first node, which is the head. Set HEAD_IP=... to use another of its networks.
 head_ip="${HEAD_IP:-$(hostname -I | awk '{print $1}')}"
 
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN="$(python -c 'import secrets; print(secrets.token_hex(32))')"
 export RAY_AUTH_TOKEN
 export RAY_USAGE_STATS_ENABLED=0
-# Python starts slowly from a file system that many nodes read.
+# Wait longer for the nodes: Python starts slowly from a file system that many nodes read.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 
-# Written by the command's own shell: `ray symmetric-run` also ends with 0 where Ray did not start.
+# The command's own shell writes its exit status here: `ray symmetric-run` ends with 0 also if Ray did not start.
 STATUS_FILE="$(mktemp -p "${SLURM_SUBMIT_DIR:-.}" .ttsgan-status-XXXXXX)"
 export STATUS_FILE
 trap 'rm -f "$STATUS_FILE"' EXIT

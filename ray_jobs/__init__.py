@@ -1,1 +1,1 @@
-"""Thin drivers that run the library on Ray; no numerics live here."""
+"""Thin drivers that run the library on Ray; they contain no numerics."""

@@ -1,4 +1,4 @@
-"""Work of the judges on many machines: one Ray task for each part."""
+"""Spreads the judges' work over a Ray cluster: one task for each part."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,15 +11,15 @@ from threadpoolctl import threadpool_limits
 from ttsgan.errors import TtsganError
 
 MAX_RETRIES = 8
-"""Times a part is worked on again when the worker or its machine is lost."""
+"""Retries of a task whose worker or machine is lost."""
 IN_FLIGHT_PER_CPU = 2
 
 
 class RaySpread:
-    """A `ttsgan.evaluation.blocks.Spread` over the CPUs of the Ray that this process has started or joined.
+    """A `ttsgan.evaluation.blocks.Spread` over the CPUs of the Ray cluster that this process has started or joined.
 
-    A task has one CPU and one thread. At most two tasks per CPU are under way or finished and not yet taken, so that a
-    slow consumer holds few results.
+    Each task uses one CPU and one thread. At most two tasks per CPU are unfinished or hold a result that has not been
+    consumed, so that few results pile up behind a slow consumer.
     """
 
     def __call__(self, function: Callable[[Any, Any], Any], shared: Any, items: Sequence[Any]) -> Iterator[Any]:
@@ -32,18 +32,18 @@ class RaySpread:
         shared : object
             Sent once to each machine, however many items there are.
         items : sequence
-            Picklable, and small: each goes with its task.
+            Picklable and small: each is sent with its task.
 
         Raises
         ------
         TtsganError
-            What the function raises; other errors come as Ray's ``RayTaskError``. Neither is tried again; a task whose
-            worker dies is, up to `MAX_RETRIES` times.
+            As raised by the function. Any other error of the function is raised as Ray's ``RayTaskError``. Neither is
+            retried; a task whose worker dies is retried up to `MAX_RETRIES` times.
         """
         sent, waiting, begun = ray.put(shared), deque(), 0
         try:
             while begun < len(items) or waiting:
-                # Asked each time: an autoscaler brings machines because tasks wait for them.
+                # Read again each time: an autoscaler adds machines because tasks wait for them.
                 room = IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
                 while begun < len(items) and len(waiting) < room:
                     waiting.append(_work.remote(function, sent, items[begun]))

@@ -1,7 +1,7 @@
 """The ``ttsgan`` command.
 
 Exit status: 0 done; 1 refused or failed, with one line that says why; 2 bad usage; 3 no release was
-made (run, export), or the verdict is not PASS within the usual limits (audit, judge).
+made (run, export), or the verdict is not PASS within the usual limits (audit, judge); 130 interrupted.
 """
 
 import logging
@@ -26,22 +26,22 @@ FAILED, BAD_USAGE, NOT_PASSED, INTERRUPTED = 1, 2, 3, 130
 
 
 def run(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], accept_unproven: bool = False) -> int:
-    """Make a synthetic set: every stage in order, going on where an earlier call stopped.
+    """Make a synthetic set: run all stages in order, and resume where an earlier call stopped.
 
     Parameters
     ----------
     general : RunOptions
     data : DataOptions
     accept_unproven : bool
-        Release although too few entities prove the privacy limits, or limits are looser than usual; the release
-        says so. FAIL is never accepted.
+        Release although there are too few entities to prove the privacy limits, or limits are looser than usual.
+        The release says so. FAIL is never accepted.
     """
     from ray_jobs.console import Console
     from ray_jobs.settings import open_run
 
     console = Console()
     folder = open_run(general, data, console)
-    # Takes seconds: what is wrong with the command itself was said before.
+    # This import takes seconds, so it comes after the checks of the command itself.
     from ray_jobs.run import run_all
 
     with folder.held():
@@ -56,8 +56,8 @@ def train(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOption
     general : RunOptions
     data : DataOptions
     profile : bool
-        Profile some steps of each stage on worker 0: train/profile/ in the run folder gets a Chrome trace (open it in
-        chrome://tracing or ui.perfetto.dev) and a table of the heaviest operators for each.
+        Profile some steps of each stage on worker 0 into train/profile/ in the run folder.
+        Each stage gets a Chrome trace (for chrome://tracing or ui.perfetto.dev) and a table of the heaviest operators.
     """
     from ray_jobs.console import Console
     from ray_jobs.settings import open_run
@@ -85,7 +85,7 @@ def _load(general: StageOptions):
 
 
 def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) -> int:
-    """Run a stage again, with other settings of its own where ``overrides`` are given."""
+    """Run a stage again, with ``overrides`` applied to its settings; return the exit status."""
     from ray_jobs.console import Console
 
     console, folder = Console(), _load(general)
@@ -105,7 +105,7 @@ def _stage(name: str, general: StageOptions, overrides: tuple[str, ...] = ()) ->
 
 
 def _status_of(audited: dict) -> int:
-    """Return the exit status of a verdict."""
+    """Return the exit status for a verdict."""
     return 0 if audited["verdict"] == "PASS" and not audited["loosened"] else NOT_PASSED
 
 
@@ -115,7 +115,7 @@ def encode(general: OmitArgPrefixes[StageOptions]) -> int:
 
 
 def cluster(general: OmitArgPrefixes[StageOptions]) -> int:
-    """Group the latents and make the conditions."""
+    """Group the entities by their latents and make the conditions."""
     return _stage("cluster", general)
 
 
@@ -126,7 +126,7 @@ def generate(general: OmitArgPrefixes[StageOptions], series: int | None = None) 
     ----------
     general : StageOptions
     series : int
-        Series to write, 0 for as many as training entities; by default what the run folder's configuration says.
+        Series to write; 0: as many as training entities; by default the number in the run folder's configuration.
     """
     return _stage("generate", general, () if series is None else (f"generate.series={series}",))
 
@@ -138,7 +138,7 @@ def evaluate(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) 
     ----------
     general : StageOptions
     set : tuple of str
-        Overrides such as evaluate.bootstrap=500.
+        Overrides of the configuration, such as evaluate.bootstrap=500.
     """
     return _stage("evaluate", general, set)
 
@@ -150,7 +150,7 @@ def audit(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) -> 
     ----------
     general : StageOptions
     set : tuple of str
-        Overrides such as audit.auc=0.6.
+        Overrides of the configuration, such as audit.auc=0.6.
     """
     return _stage("audit", general, set)
 
@@ -161,14 +161,14 @@ def report(general: OmitArgPrefixes[StageOptions]) -> int:
 
 
 def export(general: OmitArgPrefixes[StageOptions], accept_unproven: bool = False) -> int:
-    """Write the release folder, if the audit allows it; exit status 3 if not.
+    """Write the release folder if the audit allows it; exit status 3 if not.
 
     Parameters
     ----------
     general : StageOptions
     accept_unproven : bool
-        Release although too few entities prove the privacy limits, or limits are looser than usual; the release
-        says so.
+        Release although there are too few entities to prove the privacy limits, or limits are looser than usual.
+        The release says so.
     """
     from ray_jobs.console import Console
     from ray_jobs.run import run_stage
@@ -190,7 +190,7 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
         Store to write: a folder of Parquet parts.
     data : DataOptions
     set : tuple of str
-        Overrides such as data.period=2013-01-01/2014-01-01: the same span of all series.
+        Overrides of the configuration, such as data.period=2013-01-01/2014-01-01: the same span of all series.
     """
     from ray_jobs.console import Console
     from ttsgan.data.prepare import check_replaceable
@@ -226,21 +226,21 @@ def judge(
     seed: int = 0,
     address: str = "local",
 ) -> int:
-    """Judge anybody's synthetic series: fidelity and privacy against real training and held-out series.
+    """Judge any synthetic series: fidelity and privacy against real training and held-out series.
 
     Parameters
     ----------
     train : str
-        File or folder of series that the generator saw.
+        File or folder of real series that the generator was trained on.
     holdout : str
-        The same of series that it never saw.
+        File or folder of real series that the generator never saw.
     synthetic : str
-        The same of series that it made.
+        File or folder of series that the generator made.
     data : DataOptions
     out : str
         Folder for evaluation.json, audit.json and report.html; by default nothing is written.
     set : tuple of str
-        Overrides such as evaluate.bootstrap=500 or audit.auc=0.6.
+        Overrides of the configuration, such as evaluate.bootstrap=500 or audit.auc=0.6.
     seed : int
         Seed of all random choices.
     address : str
@@ -282,7 +282,7 @@ def tune(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions
     general : RunOptions
     data : DataOptions
     trials : int
-        Configurations to try; bad ones are stopped early.
+        Configurations to try; trials that fall behind are stopped early.
     """
     from ray_jobs.console import Console
     from ray_jobs.settings import open_run
@@ -308,7 +308,7 @@ def submit(
     env: tuple[str, ...] = (),
     command: Suppress[tuple[str, ...]] = (),
 ) -> int:
-    """Run a command on a Ray cluster, through its Jobs API: ttsgan submit --address URL -- run --data s3://... ...
+    """Run a command on a Ray cluster through its Jobs API: ttsgan submit --address URL -- run --data s3://... ...
 
     Parameters
     ----------
@@ -317,11 +317,11 @@ def submit(
     no_follow : bool
         Return once the job is accepted, instead of showing its output and exiting with its status.
     working_dir : str
-        Folder to upload and to start the command in; by default only this program's code is uploaded.
+        Folder to upload and start the command in; by default only this program's code is uploaded.
     env : tuple of str
-        NAME=VALUE pairs for the job's environment; whoever may see the cluster's jobs can read them.
+        NAME=VALUE pairs for the job's environment; anyone who can see the cluster's jobs can read them.
     command : tuple of str
-        What stands after two dashes, which `main` takes from the words.
+        The words after ``--``, passed in by `main`.
     """
     from pathlib import Path
 
@@ -348,7 +348,7 @@ COMMANDS = {
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the command that ``words`` (by default, those of the process) say; return the exit status."""
+    """Run the command line ``words`` (by default that of the process); return the exit status."""
     words = sys.argv[1:] if words is None else words
     if words == ["--version"]:
         sys.stdout.write(f"ttsgan {version('ttsgan')}\n")
@@ -356,7 +356,7 @@ def main(words: list[str] | None = None) -> int:
     own = words[: words.index("--")] if "--" in words else words
     if own != words and own[:1] != ["submit"]:
         return _complain("only submit takes a command after two dashes; leave '--' and what follows it out", BAD_USAGE)
-    # Threads that wait for each other by spinning waste most of a busy machine; torch and scikit-learn read this.
+    # OpenMP threads that wait by spinning waste most of a busy machine; torch and scikit-learn read this variable.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")

@@ -1,4 +1,4 @@
-"""What the person who runs a command sees while it works."""
+"""Output for the person who runs a command: headings, progress and tables."""
 
 import time
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 QUIET_SECONDS = 10.0
-"""Seconds between two lines of progress where there is no terminal to overwrite."""
+"""Minimum seconds between two progress lines when the output is not a terminal."""
 
 
 class Console:
-    """Prints headings, progress and tables; on a terminal progress overwrites itself."""
+    """Prints headings, progress and tables; on a terminal, progress overwrites itself."""
 
     def __init__(self) -> None:
         self.rich = RichConsole(highlight=False, soft_wrap=True, markup=False)
@@ -26,7 +26,7 @@ class Console:
 
     @contextmanager
     def working(self, title: str) -> Iterator[None]:
-        """Show that ``title`` is being worked on, and how long it took."""
+        """Print ``title`` at the start of the work, and the seconds that it took at the end."""
         started = time.monotonic()
         self.say(title)
         self._last = started
@@ -41,7 +41,7 @@ class Console:
         self.say(f"    {time.monotonic() - started:.0f} s")
 
     def progress(self, text: str) -> None:
-        """Show how far the work is; without a terminal, a line every few seconds, if there is anything new."""
+        """Show how far the work is; without a terminal, print it at most every `QUIET_SECONDS`, and only if new."""
         if self._status is not None:
             self._status.update(Text(text))
         elif text != self._said and time.monotonic() - self._last >= QUIET_SECONDS:
@@ -49,7 +49,7 @@ class Console:
             self.say(f"    {text}")
 
     def table(self, title: str, rows: list[tuple[str, str]]) -> None:
-        """Print two columns."""
+        """Print a table of two columns."""
         table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
         table.add_column()
         table.add_column(overflow="fold")

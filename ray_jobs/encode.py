@@ -1,4 +1,4 @@
-"""Stage encode: Ray Data hands parts of the store to actors that hold the encoder; latents of training series stay."""
+"""Stage encode: Ray Data actors that hold the encoder read parts of the store and encode the training series."""
 
 from typing import Any
 
@@ -36,9 +36,9 @@ class EncodePart:
         self.train_ids = set(ids[~holdout].tolist())
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return id, entity, latent and level (mean absolute value, unit of the store) of the training series.
+        """Return id, entity, latent and level (mean absolute value, in the store's unit) of each training series.
 
-        The column ``id`` of the batch holds the number of one part.
+        The column ``id`` of the batch holds the index of one part.
         """
         (number,) = batch["id"]
         series = read_store(self.place / "store" / self.parts[number])
@@ -52,9 +52,9 @@ class EncodePart:
 def run_encode(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Encode all training series; return the summary."""
     where, runtime = folder.where, folder.config.runtime
-    load_model(where)  # One that cannot be read is told here: of an actor that ends at its start Ray says it was lost.
+    load_model(where)  # Fail here if it cannot be read: of an actor that fails at its start, Ray says it was lost.
     names = [part.name for part in (where / "store").list(".parquet")]
-    # Ray Data's own reader of Parquet starts eight processes to look at the ends of the files, which takes longer.
+    # Ray Data's own Parquet reader is slower: it starts eight processes to read the ends of the files.
     data = ray.data.range(len(names), override_num_blocks=len(names)).map_batches(
         EncodePart,
         fn_constructor_args=(where.uri, names, runtime),
@@ -69,7 +69,7 @@ def run_encode(folder: RunFolder, console: Console) -> dict[str, Any]:
         seen += len(batch["id"])
         console.progress(f"encoded {seen} series")
     rows = {name: np.concatenate([part[name] for part in parts]) for name in ("id", "entity", "mu", "level")}
-    # Ray Data promises no order; the files must not depend on it.
+    # Ray Data guarantees no order; sort, so that the files do not depend on it.
     order = np.argsort(rows["id"].astype(str))
     with (where / "latents").replace_dir() as out:
         for index, first in enumerate(range(0, len(order), PART_ROWS)):

@@ -1,4 +1,4 @@
-"""Stages evaluate, audit and report: files in, the library's judges, files out."""
+"""Stages evaluate, audit and report: read the run folder, call the library's judges, write the results."""
 
 import dataclasses
 from functools import partial
@@ -25,7 +25,7 @@ from ttsgan.evaluation.report import Pictures, render
 
 
 def judged(series: SeriesSet) -> Judged:
-    """Return series in the form that the judges read."""
+    """Convert series to the form that the judges read."""
     return Judged(
         values=series.values,
         entities=series.entities.astype(str),
@@ -36,13 +36,13 @@ def judged(series: SeriesSet) -> Judged:
 
 
 def open_three(where: Location) -> tuple[Stored, Stored, Stored]:
-    """Return the training, held-out and synthetic series of a run folder; planted ones are not among them."""
+    """Open the training, held-out and synthetic series of a run folder, without the planted ones (canaries)."""
     halves = (open_half(where, holdout, planted=False) for holdout in (False, True))
     return *halves, open_series(where / "synthetic")
 
 
 def blocks_of(series: Stored) -> Blocks:
-    """Return series of a store block by block: whole parts of it, until there are `BLOCK_SERIES`."""
+    """Divide series of a store into blocks, each of as many whole parts as fit into `BLOCK_SERIES` series, or one."""
     blocks, size = [[]], 0
     for part in series.parts():
         if size and size + len(part[1]) > BLOCK_SERIES:
@@ -57,14 +57,14 @@ def _read_parts(parts: list[tuple[Location, np.ndarray]]) -> Judged:
 
 
 def thresholds(config: AuditConfig, cluster: ClusterConfig) -> Thresholds:
-    """Return the limits of the gate that a configuration asks for."""
+    """Return the audit's limits from a configuration."""
     limits = dataclasses.asdict(config)
     limits.pop("max_targets")
     return Thresholds(**limits, min_group_size=cluster.min_group_size, max_dominance=cluster.max_dominance)
 
 
 def loosened_line(config: RunConfig) -> str:
-    """Return a sentence on the limits of the audit that are looser than the usual ones; nothing where none is."""
+    """Return a sentence that names the audit limits looser than the usual ones, or "" where none is."""
     usual = dataclasses.asdict(thresholds(AuditConfig(), ClusterConfig()))
     limits = dataclasses.asdict(thresholds(config.audit, config.cluster))
     looser = [
@@ -82,7 +82,7 @@ def fidelity(
     config: RunConfig,
     spread: Spread = in_turn,
 ) -> dict[str, Any]:
-    """Return the evaluation that a configuration asks for."""
+    """Evaluate fidelity with the settings of a configuration."""
     limits = config.evaluate
     return evaluate(
         train,
@@ -106,7 +106,7 @@ def run_evaluate(folder: RunFolder, console: Console) -> dict[str, Any]:
 
 
 def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
-    """Write ``audit.json`` and log the attempt in the manifest; return the summary."""
+    """Write ``audit.json`` and record the attempt in the manifest; return the summary."""
     config, where = folder.config, folder.where
     of_train, holdout, synthetic = open_three(where)
     train = of_train.read()
@@ -132,7 +132,7 @@ def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
 
 
 def read_canaries(where: Location) -> Canaries | None:
-    """Return the planted series of a run folder, and those left out; None where there are none."""
+    """Return a run folder's canaries, those planted and those left out, or None where it has none."""
     if not (where / "canaries").is_dir():
         return None
     train = open_half(where, holdout=False)
@@ -151,8 +151,8 @@ def run_report(folder: RunFolder, console: Console) -> dict[str, Any]:
 def report_page(folder: RunFolder, first_line: str, show_real: bool = True) -> str:
     """Return the report of a run folder, with ``first_line`` at its very top.
 
-    Without ``show_real``, for a release of real households: no single one of them, no name of a file or column, and no
-    fingerprint of what was trained on, which would tell whoever guesses it that the guess is right.
+    Without ``show_real`` (for a release made from real households) it shows no single household, no name of a file or
+    column, and no fingerprint of the training data, which would confirm a correct guess of them.
     """
     where, config = folder.where, folder.config
     rng = np.random.default_rng(config.seed)
@@ -163,7 +163,7 @@ def report_page(folder: RunFolder, first_line: str, show_real: bool = True) -> s
         audited["attempts"] = [{"verdict": attempt["verdict"]} for attempt in audited["attempts"]]
     return render(
         title=f"Synthetic series from {source_name(config)}" if show_real else "Synthetic series",
-        # What was measured of an earlier set stays in its file until it is measured anew.
+        # The file of an earlier synthetic set stays until evaluate runs again, and must not be shown.
         evaluation=(where / "evaluation.json").read_json() if folder.done("evaluate") else None,
         audit=audited,
         pictures=Pictures(*few),
@@ -175,7 +175,7 @@ def report_page(folder: RunFolder, first_line: str, show_real: bool = True) -> s
 
 
 def source_name(config: RunConfig) -> str:
-    """Return what the series came from, without the folders that only its owner needs to know."""
+    """Return the names of the sources, without their folders, which only the owner needs to know."""
     if config.data.is_sample:
         return "simulated households"
     return ", ".join(text.rstrip("/").rpartition("/")[2] for text in config.data.source)

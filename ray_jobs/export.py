@@ -1,4 +1,4 @@
-"""Stage export: the release folder, only when the audit allows it."""
+"""Stage export: write the release folder, only if the audit allows it."""
 
 from typing import Any
 
@@ -59,12 +59,14 @@ behind this page are in `datasheet.json`, the pictures in `report.html`.
 
 
 def check_release(folder: RunFolder, accept_unproven: bool) -> None:
-    """Refuse a release that must not be, before an earlier one is removed.
+    """Refuse a release that is not allowed; called before an earlier release is removed.
 
     Raises
     ------
     ReleaseRefused
-        If the verdict is FAIL or INVALID, is UNPROVEN without ``accept_unproven``, or is of other series.
+        If canaries were planted; if ``audit.json`` is not of this run's own audit; if the verdict is FAIL or INVALID;
+        without ``accept_unproven``, if the verdict is UNPROVEN or limits of the audit were loosened; or if the
+        synthetic series have changed since the audit.
     """
     where = folder.where
     if folder.config.data.canaries:
@@ -97,7 +99,7 @@ def check_release(folder: RunFolder, accept_unproven: bool) -> None:
 
 
 def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> dict[str, Any]:
-    """Write ``release/``; return the summary. What `check_release` refuses is not written, whoever calls."""
+    """Write ``release/`` unless `check_release`, which is called here too, refuses; return the summary."""
     check_release(folder, accept_unproven)
     where, verdict, looser = folder.where, folder.summary("audit")["verdict"], loosened_line(folder.config)
     audit, synthetic = (where / "audit.json").read_json(), open_series(where / "synthetic")
@@ -115,7 +117,7 @@ def run_export(folder: RunFolder, console: Console, accept_unproven: bool) -> di
 
 
 def datasheet(folder: RunFolder, audit: dict[str, Any], synthetic: Stored, first_line: str) -> dict[str, Any]:
-    """Return what a user of the release must know; it names no source series and no group."""
+    """Return the facts that a user of the release needs; they name no source series and no group."""
     starts, step, length = synthetic.starts, synthetic.nothing.step_seconds, synthetic.nothing.values.shape[2]
     prepared, groups = folder.summary("prepare"), folder.summary("cluster")
     evaluation = (folder.where / "evaluation.json").read_json()

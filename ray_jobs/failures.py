@@ -1,4 +1,4 @@
-"""What went wrong on a worker, as the person who ran the command should read it."""
+"""Turns errors of Ray workers into errors that the person who ran the command can act on."""
 
 import errno
 
@@ -9,7 +9,7 @@ from ttsgan.errors import DataError, TtsganError
 _INNER = ("_base_exc", "cause", "controller_failure", "health_check_failure", "__cause__", "__context__")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_MEMORY = ("allocate memory", "not enough memory", "CUDA out of memory", "running low on memory")
-"""What torch, on a CPU or a GPU, and Ray's watch over the memory of a machine say."""
+"""Parts of the messages of torch (CPU and GPU) and of Ray's memory monitor."""
 
 
 _LOWER = (
@@ -24,13 +24,14 @@ class OutOfMemory(TtsganError, MemoryError):
 
 
 class WorkerLost(TtsganError, RuntimeError):
-    """A worker ended without a word, more often than `RuntimeConfig.max_failures` allows."""
+    """Workers ended without an error of their own, more often than `RuntimeConfig.max_failures` allows."""
 
 
 def told(error: BaseException) -> TtsganError | None:
-    """Return this project's own error inside ``error``, or one for want of room or a lost worker; None for others.
+    """Return the project's own error for ``error``, or None for an error of another kind.
 
-    Ray wraps what its workers raise, several layers deep; the layers are searched in the order that they were put on.
+    Ray wraps what its workers raise in several layers. They are searched from the outermost inwards for an error of
+    this project, a full disk or a lack of memory; if there is none, a lost worker becomes a `WorkerLost`.
     """
     seen, layers, lost = set(), [error], False
     while layers:

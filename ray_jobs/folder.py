@@ -1,8 +1,7 @@
-"""The run folder: what is in it, which stages are done, and whether it may be gone on with.
+"""The run folder: its contents, which stages are done, and whether a command may resume it.
 
-Everything but ``release/`` is confidential. ``manifest.json`` holds, for each finished stage, when it ended, how long
-it took and a summary; the fingerprint of the input; and every audit that was made, because auditing until it passes is
-itself a leak.
+Everything but ``release/`` is confidential. ``manifest.json`` holds the end time, duration and summary of each finished
+stage, the fingerprint of the input, and every audit that was made, because auditing until it passes is itself a leak.
 """
 
 import datetime
@@ -26,13 +25,13 @@ from ttsgan.errors import DataError, NotFittedError
 log = logging.getLogger(__name__)
 
 STAGES = ("prepare", "train", "encode", "cluster", "generate", "evaluate", "audit", "report", "export")
-"""In order; each reads what those before it wrote."""
+"""All stages in order; each reads what earlier ones wrote."""
 FREE_SECTIONS = ("runtime",)
-"""Parts of the configuration that may change between two calls: where a run is made does not change what is made."""
+"""Sections of the configuration that may change between two calls: where a run is made does not affect its results."""
 WRITTEN_FIRST = ("README.txt", "config.json", "store", ".store.partial", "splits.parquet", "canaries")
-"""What is in a run folder, beside the manifest, before anything was trained."""
+"""Contents of a run folder, beside the manifest, before training."""
 LOCK = ".lock"
-"""File of a local run folder that the command which works there holds."""
+"""Lock file of a local run folder, held by the command that works there."""
 CONFIDENTIAL = """This folder is CONFIDENTIAL, all of it but release/.
 
 It holds real series (store/), who is in which half (splits.parquet), networks that have seen them (checkpoints/), their
@@ -49,11 +48,11 @@ class RunFolder:
     where : Location
     config : RunConfig
     manifest : dict
-        As in ``manifest.json``.
+        Content of ``manifest.json``.
     replaces : bool
-        Whether another run is still there, to be removed by `start_over` once this one's series have been read.
+        Whether the folder still holds another run, which `start_over` removes once this run's series have been read.
     made : bool
-        Whether there was no folder before.
+        Whether `create` made the folder, because there was none.
     """
 
     where: Location
@@ -66,7 +65,7 @@ class RunFolder:
 
     @classmethod
     def load(cls, where: Location) -> "RunFolder":
-        """Open a folder that `create` made.
+        """Open an existing run folder.
 
         Raises
         ------
@@ -82,12 +81,12 @@ class RunFolder:
 
     @classmethod
     def create(cls, where: Location, config: RunConfig, fresh: bool) -> "RunFolder":
-        """Make a run folder, or open the one that is there when it was made from the same data and configuration.
+        """Make a run folder, or open an existing one that was made from the same data and configuration.
 
         Raises
         ------
         DataError
-            If ``where`` cannot be written, or holds something else, or another run while ``fresh`` is off.
+            If ``where`` cannot be written, holds files that are not a run, or, without ``fresh``, holds another run.
         """
         made = not where.exists()
         where.check_writable()
@@ -101,7 +100,7 @@ class RunFolder:
             name = others[0].name
             raise DataError(f"{where} holds files that are not a run ({name}); choose another folder for --out")
         fingerprint = input_fingerprint(config)
-        # Its manifest alone: a run of an older version may have a configuration that cannot be read.
+        # Read the manifest only: the configuration of a run of an older version may be unreadable.
         old = (where / "manifest.json").read_json() if exists else {}
         same = old.get("input_fingerprint") == fingerprint
         manifest = {
@@ -111,7 +110,7 @@ class RunFolder:
             "versions": versions(),
             "seed": config.seed,
             "stages": {},
-            # Audits of the same households count, however often a run is begun anew.
+            # Audits of the same households keep counting, however often the run is started over.
             "audit_attempts": old.get("audit_attempts", []) if same else [],
         }
         folder = cls(where, config, manifest, replaces=exists, made=made)
@@ -121,12 +120,13 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other commands out of a local run folder; the system lets them in when this process ends, however.
+        """Lock a local run folder; the system releases the lock when this process ends, however it ends.
 
         Raises
         ------
         DataError
-            If another command works there, or has since the folder was opened: what it wrote would be lost.
+            If another command holds the lock, or has worked here since the folder was opened, so that its results
+            would be lost; or if the lock file cannot be written.
         """
         if not self.where.is_local:
             yield
@@ -148,11 +148,11 @@ class RunFolder:
             yield
 
     def start_over(self) -> None:
-        """Remove what is there, and write what every run folder has."""
+        """Remove the run that is there, and write the files that every run folder has."""
         self.where.make_dir()
         (self.where / "README.txt").write_bytes(CONFIDENTIAL.encode())
         self._write_config()
-        # First of all: a manifest of what is removed next would say that it is there.
+        # Replace the manifest before anything is removed: the old one would list stages whose files are gone.
         self.save()
         for item in self.where.list() if self.replaces else ():
             if item.name not in ("README.txt", "config.json", "manifest.json"):
@@ -160,9 +160,9 @@ class RunFolder:
         self.replaces = False
 
     def withdraw(self) -> None:
-        """Remove what `start_over` and a stage prepare that failed have written, and nothing else.
+        """Remove what `start_over` and a failed stage prepare have written, and nothing else.
 
-        A run that was audited before stays: its audits count.
+        Do nothing for a folder with earlier audits, because they count.
         """
         if self.manifest["audit_attempts"]:
             return
@@ -172,14 +172,14 @@ class RunFolder:
             self.where.remove()
 
     def go_on(self, config: RunConfig, reads_again: bool) -> None:
-        """Go on with a configuration that differs in what is free alone; it is kept once a stage begins.
+        """Resume with a configuration that differs in free fields only; it is saved when a stage begins.
 
-        Free are `FREE_SECTIONS` and `ttsgan.config.FREE_FIELDS`, and how many series are drawn until some are.
+        Free are `FREE_SECTIONS`, `ttsgan.config.FREE_FIELDS`, and ``generate.series`` until stage generate is done.
 
         Raises
         ------
         DataError
-            For any other, and, where the source is named again, when it is no longer what the run was made from.
+            If any other field differs, or, with ``reads_again``, if the content of the sources has changed.
         """
         old, new = recipes.flat(self.config), recipes.flat(config)
         free = {name for name in new if name.split(".")[0] in FREE_SECTIONS or name in FREE_FIELDS}
@@ -221,7 +221,7 @@ class RunFolder:
         (self.where / "manifest.json").write_json(self.manifest)
 
     def done(self, stage: str) -> bool:
-        """Whether ``stage`` has been finished."""
+        """Return whether ``stage`` is done."""
         return stage in self.manifest["stages"]
 
     def summary(self, stage: str) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class RunFolder:
         return self.manifest["stages"][stage]["summary"]
 
     def require(self, stage: str, wanted_by: str) -> None:
-        """Refuse to go on without ``stage``."""
+        """Raise `NotFittedError` if ``stage``, which ``wanted_by`` needs, is not done."""
         if not self.done(stage):
             raise NotFittedError(
                 f"{wanted_by} needs the stage {stage}, which {self.where} has not finished; "
@@ -237,10 +237,11 @@ class RunFolder:
             )
 
     def begin(self, stage: str) -> None:
-        """Forget that ``stage`` and those after it were done: what they wrote is about to be out of date.
+        """Mark ``stage`` and the stages after it as not done, because their results are about to be out of date.
 
-        From here on the configuration on disk is the one in hand, which may have other settings of this stage.
-        A report is a picture of what the others wrote; a release has its own.
+        Also save the current configuration, which may have other settings for this stage, and remove the release.
+        Stage report invalidates only itself: it shows results of other stages, and a release has its own report.
+        Nothing is done while another run is still to be replaced.
         """
         if self.replaces:
             return
@@ -259,7 +260,7 @@ class RunFolder:
 
 
 def is_run(where: Location) -> bool:
-    """Return whether a folder holds a run, and not another program's ``manifest.json``."""
+    """Return whether a folder holds a run; another program's ``manifest.json`` does not count."""
     manifest = where / "manifest.json"
     if not manifest.is_file():
         return False
@@ -268,12 +269,12 @@ def is_run(where: Location) -> bool:
 
 
 def _same_places(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Return whether two lists of sources name the same ones: ``a.csv`` and ``./a.csv`` do."""
+    """Return whether two lists name the same sources, as ``a.csv`` and ``./a.csv`` do."""
     return [*map(Location.parse, one)] == [*map(Location.parse, other)]
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on."""
+    """Return the versions of Python and of the packages that results depend on."""
     names = ("ttsgan", "torch", "ray", "numpy", "scipy", "scikit-learn", "pyarrow")
     return {"python": platform.python_version(), **{name: _version(name) for name in names}}
 
@@ -282,12 +283,12 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        # A checkout on the path of a cluster's machines runs as well.
+        # The package also runs from a checkout on the path of a cluster's machines, without being installed.
         return "not installed"
 
 
 def input_fingerprint(config: RunConfig) -> str:
-    """Return a hash of the content of all sources: of local bytes, or of size and change date elsewhere."""
+    """Return a hash of all sources: of the bytes of local files, of path, size and change time elsewhere."""
     digest = hashlib.sha256()
     if config.data.is_sample:
         sample = recipes.to_dict(config)["sample"]
@@ -301,7 +302,7 @@ def input_fingerprint(config: RunConfig) -> str:
             raise DataError(f"{place} does not exist; check the path")
         folder = place.is_dir()
         for part in files_of_source(place)[0]:
-            # The name of a file of a folder may be the id of its meter.
+            # Hash the names of files in a folder too: a name may be the id of the meter.
             digest.update((part.name.encode() if folder else b"") + _content(part))
     return digest.hexdigest()
 

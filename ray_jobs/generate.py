@@ -1,4 +1,4 @@
-"""Stage generate: Ray Data hands chunks to actors that draw them and write one Parquet part each."""
+"""Stage generate: Ray Data actors draw chunks of the plan and write one Parquet part for each chunk."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from ttsgan.training.runtime import device_of
 
 
 class DrawChunk:
-    """Draws a chunk of the plan and writes it."""
+    """Draws chunks of the plan and writes them."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class DrawChunk:
         self.out, self.plan, self.cond, self.chunk, self.metadata = Location.parse(out), plan, cond, chunk, metadata
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Write the chunks whose numbers are in the column ``id``; return how many series each has."""
+        """Write the chunks whose indices are in the column ``id``; return how many series each has."""
         counts = []
         for index in batch["id"].tolist():
             part = self.plan.chunk(index, self.chunk)
@@ -56,10 +56,10 @@ class DrawChunk:
 
 
 def run_generate(folder: RunFolder, console: Console) -> dict[str, Any]:
-    """Draw as many series as asked for (by default as many as training entities); return the summary."""
+    """Draw the requested number of series (by default one for each training entity); return the summary."""
     where, config = folder.where, folder.config
     runtime, chunk = config.runtime, config.generate.chunk
-    load_model(where)  # One that cannot be read is told here, as in `run_encode`.
+    load_model(where)  # Fail here if it cannot be read, as in `run_encode`.
     groups = where / "groups"
     members = read_table([groups / "members.parquet"], ["group_id", "entity"])
     cond = read_table([groups / "conditions.parquet"], ["cond"])["cond"]

@@ -1,4 +1,4 @@
-"""Stage cluster: latents to groups of entities and their conditions, in ``groups/``."""
+"""Stage cluster: form groups of entities and their conditions from the latents, in ``groups/``."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the owner of a run folder knows: conditions and networks, for the audit's attacks from inside."""
+"""The owner's knowledge of a run folder, its conditions and networks, for the audit's attacks from inside."""
 
 from functools import cached_property
 
@@ -14,7 +14,9 @@ from ttsgan.evaluation.privacy import Inside
 
 
 class RunNetworks:
-    """The networks of a run folder, read by the process that first asks them: they cannot be sent, this can.
+    """The networks of a run folder, loaded in each process at first use.
+
+    Networks cannot be sent to workers; an object of this class can, because it is pickled without them.
 
     Parameters
     ----------
@@ -32,7 +34,7 @@ class RunNetworks:
         return load_model(Location.parse(self.uri))
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the networks behind."""
+        """Pickle without the networks."""
         return {"uri": self.uri, "cond": self.cond}
 
     def encode(self, series: Judged) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""``ttsgan judge``: fidelity and privacy of anybody's synthetic series, from plain files; no run folder is needed."""
+"""``ttsgan judge``: fidelity and privacy of any synthetic series, from plain files, without a run folder."""
 
 import dataclasses
 from functools import partial
@@ -24,17 +24,17 @@ from ttsgan.evaluation.privacy import audit
 from ttsgan.evaluation.report import Pictures, render
 
 OTHER_SIZE = 5.0
-"""Sets of one unit and population do not differ by so much in their median size."""
+"""Ratio of median sizes that sets of one unit and population do not exceed."""
 RAY_SERIES = 4_000
-"""Synthetic series from which on the work is spread over Ray; fewer are judged before Ray has started."""
+"""More synthetic series than this are judged on Ray; fewer are judged in less time than Ray needs to start."""
 
 
 def judge_files(
     train: str, holdout: str, synthetic: str, config: RunConfig, out: Location | None, address: str, console: Console
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Judge synthetic series; write ``evaluation.json``, ``audit.json`` and ``report.html`` into ``out``.
+    """Judge synthetic series; write ``evaluation.json``, ``audit.json`` and ``report.html`` into ``out`` if given.
 
-    Every judgement into a folder is added to ``attempts`` in its ``audit.json``: to judge until it passes is a leak.
+    Each judgement into a folder is added to ``attempts`` in its ``audit.json``: judging until it passes is a leak.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def judge_files(
     Raises
     ------
     DataError
-        If ``out`` is a run folder, which has a judgement of its own, or holds another program's ``audit.json``.
+        If ``out`` is a run folder, whose own judgement would be lost, or holds another program's ``audit.json``.
     """
     if out is not None and is_run(out):
         raise DataError(f"--out {out} is a run folder, whose own judgement would be lost; choose another folder")
@@ -64,7 +64,7 @@ def judge_files(
         console.say(f"    {told}")
     if empty := int(sets[2].usable()[0].sum()):
         console.say(f"    {empty} of {len(sets[2])} synthetic series hold no reading")
-    # whoever made it: a synthetic series belongs to nobody
+    # A synthetic series belongs to nobody, whoever made it, so each is its own entity.
     sets[2] = dataclasses.replace(sets[2], entities=np.arange(len(sets[2])).astype(str))
     large, spread = len(sets[2]) > RAY_SERIES, in_turn
     if large:
@@ -99,7 +99,7 @@ def judge_files(
 
 
 def _earlier_attempts(out: Location | None) -> list[dict[str, Any]]:
-    """Return the judgements that were made into a folder before."""
+    """Return the attempts recorded in a folder by earlier judgements."""
     if out is None or not (out / "audit.json").is_file():
         return []
     said = (out / "audit.json").read_json()
@@ -111,7 +111,7 @@ def _earlier_attempts(out: Location | None) -> list[dict[str, Any]]:
 
 
 def unit_question(train: Judged, other: Judged, name: str) -> str:
-    """Return a sentence where values of a set are over `OTHER_SIZE` times those of training, or as much less."""
+    """Return a warning if the median sizes of two sets differ by a factor over `OTHER_SIZE` in a channel, or ""."""
     for channel, (size, size_of_other) in enumerate(zip(_sizes(train), _sizes(other), strict=False)):
         if size_of_other > OTHER_SIZE * size or size > OTHER_SIZE * size_of_other:
             return (
@@ -122,7 +122,7 @@ def unit_question(train: Judged, other: Judged, name: str) -> str:
 
 
 def start_question(train: Judged, synthetic: Judged) -> str:
-    """Return a sentence where most synthetic series start at another time of the week than most training series."""
+    """Return a warning if most synthetic series start at another time of the week than most training series, or ""."""
     (mine, often), (other, as_often) = (_usual_start(of) for of in (train, synthetic))
     if mine == other or min(often, as_often) <= 0.5:
         return ""
@@ -133,7 +133,7 @@ def start_question(train: Judged, synthetic: Judged) -> str:
 
 
 def _usual_start(of: Judged) -> tuple[str, float]:
-    """Return the weekday and time at which most series start, in words, and the share that do."""
+    """Return the most frequent weekday and time of the starts, in words, and its share of the series."""
     days = of.starts.astype("datetime64[D]")
     moments = weekday(days) * np.timedelta64(1, "D") + (of.starts - days)
     found, counts = np.unique(moments, return_counts=True)
@@ -143,7 +143,7 @@ def _usual_start(of: Judged) -> tuple[str, float]:
 
 
 def _sizes(of: Judged) -> list[float]:
-    """Return the median over series of their mean size in each channel, physical units; of those with readings."""
+    """Return for each channel the median of the series' mean absolute values; series without readings are left out."""
     seen = (~np.isnan(of.values)).sum(axis=2)
     means = np.nansum(np.abs(of.values), axis=2) / np.maximum(seen, 1)
     return [
@@ -152,7 +152,7 @@ def _sizes(of: Judged) -> list[float]:
 
 
 def _shared(series: Judged) -> Blocks:
-    """Hand a set to Ray's object store, block by block."""
+    """Put a set into Ray's object store, block by block."""
     starts = range(0, len(series), BLOCK_SERIES)
     return Blocks(tuple(partial(_get, [ray.put(series.take(slice(i, i + BLOCK_SERIES)))]) for i in starts))
 

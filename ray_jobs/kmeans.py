@@ -1,8 +1,8 @@
-"""The driver loop of `ttsgan.clustering` over latents that stay in actors, for populations larger than one machine.
+"""The driver loop of `ttsgan.clustering` over latents held by actors, for populations larger than one machine.
 
-Every actor holds the mean latents of its entities (row number modulo the number of actors, entities in ascending order)
-and reads them from the Parquet parts itself, so that one that is lost comes back by itself. The driver sees names,
-centres, sums, labels, and the few latents that are candidates or belong to groups to dissolve.
+Entities are in ascending order; actor ``i`` of ``n`` holds the mean latents of rows ``i``, ``i + n``, ``i + 2 n``, and
+so on. It reads them from the Parquet parts itself, so that it needs no help after a restart. The driver receives names,
+centres, sums, labels, and only those latents that are candidates or belong to groups to dissolve.
 """
 
 from typing import Any, Self
@@ -24,14 +24,14 @@ MAX_RESTARTS = 8
 def group_latents(
     parts: list[Location], entities: NDArray, level: NDArray, config: ClusterConfig, seed: int, workers: int
 ) -> Groups:
-    """Group the entities of encoded series; the same groups as `ttsgan.clustering.form_groups` makes in one process.
+    """Group the entities of encoded series, exactly as `ttsgan.clustering.form_groups` does in one process.
 
-    Ray must be initialised. The actors, at most one per CPU, are stopped at the end.
+    Ray must be initialised. There is at most one actor per CPU; all are stopped at the end.
 
     Parameters
     ----------
     parts : list of Location
-        Parquet parts with the columns ``entity`` (text) and ``mu`` (a tensor of d per row).
+        Parquet parts with the columns ``entity`` (text) and ``mu`` (a tensor of d values in each row).
     entities : ndarray of shape (n,), object
         All entities of the parts, each once, ascending.
     level : ndarray of shape (n,)
@@ -39,7 +39,7 @@ def group_latents(
     config : ClusterConfig
     seed : int
     workers : int
-        Most actors that hold the latents; the groups do not depend on it.
+        Maximum number of actors; the groups do not depend on it.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def group_latents(
     Raises
     ------
     DataError
-        A part that cannot be read, or without latents; and what ``form_groups`` raises.
+        If a part cannot be read or has no latents, or ``form_groups`` raises it.
     """
     cpus = int(ray.cluster_resources().get("CPU", 1))
     with ActorShards(parts, entities, max(1, min(workers, cpus, len(entities)))) as shards:
@@ -68,13 +68,13 @@ class ActorShards:
 
     def __init__(self, parts: list[Location], entities: NDArray, count: int) -> None:
         self.rows = np.arange(len(entities))
-        # Inside a list the reference travels without the names: only an actor that reads its shard fetches them.
+        # Ray does not resolve a reference inside a list: the names are fetched only by actors that read their shard.
         self._entities = [ray.put(entities)]
         options = {"max_restarts": MAX_RESTARTS, "max_task_retries": -1}
         self.actors = [_ShardActor.options(**options).remote(parts, at, count) for at in range(count)]
 
     def each(self, method: str, *arguments: Any) -> list[Any]:
-        """Return the answers of ``method`` of every `Shard`, in the order of the shards."""
+        """Call ``method`` of every `Shard`; return the results in the order of the shards."""
         sent = [ray.put(value) if isinstance(value, np.ndarray) else value for value in arguments]
         try:
             return ray.get([actor.call.remote(self._entities, method, *sent) for actor in self.actors])
@@ -95,7 +95,7 @@ class ActorShards:
 
 @ray.remote(num_cpus=1)
 class _ShardActor:
-    """One `Shard`. It is read at the first call: a fault in the data must reach the driver as a `DataError`."""
+    """Holds one `Shard`, read at the first call, so that a fault in the data reaches the driver as a `DataError`."""
 
     def __init__(self, parts: list[Location], at: int, count: int) -> None:
         self._parts, self._at, self._count = parts, at, count

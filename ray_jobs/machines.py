@@ -1,4 +1,4 @@
-"""Starting Ray, or joining it, and checking that it has what a run asks for."""
+"""Start or join Ray, and check that it has the resources that a run asks for."""
 
 import logging
 import os
@@ -20,18 +20,18 @@ from ttsgan.config import RuntimeConfig
 from ttsgan.errors import ConfigError
 
 SPARE_SLOTS = 2
-"""CPU slots of a local Ray beyond the cores, for tasks that only read and hand on."""
+"""CPU slots of a local Ray beyond its cores, for tasks that only read data and pass them on."""
 OBJECT_STORE_BYTES = 1_500_000_000
 WORKERS_PER_CORE = 2
-"""Workers of one CPU each that may share a core of this machine: slower than one each, but they work."""
+"""Workers of one CPU each that may share one core of this machine; slower than a core each, but it works."""
 POLL_SECONDS = 5.0
 
 
 def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False, trials: int = 1) -> None:
     """Start a local Ray for this command (``local``), or join the cluster at ``address``.
 
-    A local one has room for so many ``trials`` at a time, each with all workers, and a ``dashboard`` only where it is
-    needed: it costs seconds and memory.
+    A local Ray has CPU slots for ``trials`` trials at a time, each with all its workers. It has a ``dashboard`` only
+    where one is needed, because that costs seconds and memory.
 
     Raises
     ------
@@ -43,11 +43,11 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False, tri
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # Ray's own log files keep these; on the screen they are warnings about how Ray Data uses its own actors.
+    # Hide warnings about how Ray Data uses its own actors; Ray's log files still have them.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
-    # This program shows its own progress; Ray's would bury it.
+    # Ray's progress output would bury this program's own.
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
@@ -58,7 +58,7 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False, tri
         shown = {"include_dashboard": False}
         if dashboard:
             shown = {"include_dashboard": True, "dashboard_port": _free_port()}
-            # Ray's own helpers, which inherit this, look for the Ray of this machine and fail where there are two.
+            # Ray's helper processes inherit this; without it they search for a Ray on this machine, and fail on two.
             os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{shown['dashboard_port']}"
         with _no_stderr(), _own_sigterm():
             ray.init(
@@ -83,13 +83,13 @@ def _free_port() -> int:
 
 
 def cores() -> int:
-    """Return how many cores this process may use: those of its affinity, which a batch system may have narrowed."""
+    """Return how many cores this process may use: those of its CPU affinity, which a batch system may restrict."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep this program's answer to SIGTERM, one line: that of Ray ends the process without a word."""
+    """Restore this program's SIGTERM handler afterwards: Ray's ends the process without a message."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -100,7 +100,7 @@ def _own_sigterm() -> Iterator[None]:
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Keep what Ray's C++ part says while it starts off the screen; what goes wrong is raised all the same."""
+    """Hide what Ray's C++ part writes to stderr at its start; errors are raised all the same."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -115,12 +115,12 @@ def _no_stderr() -> Iterator[None]:
 def check_this_machine(runtime: RuntimeConfig, trials: int = 1) -> None:
     """Refuse a local run that asks for more than this machine has, before Ray is started.
 
-    Of a search, so many ``trials`` run at a time, each with all workers.
+    A search runs ``trials`` trials at a time, each with all its workers.
 
     Raises
     ------
     ConfigError
-        With what is asked for and what there is.
+        If GPUs or CPUs are missing; the message says what is asked for and what there is.
     """
     workers, cards = runtime.num_workers * trials, torch.cuda.device_count()
     asked = _asked("runtime.num_workers", runtime.num_workers, trials)
@@ -139,7 +139,7 @@ def check_this_machine(runtime: RuntimeConfig, trials: int = 1) -> None:
 
 
 def _asked(field: str, workers: int, trials: int) -> str:
-    """Return what the configuration asks for, in words."""
+    """Describe the requested workers in words."""
     each = f"{field} = {workers} workers"
     return each if trials == 1 else f"{each} for each of runtime.max_concurrent_trials = {trials} trials"
 
@@ -147,13 +147,13 @@ def _asked(field: str, workers: int, trials: int) -> str:
 def check_resources(runtime: RuntimeConfig, trials: int = 1) -> None:
     """Refuse a run that asks for more than the Ray cluster has, instead of waiting for ever.
 
-    Of a search, so many ``trials`` run at a time, each with all workers.
-    With ``runtime.scale_up_seconds`` an autoscaler is asked for the machines and given that long to bring them.
+    A search runs ``trials`` trials at a time, each with all its workers. With ``runtime.scale_up_seconds``, first ask
+    the autoscaler for the missing machines and wait for them for up to that long.
 
     Raises
     ------
     ConfigError
-        With what is asked for and what there is.
+        If resources are missing; the message says what is asked for and what there is.
     """
     of_one = runtime.min_workers or max(runtime.num_workers, 1)
     workers = of_one * trials
@@ -167,7 +167,7 @@ def check_resources(runtime: RuntimeConfig, trials: int = 1) -> None:
                 time.sleep(POLL_SECONDS)
                 missing = _missing(each, workers)
         finally:
-            # A request holds its machines until another one takes its place, long after this run.
+            # Clear the request: it would hold its machines until another request replaces it, long after this run.
             request_resources(bundles=[])
     if missing:
         field = "runtime.min_workers" if runtime.min_workers else "runtime.num_workers"
@@ -179,7 +179,7 @@ def _missing(each: dict[str, int], workers: int) -> str:
     short = [name for name, count in each.items() if workers * count > have.get(name, 0)]
     if short:
         return ", ".join(f"{workers * each[name]} {name}s, the Ray cluster has {have.get(name, 0):g}" for name in short)
-    # A worker lives on one machine: two halves of it on two are none.
+    # All resources of a worker must be on one machine; halves on two machines do not add up.
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     room = sum(min(int(machine.get(name, 0) // count) for name, count in each.items()) for machine in machines)
     asked = " and ".join(f"{count} {name}s" for name, count in each.items())

@@ -1,4 +1,4 @@
-"""Options that several commands share; the words after each are its help."""
+"""Options that several commands share; the string under each field is its help text."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ class DataOptions:
     """How real series are read."""
 
     step: str = ""
-    """Step to aggregate to, such as 4h or 30min; by default the step of the data."""
+    """Time step to aggregate to, such as 4h or 30min; by default the step of the data."""
     entity: str = ""
     """Column that names the household or meter to protect; by default 'entity', or else 'id'."""
     unit: str = ""
-    """Unit of data that carry none, such as kWh."""
+    """Unit, such as kWh, for data that do not state theirs."""
     step_seconds: int = 0
-    """Step in seconds of data that carry none; by default the year divided by the length."""
+    """Time step in seconds for data that do not state theirs; by default the year divided by the length."""
     start: str = ""
-    """First time stamp of data that carry none (ISO 8601); by default 2013-01-01."""
+    """First time stamp (ISO 8601) for data without time stamps; by default 2013-01-01."""
     aggregate: str = ""
-    """How steps are joined: sum or mean; by default the unit decides."""
+    """How values are aggregated to a longer step: sum or mean; by default the unit decides."""
 
     def asked(self) -> dict[str, str | int]:
         """Return the options that were given."""
@@ -27,26 +27,26 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What is run, and where."""
+    """What to run, and where."""
 
     out: str
     """Run folder: a local path or a URI such as s3://bucket/run."""
     data: tuple[str, ...] = ()
     """Files of real series (Parquet, CSV, .npy), folders of Parquet or CSV, URIs, or 'sample': simulated households."""
     holdout: str = ""
-    """Share of entities held out, or the path of a holdout; by default 0.25, of the sample 0.5."""
+    """Share of entities to hold out, or the path of a holdout; by default 0.25, for the sample 0.5."""
     recipe: str = ""
     """quick (two cores, ten minutes), base (two cores, longer) or large (GPUs); by default quick."""
     config: str = ""
     """Saved config.json or best.json to start from, instead of a recipe."""
     set: tuple[str, ...] = ()
-    """Overrides such as generator.depth=4, one or several."""
+    """One or more overrides of the configuration, such as generator.depth=4."""
     series: int = 0
     """Series to write; by default as many as there are training entities."""
     seed: int = -1
-    """Seed of the run; by default 0, or that of --config or of the run that is gone on with."""
+    """Seed of the run; by default 0, or the seed of --config or of the resumed run."""
     fresh: bool = False
-    """Start over in a folder that holds another run, which is removed."""
+    """Start over in a folder that holds another run; that run is removed."""
     address: str = "local"
     """Ray cluster to join ('auto' inside a job), or 'local' to start one for this command."""
 

@@ -1,10 +1,10 @@
-"""What ``--set`` says: in one place among the words of a command, and only what the command reads."""
+"""The option ``--set``: collect all its values in one place, and refuse those that the command does not read."""
 
 from ttsgan.errors import ConfigError
 
 
 def joined(words: list[str]) -> list[str]:
-    """Turn ``--set a=1 --set b=2`` into ``--set a=1 b=2``, at the end."""
+    """Turn ``--set a=1 --set b=2`` into one ``--set a=1 b=2`` at the end of the command."""
     out, values, in_set = [], [], False
     for word in words:
         name, sign, value = word.partition("=")
@@ -22,7 +22,7 @@ def joined(words: list[str]) -> list[str]:
 
 
 def check_read(overrides: tuple[str, ...], *names: str, but: tuple[str, ...] = ()) -> None:
-    """Refuse overrides of what a command does not read: other sections of the configuration, and fields of these."""
+    """Raise `ConfigError` for overrides of sections other than ``names``, and of the fields ``but``."""
     others = [text for text in overrides if text.partition(".")[0].strip() not in names]
     if others:
         allowed = ", ".join(f"{name}.FIELD=VALUE" for name in names)

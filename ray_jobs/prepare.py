@@ -1,4 +1,4 @@
-"""Stage prepare: sources to ``store/`` and ``splits.parquet``; the split comes before anything is fitted."""
+"""Stage prepare: read the sources into ``store/`` and ``splits.parquet``; the split comes before anything is fitted."""
 
 import dataclasses
 import hashlib
@@ -23,7 +23,7 @@ from ttsgan.errors import DataError
 from ttsgan.evaluation.privacy import MIN_ENTITIES, other_dates
 
 LARGE_SHARE = 0.05
-"""Share of the training series that one entity may own without a word."""
+"""Share of the training series that one entity may own without a remark."""
 
 
 def run_prepare(folder: RunFolder, console: Console) -> dict:
@@ -92,9 +92,9 @@ def _read_halves(config: RunConfig, console: Console) -> tuple[SeriesSet, NDArra
 
 
 def one_entity_of_twins(series: SeriesSet) -> tuple[SeriesSet, str]:
-    """Let entities that have exactly the same series count as one, by the name of the first; return what to tell.
+    """Merge entities that share an identical series into one, named as the first; return a remark too, or "".
 
-    A home that was exported twice would be trained on and held out at once.
+    Otherwise a home that was exported twice could be trained on and held out at once.
     """
     names, owner = np.unique(series.entities.astype(str), return_inverse=True)
     course = _courses(series)
@@ -104,7 +104,7 @@ def one_entity_of_twins(series: SeriesSet) -> tuple[SeriesSet, str]:
     _, first, member = np.unique(one, return_index=True, return_inverse=True)
     if len(first) == len(names):
         return series, ""
-    # The first series of each course, where another entity has the same.
+    # For each series, the first one with the same values; the example is the first pair of different entities.
     earlier = np.unique(course, return_index=True)[1][course]
     at = int(np.argmax(owner[earlier] != owner))
     told = f"{series.ids[earlier[at]]} and {series.ids[at]} are the same series; they are protected as one"
@@ -114,7 +114,7 @@ def one_entity_of_twins(series: SeriesSet) -> tuple[SeriesSet, str]:
 
 
 def refuse_twins(series: SeriesSet, holdout: NDArray[np.bool_]) -> None:
-    """Raise `DataError` when the same series is in both halves (n,) bool."""
+    """Raise `DataError` if the same series is in both halves; ``holdout`` is (n,) bool."""
     course = _courses(series)
     shared, at, there = np.intersect1d(course[~holdout], course[holdout], return_indices=True)
     if len(shared):
@@ -126,14 +126,14 @@ def refuse_twins(series: SeriesSet, holdout: NDArray[np.bool_]) -> None:
 
 
 def _courses(series: SeriesSet) -> NDArray[np.int64]:
-    """Return a number for each series (n,), the same for those with the same values."""
-    # NaN has many bit patterns; all of them mean missing.
+    """Return a number for each series (n,), equal for series with equal values."""
+    # NaN has many bit patterns, all of which mean a missing value: use one of them.
     digests = [hashlib.sha256(np.where(np.isnan(row), np.float32(np.nan), row)).digest() for row in series.values]
     return np.unique(np.array(digests, dtype="V32"), return_inverse=True)[1]
 
 
 def _remarks(series: SeriesSet, holdout: NDArray[np.bool_]) -> Iterator[str]:
-    """Yield what the owner should know of these halves before hours of training."""
+    """Yield remarks on the two halves that the owner should read before hours of training."""
     entities = series.entities.astype(str)
     few = few_below(np.nanmin(series.values, axis=2)[~holdout], series.entities[~holdout])
     for channel in np.flatnonzero(few):

@@ -1,4 +1,4 @@
-"""The stages in order: which are done, which is next, what a finished run says."""
+"""Run one stage, or all stages in order, and show the result of a finished run."""
 
 import dataclasses
 import time
@@ -30,17 +30,17 @@ STAGE_FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 ON_RAY = ("train", "encode", "cluster", "generate", "evaluate", "audit")
 ON_ACTORS = ("encode", "generate")
-"""Stages that go on with as many workers as there is room for, and wait for ever without any."""
+"""Stages that run on as many actors as there is room for, and wait for ever if there is room for none."""
 SHOWN_REASONS = 5
-"""Reasons of a verdict that a table shows."""
+"""Most reasons of a verdict that a table shows."""
 DONE, NOT_PASSED = 0, 3
 """Exit statuses."""
 
 
 def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **options: bool) -> None:
-    """Run one stage, whether or not it was done before; later stages count as not done afterwards.
+    """Run one stage, even if it is done already; later stages then count as not done.
 
-    ``options`` are those of the stage's own function in `STAGE_FUNCTIONS`.
+    ``options`` are passed to the stage's function in `STAGE_FUNCTIONS`.
     """
     position = STAGES.index(stage)
     for earlier in STAGES[:position]:
@@ -48,9 +48,9 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
             folder.require(earlier, stage)
     with console.working(f"[{position + 1}/{len(STAGES)}] {stage}"):
         runtime = folder.config.runtime
-        # These go on with as many workers as there is room for.
+        # Stages on actors need room for one worker only.
         needed = dataclasses.replace(runtime, num_workers=1, min_workers=0) if stage in ON_ACTORS else runtime
-        # Before anything is read: what is prepared is to be trained on here.
+        # Before anything is read: also for prepare, since its data are to be trained on here.
         if stage in ("prepare", "train", *ON_ACTORS) and address == "local":
             check_this_machine(needed)
         if stage in ON_RAY and (stage != "train" or runtime.num_workers):
@@ -73,14 +73,14 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
             summary = STAGE_FUNCTIONS[stage](folder, console, **options)
         except TtsganError:
             if stage == "prepare" and not folder.replaces:
-                # Nothing was made yet, and a mended command must not meet the remains of this one.
+                # Nothing of value was made yet, and a corrected command must not find remains of this one.
                 folder.withdraw()
             raise
         folder.finish(stage, time.monotonic() - started, summary)
 
 
 def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: bool) -> int:
-    """Run what is not done yet, show the result, and return the exit status."""
+    """Run the stages that are not done, show the result, and return the exit status."""
     if all(folder.done(stage) for stage in STAGES):
         console.say(f"{folder.where} is finished; nothing to do")
         show_result(folder, console)
@@ -89,7 +89,7 @@ def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: 
         if not folder.done(stage):
             run_stage(folder, stage, console, address)
     refusal = None
-    # A report that was rebuilt leaves the release as it is.
+    # Export may be done although an earlier stage was not: rebuilding the report keeps the release.
     if not folder.done("export"):
         try:
             run_stage(folder, "export", console, address, accept_unproven=accept_unproven)
@@ -104,14 +104,14 @@ def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: 
 
 
 def reasons_of(audited: dict[str, Any], most: int = SHOWN_REASONS) -> list[tuple[str, str]]:
-    """Return the rows of a table on a verdict: limits that were loosened, and the worst reasons, which come first."""
+    """Return table rows for a verdict: the loosened limits, then its first ``most`` reasons, which are the worst."""
     reasons, looser = audited["reasons"], audited.get("loosened")
     more = [f"and {len(reasons) - most} more, in the report"] if len(reasons) > most else []
     return [("", text) for text in [*([looser] if looser else []), *reasons[:most], *more]]
 
 
 def show_result(folder: RunFolder, console: Console) -> None:
-    """Print a short table and the paths of what was made."""
+    """Print a short table of results and the paths of the release and the report."""
     prepared, generated = folder.summary("prepare"), folder.summary("generate")
     headline, audit = folder.summary("evaluate")["headline"], folder.summary("audit")
     rows = [

@@ -1,4 +1,4 @@
-"""The world of a training worker that Ray Train started."""
+"""The training runtime of a worker that Ray Train started."""
 
 import signal
 import threading
@@ -25,22 +25,22 @@ from ttsgan.training.runtime import (
 )
 
 REGISTRY = "checkpoint_manager_snapshot.json"
-"""Ray Train's list of the checkpoints of a run, beside them."""
+"""Ray Train's list of a run's checkpoints, stored beside them."""
 
 TERMINATED = threading.Event()
-"""Set in a worker process that was sent SIGTERM."""
+"""Set in a worker process that has received SIGTERM."""
 
 
 class HeedTermination(WorkerCallback):
-    """Lets a worker that is sent SIGTERM keep a checkpoint first; by itself it would end at once."""
+    """Lets a worker save a checkpoint after SIGTERM; without this callback it would end at once."""
 
     def after_init_train_context(self) -> None:
-        """Hear of the signal; runs in the main thread of each worker, where alone that can be asked for."""
+        """Install the signal handler; runs in each worker's main thread, the only one that may install it."""
         signal.signal(signal.SIGTERM, lambda *_: TERMINATED.set())
 
 
 class RayRuntime(ProcessGroupRuntime):
-    """Reports checkpoints to Ray Train, which keeps them in the run's storage and hands back the newest."""
+    """A process group whose checkpoints are written to the run's storage and reported to Ray Train."""
 
     def __init__(self) -> None:
         super().__init__(None, str(ray.train.torch.get_device()))
@@ -56,20 +56,20 @@ class RayRuntime(ProcessGroupRuntime):
         self._asked = asked
 
     def place(self) -> tuple[int, int]:
-        """Return the number of this worker's node, and its own number there, both from 0."""
+        """Return the rank of this worker's node and the worker's local rank on it, both from 0."""
         context = ray.train.get_context()
         return context.get_node_rank(), context.get_local_rank()
 
     def noticed(self) -> bool:
-        """Whether Ray has notice that a node of the run will be taken away, the first time that it has."""
+        """Return True once, when Ray first has notice that a node of the run will be preempted."""
         first = ray.train.get_preemption_info() is not None and not self.saved_on_notice
         self.saved_on_notice |= first
         return first
 
     def _candidates(self) -> list[tuple[str, AbstractContextManager[Path]]]:
-        """Return the checkpoints in the run's storage, whoever wrote them, the newest first; their seals judge them.
+        """Return all checkpoints in the run's storage, newest first, whoever wrote them; seals are not checked here.
 
-        All workers try those that worker 0 sees, in its order: a shared folder may show a new one later to some.
+        All workers use worker 0's list, because a shared folder may show a new checkpoint later to some workers.
         """
         storage = ray.train.get_context().get_storage()
         filesystem, parent = storage.storage_filesystem, storage.experiment_fs_path
@@ -85,13 +85,13 @@ class RayRuntime(ProcessGroupRuntime):
         return [(name, _opened(ray.train.Checkpoint(f"{parent}/{name}", filesystem))) for name in reversed(names)]
 
     def save(self, name: str, files: dict[str, bytes], metrics: dict[str, float]) -> None:
-        """Let rank 0 write into the run's storage, then report it; every rank reports, which is a barrier."""
-        # Ray Train would delete one of two checkpoints of one name, and with it the other.
+        """Let rank 0 write the checkpoint into the run's storage; then every rank reports it, which is a barrier."""
+        # Not the name of a damaged checkpoint: Ray Train, deleting one of two of the same name, would delete both.
         again = f"_{uuid.uuid4().hex[:8]}" if f"{CHECKPOINT_PREFIX}{name}" in self.damaged else ""
         storage = ray.train.get_context().get_storage()
         filesystem = storage.storage_filesystem
         folder = f"{storage.experiment_fs_path}/{CHECKPOINT_PREFIX}{name}{again}"
-        # Ray Train's own copying would restart all workers when the storage fails for a moment, or is full.
+        # Written here: an upload by Ray Train would restart all workers if the storage is full or fails for a moment.
         self._keep(f"checkpoint {folder}", lambda: write_checkpoint(filesystem, folder, files))
         ray.train.report(
             {**metrics, "checkpoint": name},
@@ -101,21 +101,21 @@ class RayRuntime(ProcessGroupRuntime):
 
 
 def forget_registry(checkpoints: Location) -> None:
-    """Leave of earlier training the newest checkpoints alone, for `RayRuntime` to find.
+    """Delete Ray Train's registry and all but the newest checkpoints, which `RayRuntime` then finds by itself.
 
-    Ray Train's own list of them may be cut short by a kill, or name one that training without Ray has removed since; it
-    would not start then. What is no longer in a list nobody else would remove.
+    The registry may be cut short by a kill, or name a checkpoint that training without Ray has since removed; Ray Train
+    would then not start. Old checkpoints are deleted here because, without a registry, nothing else deletes them.
     """
     (checkpoints / REGISTRY).remove()
     folders = [item for item in checkpoints.list() if item.name.startswith(CHECKPOINT_PREFIX)]
-    # What was begun and never sealed does not take the place of what can be gone on with.
+    # Count sealed checkpoints only: incomplete ones must not displace those that training can resume from.
     sealed = [item for item in folders if (item / SEAL_FILE).is_file()]
     for old in folders[: folders.index(sealed[-2 * KEPT_CHECKPOINTS])] if len(sealed) > 2 * KEPT_CHECKPOINTS else ():
         old.remove()
 
 
 def write_checkpoint(filesystem: FileSystem, folder: str, files: dict[str, bytes]) -> None:
-    """Write a checkpoint's files, its seal last; what fails is raised, and what it wrote removed where that can be."""
+    """Write a checkpoint's files, its seal last; on an `OSError`, remove the folder if possible, and raise."""
     try:
         filesystem.create_dir(folder, recursive=True)
         filesystem.delete_dir_contents(folder)

@@ -1,4 +1,4 @@
-"""The run folder and the configuration that the options of a command ask for."""
+"""Turn the options of a command into a configuration and an open run folder."""
 
 from dataclasses import replace
 
@@ -13,13 +13,16 @@ from ttsgan.errors import ConfigError
 
 
 def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = None) -> RunConfig:
-    """Return the configuration that the options ask for, where they say nothing that of the ``known`` run.
+    """Return the configuration that the options ask for.
+
+    They are applied to the configuration in ``config``; else, unless ``data`` is given, to that of the ``known`` run,
+    of which a ``recipe`` keeps only the data section; else to the recipe, by default quick.
 
     Raises
     ------
     ConfigError
-        If no data are named, it is not allowed, or its batch cannot be shared by every number of workers that it may
-        be trained with.
+        If no data are named, a value is not allowed, or the batch cannot be shared by every number of workers that the
+        run may be trained with.
     """
     asked = data.asked()
     if general.data:
@@ -45,7 +48,7 @@ def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = N
     if general.seed >= 0:
         config = replace(config, seed=general.seed)
     config = recipes.override(config, general.set)
-    # What the configuration itself cannot check, before a folder is made.
+    # Checks that the configuration itself cannot make; they come before a folder is made.
     recipes.by_name(config.recipe)
     check_times(config.data)
     check_precision(config.training.precision, config.runtime.use_gpu)
@@ -55,7 +58,7 @@ def settings(general: RunOptions, data: DataOptions, known: RunConfig | None = N
 
 
 def open_run(general: RunOptions, data: DataOptions, console: Console) -> RunFolder:
-    """Open or make the run folder, and show its configuration."""
+    """Open or make the run folder, and print its recipe and what differs from it."""
     where = Location.parse(general.out)
     folder = RunFolder.load(where) if not general.fresh and is_run(where) else None
     config = settings(general, data, folder and folder.config)
@@ -64,7 +67,7 @@ def open_run(general: RunOptions, data: DataOptions, console: Console) -> RunFol
             f"runtime.num_workers is 0, which trains in this process alone, and --out {where} is not on this machine; "
             "give a local --out, or set runtime.num_workers=1"
         )
-    # The store of a run that goes on suffices: the files that it was made from may be gone.
+    # A resumed run needs only its store; check the source files only where they are named again: they may be gone.
     if folder is None or general.data:
         folder = RunFolder.create(where, config, general.fresh)
     else:

@@ -1,4 +1,4 @@
-"""The two halves of a run folder's store, and its synthetic series, read as far as they are asked for."""
+"""Lazy access to the two halves of a run folder's store and to its synthetic series."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,24 +20,24 @@ from ttsgan.data.store import (
 )
 
 READ_SERIES = 512
-"""Series that are gone through at a time."""
+"""Series in memory at a time when all are read in turn."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Series of a store, such as one half: their labels in memory, their values where they are.
+    """Series of a store, such as one half: their labels are in memory, their values stay in the files.
 
     Attributes
     ----------
     files : list of Location
         All parts of the store.
     rows : list of ndarray, int64
-        For each part, which of its rows belong to these series.
+        For each part, the indices of its rows that belong to these series.
     ids, entities : ndarray of shape (n,), object
         Text, in the order of the parts.
     starts : ndarray of shape (n,), datetime64[s]
     nothing : SeriesSet
-        No series, but step, unit, channels, length and note of all.
+        An empty set with the common step, unit, channels, length and note.
     """
 
     files: list[Location]
@@ -51,9 +51,9 @@ class Stored:
         return len(self.entities)
 
     def read(self, rows: np.ndarray | None = None) -> SeriesSet:
-        """Return the series in these rows of the half, in rising order; all without."""
+        """Read the series at the indices ``rows``, which must ascend; by default all."""
         count = len(self) if rows is None else len(rows)
-        # All at once and first: pieces that are kept between parts that are let go would keep their memory taken.
+        # Allocate all values first: pieces kept between parts that are freed would keep the parts' memory occupied.
         values = np.empty((count, *self.nothing.values.shape[1:]), np.float32)
         parts, names, first, filled = [_labels_of(self.nothing)], [str(self.files[0])], 0, 0
         for file, within in zip(self.files, self.rows, strict=True):
@@ -69,35 +69,35 @@ class Stored:
         return replace(concatenate(parts, names), values=values)
 
     def fingerprint(self) -> str:
-        """Return the fingerprint of the series, as `SeriesSet.fingerprint` does."""
+        """Return the fingerprint of the series, the same as `SeriesSet.fingerprint`."""
         return fingerprint(
             self.nothing, self.ids, self.entities, self.starts, (block.values for block in self.blocks())
         )
 
     def parts(self) -> list[tuple[Location, np.ndarray]]:
-        """Return the parts of the store that hold any of these series, each with its rows of them."""
+        """Return each part of the store that holds any of these series, with the indices of their rows in it."""
         return [(file, rows) for file, rows in zip(self.files, self.rows, strict=True) if len(rows)]
 
     def blocks(self) -> Iterator[SeriesSet]:
-        """Yield all series of the half, `READ_SERIES` at a time."""
+        """Yield all series in order, `READ_SERIES` at a time."""
         for first in range(0, len(self), READ_SERIES):
             yield self.read(np.arange(first, min(first + READ_SERIES, len(self))))
 
 
 def _labels_of(series: SeriesSet) -> SeriesSet:
-    """Return a set without its values."""
+    """Return a set with labels but without values."""
     return replace(series, values=series.values[..., :0])
 
 
 def open_half(where: Location, holdout: bool, planted: bool = True) -> Stored:
-    """Return the training half, with or without the series planted in it, or the held-out half of a run folder."""
+    """Open the held-out or the training half of a run folder, the latter with or without the planted canaries."""
     ids, entities, held = read_splits(where / "splits.parquet")
     mine = (held == holdout) & (planted | ~is_canary(entities))
     return open_series(where / "store", set(ids[mine].tolist()))
 
 
 def open_series(folder: Location, wanted: set[str] | None = None) -> Stored:
-    """Return the series of a folder of parts, or of them those whose ids are ``wanted``."""
+    """Open the series of a folder of parts, or only those whose ids are in ``wanted``."""
     files, rows, columns = files_of(folder), [], []
     for file in files:
         with open_parquet(file) as opened:

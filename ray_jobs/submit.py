@@ -1,7 +1,7 @@
 """Run a ``ttsgan`` command on a Ray cluster: upload the code, submit the job, show its log, return its exit status.
 
-Everything goes through the cluster's Jobs API (its dashboard port), so this machine needs no Ray of its own, and a
-lost connection does not end the job.
+Everything goes through the cluster's Jobs API (its dashboard port). So no Ray needs to run on this machine, and a lost
+connection does not end the job.
 """
 
 import asyncio
@@ -34,16 +34,16 @@ from ttsgan.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 PROGRAM = ("python", "-m", "ray_jobs.cli")
-# It starts no Ray, and so takes no --address.
+# Commands that start no Ray, and so take no --address.
 WITHOUT_RAY = frozenset({"prepare"})
 # The dashboard refuses larger requests with status 413.
 MAX_UPLOAD_BYTES = 100 * 2**20
-# Only at the top of the uploaded folder: further down `data` may well be a Python package.
+# Excluded only at the top of the uploaded folder: further down, `data` may be a Python package.
 TOP_LEVEL_EXCLUDES = frozenset({"build", "data", "dist", "runs", "venv"})
 PATH_OPTIONS = frozenset({"--config", "--data", "--holdout", "--out", "--source", "--synthetic", "--train"})
 CONNECT_SECONDS = 10.0
 POLL_SECONDS = 2.0
-# How long a cluster may be out of reach (a restarted port-forward, a busy head) while the log is followed.
+# How long the cluster may be unreachable (a restarted port-forward, a busy head) while the log is followed.
 PATIENCE_SECONDS = 120.0
 INTERRUPTED = 130
 _ADDRESS = re.compile(r"(?:(https?)://)?([\w.-]+|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?/?")
@@ -63,41 +63,44 @@ def submit(
 ) -> int:
     """Run a command as a job of a Ray cluster.
 
-    The job runs ``program``, the words, and ``--address auto`` (not for `WITHOUT_RAY`), so that it joins the cluster
-    that it runs on. Its log goes to stdout as it is written. Ctrl-C stops following, not the job.
+    The job's command line is ``program``, the words of ``entrypoint``, and ``--address auto`` (except for commands in
+    `WITHOUT_RAY`), so that it joins the cluster that it runs on. The job's log is copied to stdout as it is written.
+    Ctrl-C stops following the log, not the job.
 
     Parameters
     ----------
     address : str
-        Where the dashboard answers: ``http://HOST:8265`` or ``https://...``; a plain ``HOST:PORT`` means http. It wins
-        over the variables ``RAY_ADDRESS`` and ``RAY_API_SERVER_ADDRESS``.
+        Address of the dashboard: ``http://HOST:8265`` or ``https://...``; a plain ``HOST:PORT`` means http. It takes
+        precedence over the variables ``RAY_ADDRESS`` and ``RAY_API_SERVER_ADDRESS``.
     entrypoint : sequence of str
         The words after ``ttsgan``, such as ``run --data s3://... --out s3://...``. Paths in them are the cluster's.
     working_dir : Path or None
-        Folder to upload, and to start the command in, less hidden files, Python's byte code, and the folders of
-        `TOP_LEVEL_EXCLUDES`. None: no upload but the code.
+        Folder to upload and start the command in, without hidden files, Python byte code, and the folders of
+        `TOP_LEVEL_EXCLUDES`. None: upload only the code.
     env : mapping of str to str, or None
-        Environment variables of the job and its workers. Anybody who may read the cluster's jobs can read them.
+        Environment variables of the job and its workers. Anyone who can read the cluster's jobs can read them.
     follow : bool
-        Wait for the end and show the log; otherwise return 0 as soon as the cluster has taken the job.
+        Show the log and wait for the end; otherwise return 0 as soon as the cluster has accepted the job.
     console : rich.console.Console or None
-        Where notes about the submission go; None: stderr.
+        Where notes about the submission are printed; None: stderr.
     upload_code : bool
-        Send the source of this package, which then goes before the one in the cluster's image. False: the image's own.
+        Upload the source of this package, which takes precedence over the one in the cluster's image. False: use the
+        image's.
     program : sequence of str
         The words that start the command on the cluster.
 
     Returns
     -------
     int
-        Exit status of the command (0, 1, 2 or 3 for ``ttsgan``); 128 + the signal that killed it; 1 where the job was
-        stopped or never started; 130 after Ctrl-C.
+        Exit status of the command (0, 1, 2 or 3 for ``ttsgan``); 128 + the number of the signal that killed it; 1 if
+        the job was stopped or never started; 130 after Ctrl-C.
 
     Raises
     ------
     ConfigError
-        An address that is not http(s), cannot be reached or refuses the token; credentials in a word; more than
-        `MAX_UPLOAD_BYTES` to upload; a job that the cluster refuses; a connection lost for `PATIENCE_SECONDS`.
+        If the address is not http(s), cannot be reached or refuses the token; a word contains credentials; more than
+        `MAX_UPLOAD_BYTES` would be uploaded; the cluster refuses the job; or the connection is lost for more than
+        `PATIENCE_SECONDS`.
     """
     say = partial((console or Console(stderr=True)).print, markup=False, highlight=False, soft_wrap=True)
     url = normal_address(address)
@@ -125,7 +128,7 @@ def submit(
 
 
 def normal_address(address: str) -> str:
-    """Return the address as ``http(s)://host:port``, or raise a `ConfigError` (``auto``, ``ray://...``, a path)."""
+    """Return the address as ``http(s)://host:port``; raise `ConfigError` for ``auto``, ``ray://...`` or a path."""
     match = _ADDRESS.fullmatch(address)
     if not match or address == "auto":
         raise ConfigError(
@@ -142,7 +145,7 @@ def command_line(entrypoint: Sequence[str], program: Sequence[str] = PROGRAM) ->
     Raises
     ------
     ConfigError
-        No words, a ``submit`` in a submit, a ``--address``, or credentials in a URI.
+        If there are no words, the command is ``submit`` itself, or a word is ``--address`` or a URI with credentials.
     """
     words = list(entrypoint)
     if words[:1] == ["ttsgan"]:
@@ -166,7 +169,7 @@ def command_line(entrypoint: Sequence[str], program: Sequence[str] = PROGRAM) ->
 
 
 def notes(url: str, entrypoint: Sequence[str], working_dir: Path | None = None) -> list[str]:
-    """Return what a user should know before the job starts, one line each; ``url`` is from `normal_address`."""
+    """Return notes for the user before the job starts, one line each; ``url`` is from `normal_address`."""
     lines = []
     local = [path for path in _paths(entrypoint) if _is_local(path, working_dir)]
     if local:
@@ -183,7 +186,7 @@ def notes(url: str, entrypoint: Sequence[str], working_dir: Path | None = None) 
 def make_runtime_env(
     scratch: Path, working_dir: Path | None, env: Mapping[str, str] | None, upload_code: bool
 ) -> dict[str, object]:
-    """Return the job's runtime environment, what `submit` is to upload packed in the folder ``scratch``."""
+    """Return the job's runtime environment; ``working_dir``, if given, is packed into the folder ``scratch``."""
     result: dict[str, object] = {}
     if upload_code:
         result["py_modules"] = [str(Path(module.__file__).parent) for module in (ttsgan, ray_jobs)]
@@ -196,10 +199,10 @@ def make_runtime_env(
 
 
 def pack(folder: Path, scratch: Path) -> Path:
-    """Write the files of a folder to one zip, the same bytes for the same files, and return its path.
+    """Pack the files of a folder into one zip, the same bytes for the same files, and return its path.
 
-    Packed here rather than by Ray, whose exclusion patterns would apply to the code as well (`ttsgan/data`). Raises a
-    `ConfigError` where there is no folder, nothing in it, or more than `MAX_UPLOAD_BYTES`.
+    Ray does not pack it, because its exclusion patterns would apply to the code (`ttsgan/data`) as well. Raise
+    `ConfigError` if the folder does not exist, has no files, or holds more than `MAX_UPLOAD_BYTES`.
     """
     if not folder.is_dir():
         raise ConfigError(f"working directory {folder} is not a folder; name the folder whose files the job needs")
@@ -218,7 +221,7 @@ def pack(folder: Path, scratch: Path) -> Path:
     packed = scratch / "working_dir.zip"
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files:
-            # A fixed date: the cluster knows an upload by its bytes and takes each only once.
+            # A fixed date: the cluster identifies an upload by its bytes and accepts each only once.
             entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
             entry.external_attr = (path.stat().st_mode & 0o777) << 16
             archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
@@ -228,9 +231,9 @@ def pack(folder: Path, scratch: Path) -> Path:
 def exit_status(details: JobDetails) -> int:
     """Return the exit status of the command of a job that has ended.
 
-    Ray keeps the exit code of the process that it started (``driver_exit_code``), beside a status that only knows
-    success and failure; a negative code is the signal that ended it. Jobs that never started, or that somebody
-    stopped, have none and count as 1.
+    Ray keeps the exit code of the process that it started (``driver_exit_code``) beside a status that only tells
+    success from failure. A negative code is the signal that ended the process; it becomes 128 + signal. A job that
+    never started (no code) or was stopped counts as 1.
     """
     if details.status == JobStatus.SUCCEEDED:
         return 0
@@ -241,7 +244,7 @@ def exit_status(details: JobDetails) -> int:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the regular files to upload."""
+    """Yield the regular files of a folder that are uploaded."""
     for root, folders, names in os.walk(folder):
         top = Path(root) == folder
         folders[:] = [name for name in folders if not _left_out(name) and not (top and name in TOP_LEVEL_EXCLUDES)]
@@ -252,7 +255,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _left_out(name: str) -> bool:
-    """Tell whether a file or folder of this name stays here: hidden (.git, .env, caches), or byte code."""
+    """Return whether a file or folder of this name is not uploaded: hidden (.git, .env, caches), or byte code."""
     return name.startswith(".") or name == "__pycache__" or name.endswith((".pyc", ".egg-info"))
 
 
@@ -269,7 +272,7 @@ def _paths(words: Sequence[str]) -> Iterator[str]:
 
 
 def _is_local(path: str, working_dir: Path | None) -> bool:
-    """Tell whether a value is a path on one machine's disk that does not travel with the job."""
+    """Return whether a value is a path on one machine's disk that is not uploaded with the job."""
     if path == "sample" or ("://" in path and not path.startswith("file://")):
         return False
     try:
@@ -280,7 +283,7 @@ def _is_local(path: str, working_dir: Path | None) -> bool:
 
 
 def _token() -> str | None:
-    """Return the cluster's token from the environment, or None to leave the matter to Ray's own rules."""
+    """Return the cluster's token from the environment, or None if it has none; Ray's own rules then apply."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token.strip()
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -296,7 +299,7 @@ def _token() -> str | None:
 
 @contextmanager
 def _told(url: str) -> Iterator[None]:
-    """Turn what the client raises into one line that says what to do."""
+    """Turn errors of the client into a `ConfigError` whose one line says what to do."""
     try:
         yield
     except AuthenticationError as error:
@@ -314,7 +317,7 @@ def _told(url: str) -> Iterator[None]:
 
 
 def _connect(url: str) -> JobSubmissionClient:
-    """Return a client for the cluster, after a first look that cannot hang."""
+    """Return a client for the cluster, after a first request with a timeout."""
     token = _token()
     headers = {"Authorization": f"Bearer {token}"} if token else None
     logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
@@ -322,9 +325,9 @@ def _connect(url: str) -> JobSubmissionClient:
         try:
             urllib.request.urlopen(f"{url}/api/version", timeout=CONNECT_SECONDS).close()
         except urllib.error.HTTPError:
-            pass  # it answers, if only to ask for a token
+            pass  # the dashboard answers, if only to ask for a token
         except OSError as error:
-            # Certificates are the client's matter: it has its own list of authorities.
+            # The client checks certificates itself, with its own list of authorities.
             if not isinstance(getattr(error, "reason", None), ssl.SSLError):
                 raise
         return JobSubmissionClient(url, headers=headers)
@@ -332,7 +335,7 @@ def _connect(url: str) -> JobSubmissionClient:
 
 @contextmanager
 def _without(*names: str) -> Iterator[None]:
-    """Hide environment variables that Ray would prefer to the address that it is given."""
+    """Hide environment variables that Ray would prefer to the address it is given."""
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
@@ -343,8 +346,8 @@ def _without(*names: str) -> Iterator[None]:
 def _follow(client: JobSubmissionClient, job: str, url: str) -> JobDetails:
     """Copy the job's log to stdout until the job has ended, and return how it ended.
 
-    The end of the log is not the end of the job: the connection may break, and the log begins anew with each one. So
-    the status decides, and what was shown already is skipped.
+    The end of the log is not the end of the job: the connection may break, and each new one starts the log from its
+    beginning. So the job's status decides when to return, and text that was shown already is skipped.
     """
     log = _Log(client, job)
     last_heard = time.monotonic()
@@ -367,7 +370,7 @@ def _follow(client: JobSubmissionClient, job: str, url: str) -> JobDetails:
 
 
 class _Log:
-    """The part of a job's log that has been shown; ``shown`` counts characters."""
+    """Copies a job's log to stdout; ``shown`` is the number of characters that were written."""
 
     def __init__(self, client: JobSubmissionClient, job: str) -> None:
         self.client = client
@@ -375,10 +378,10 @@ class _Log:
         self.shown = 0
 
     def copy(self) -> bool:
-        """Show what is new until the cluster closes the log; False where the connection broke before."""
+        """Write new text until the cluster closes the log; return False if the connection broke before that."""
         try:
             asyncio.run(self._copy())
-        except Exception as error:  # a broken websocket has many names, and `_follow` asks for the status anyway
+        except Exception as error:  # a broken websocket raises many types, and `_follow` asks for the status anyway
             logger.debug("log of %s broke off: %s", self.job, error)
             return False
         return True

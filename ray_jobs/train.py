@@ -1,4 +1,4 @@
-"""Stage train: Ray Train runs one training worker per process; the library's loop does the rest."""
+"""Stage train: Ray Train starts the training workers; each runs the library's training loop."""
 
 import json
 import logging
@@ -36,17 +36,17 @@ from ttsgan.training.telemetry import PROGRESS_FILE
 log = logging.getLogger(__name__)
 
 STOP_FILE = "stop"
-"""Written by a driver that was asked to stop, and seen by its workers."""
+"""Written by a driver that was asked to stop; worker 0 polls for it."""
 POLL_SECONDS = 2.0
 COPY_SECONDS = 20.0
-"""Seconds between two copies of the log to a storage that is not a local folder."""
+"""Seconds between two copies of the log to remote storage."""
 ENDED: dict[str, type[TtsganError]] = {
     "stopped": Stopped,
     "diverged": DivergedError,
     "not kept": NotKept,
     "refused": ConfigError,
 }
-"""What all workers raise in the same step: told as a result, because Ray Train would try an error again."""
+"""Errors that all workers raise in the same step; they are returned as results, as Ray Train would retry errors."""
 TOLD = {
     "diversity": "diversity",
     "generator/cycle": "distance to condition",
@@ -54,14 +54,14 @@ TOLD = {
     "score/prior": "headline",
     "score/pool": "headline",
 }
-"""Figures of a line of progress that are told beside losses and gradients, and what they are called."""
+"""Figures that a progress line shows beside losses and gradients, with their titles."""
 PROFILE_FOLDER = "train/profile"
-"""In the run folder: for each stage a Chrome trace, and a table of the heaviest operators."""
+"""Folder in the run folder for a Chrome trace and a table of the heaviest operators of each training stage."""
 SCALER_FILE = "scaler.safetensors"
 RESIZE_SECONDS = 60.0
-"""Seconds between two looks for machines that an elastic run could grow onto."""
+"""Seconds between two checks for machines that an elastic run could grow onto."""
 SILENCE_SECONDS = 600
-"""Seconds after which a worker that hears nothing from the others gives up."""
+"""Timeout of the process group: a worker that waits this long for the others gives up."""
 
 
 def train_worker(
@@ -69,8 +69,8 @@ def train_worker(
 ) -> dict[str, Any]:
     """Train on the run folder's training series; return a summary.
 
-    With ``keep_model`` rank 0 writes ``checkpoints/model``, and the log goes to ``tensorboard``; a trial of a search
-    keeps neither. With ``profile`` rank 0 writes `PROFILE_FOLDER`.
+    With ``keep_model``, rank 0 writes the model to ``checkpoints/model`` and the log to ``tensorboard``; a trial of a
+    search keeps neither. With ``profile``, rank 0 writes `PROFILE_FOLDER`.
     """
     torch.set_num_threads(config.runtime.cpus_per_worker)
     data, scaler, score = _training_data(where, config, runtime)
@@ -101,7 +101,7 @@ def _write_all(files: dict[str, bytes], place: Location) -> None:
 def _training_data(
     where: Location, config: RunConfig, runtime: Runtime
 ) -> tuple[TrainSet, SeriesScaler, between.Score | None]:
-    """Scale the training series, and on rank 0 make their judge; few series are in memory at a time."""
+    """Return the scaled training series, their scaler and, on rank 0, the score; few series are in memory at a time."""
     half = open_half(where, holdout=False)
     entities, step_seconds = half.entities.astype(str), half.nothing.step_seconds
     scaler = SeriesScaler.from_bytes((where / "checkpoints" / SCALER_FILE).read_bytes(), config.household, step_seconds)
@@ -115,9 +115,10 @@ def _training_data(
 
 @contextmanager
 def _written_to(place: Location, keep: bool) -> Iterator[Path]:
-    """Give a local folder; what is in it when it is left, by an error too, is at ``place``, or nowhere unless ``keep``.
+    """Yield a local folder whose files end up at ``place``, also after an error; without ``keep`` they are discarded.
 
-    The `PROGRESS_FILE` of ``place`` is in it from the start, to be gone on with.
+    With ``keep`` and a local ``place``, it is that folder. Otherwise it is a temporary one; with ``keep`` this starts
+    with the `PROGRESS_FILE` of ``place``, to be appended to, and is copied there every `COPY_SECONDS` and at the end.
     """
     if keep and place.is_local:
         place.local_path.mkdir(parents=True, exist_ok=True)
@@ -140,7 +141,7 @@ def _written_to(place: Location, keep: bool) -> Iterator[Path]:
 
 
 def _copy_last(scratch: Path, place: Location) -> None:
-    """Copy what is left; a log that cannot be kept costs neither the model nor what else there is to tell."""
+    """Make the last copy of the log; a failure is only a warning, so that it costs neither model nor another error."""
     try:
         patiently(lambda: _copy(scratch, place), f"write {place}")
     except (DataError, OSError) as error:
@@ -153,7 +154,7 @@ def _copy(scratch: Path, place: Location) -> None:
 
 
 def _copy_until(scratch: Path, place: Location, done: threading.Event) -> None:
-    """Copy what is in a folder every `COPY_SECONDS`; a storage that fails is asked again the next time."""
+    """Copy the files of a folder every `COPY_SECONDS` until ``done``; after a storage error, try again next time."""
     while not done.wait(COPY_SECONDS):
         with suppress(DataError, OSError):
             _copy(scratch, place)
@@ -168,7 +169,7 @@ def _ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
         return train_worker(where, recipes.from_dict(settings["config"]), runtime, profile=settings["profile"])
     except tuple(ENDED.values()) as error:
         if isinstance(error, Stopped) and not stop_file.is_file():
-            # A worker's machine is taken away, the run is not asked to end: others go on from the checkpoint.
+            # A preempted worker, not a stopped run: let Ray Train retry from the checkpoint with other workers.
             raise
         return next({name: str(error)} for name, kind in ENDED.items() if isinstance(error, kind))
     finally:
@@ -176,9 +177,9 @@ def _ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _heed(stop_file: Location, runtime: Runtime, done: threading.Event) -> None:
-    """Tell a worker to leave once ``stop_file`` is there."""
+    """Make this worker leave once ``stop_file`` exists."""
     while not done.wait(POLL_SECONDS):
-        # A storage that fails once is asked again.
+        # After a storage error, ask again at the next poll.
         with suppress(DataError):
             if stop_file.is_file():
                 runtime.leaving = True
@@ -186,7 +187,7 @@ def _heed(stop_file: Location, runtime: Runtime, done: threading.Event) -> None:
 
 
 def run_train(folder: RunFolder, console: Console, profile: bool = False) -> dict[str, Any]:
-    """Fit the scaler, then train; return the summary. With ``profile`` some steps of worker 0 are profiled."""
+    """Fit the scaler if it is missing, then train; return the summary. ``profile`` records some steps of worker 0."""
     where, config = folder.where, folder.config
     if not (where / "checkpoints" / SCALER_FILE).is_file():
         console.progress("fitting the scaler")
@@ -224,16 +225,17 @@ def run_train(folder: RunFolder, console: Console, profile: bool = False) -> dic
 
 
 def _leave_if(asked: list[bool]) -> None:
-    """Leave if training ended, by itself, after it was asked to stop: no later stage is to begin."""
+    """Raise `Stopped` if training was asked to stop but finished first: no later stage may begin."""
     if asked:
         raise Stopped("stopped as asked, at the end of training; the same command goes on from there")
 
 
 @contextmanager
 def _on_sigterm(act: Callable[[], object]) -> Iterator[list[bool]]:
-    """Do ``act`` when this process is asked to end, instead of ending; only the main thread can hear of it.
+    """Call ``act`` on the first SIGTERM instead of ending; a second one raises `KeyboardInterrupt`.
 
-    Gives a list that is empty until then.
+    Only the main thread can handle signals; in another thread this does nothing. Yields a list that is empty until the
+    first SIGTERM.
     """
     asked: list[bool] = []
     if threading.current_thread() is not threading.main_thread():
@@ -241,7 +243,7 @@ def _on_sigterm(act: Callable[[], object]) -> Iterator[list[bool]]:
         return
 
     def heard(*_: object) -> None:
-        if asked:  # twice: at once, wherever that is
+        if asked:  # the second time: end at once, wherever the program is
             raise KeyboardInterrupt
         asked.append(True)
         log.warning("asked to stop; a checkpoint is kept first (asked again: at once)")
@@ -255,7 +257,7 @@ def _on_sigterm(act: Callable[[], object]) -> Iterator[list[bool]]:
 
 
 def fit_run_scaler(folder: RunFolder) -> None:
-    """Fit the scaler on the training series of a run folder, for all workers to read."""
+    """Fit the scaler on the training series of a run folder, and write it there for all workers to read."""
     half, rows, config = open_half(folder.where, holdout=False), None, folder.config
     if len(half) > api.MAX_SCALER_ROWS:
         lowest = np.concatenate([np.nanmin(block.values, axis=2) for block in half.blocks()])
@@ -295,7 +297,10 @@ def _fit(where: Location, config: RunConfig, profile: bool) -> dict[str, Any]:
 
 @contextmanager
 def _own_interrupt() -> Iterator[None]:
-    """Take Ctrl-C back from Ray Train, which answers it by an exit without a word, in later stages too."""
+    """Turn Ray Train's exit on Ctrl-C, which has no message, into `KeyboardInterrupt`; then remove Ray's handler.
+
+    Otherwise Ray Train's handler would stay for the later stages too.
+    """
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -307,10 +312,10 @@ def _own_interrupt() -> Iterator[None]:
 
 
 def _watch(where: Location, console: Console, stop: threading.Event) -> None:
-    """Show the newest line of progress that the workers wrote."""
+    """Show the newest progress line that the workers wrote, until ``stop`` is set."""
     lines, shown = where / "tensorboard" / PROGRESS_FILE, b""
     with suppress(DataError, OSError):
-        shown = _last_line(lines)  # of earlier training
+        shown = _last_line(lines)  # from earlier training: not shown again
     while not stop.wait(1.0 if where.is_local else COPY_SECONDS):
         with suppress(DataError, OSError):
             newest = _last_line(lines)
@@ -320,12 +325,12 @@ def _watch(where: Location, console: Console, stop: threading.Event) -> None:
 
 
 def _last_line(lines: Location) -> bytes:
-    """Return the last line of a file; nothing where it is empty or absent."""
+    """Return the last line of a file, or nothing if the file is empty or absent."""
     return (lines.read_bytes().splitlines() or [b""])[-1] if lines.is_file() else b""
 
 
 def _progress_line(line: bytes) -> str:
-    """Return a line of progress in words; figures that are not known, or not finite, are left out."""
+    """Return a progress line in words; unknown figures, and those that are not floats (not finite), are left out."""
     try:
         said = json.loads(line)
     except ValueError:

@@ -1,9 +1,9 @@
-"""Search with Ray Tune: each trial is one Ray Train run, compared by the validation loss of the temporal prior.
+"""Search with Ray Tune: each trial is one Ray Train run; trials are compared by the temporal prior's validation loss.
 
 Optuna proposes settings, none twice; trials that fall behind are stopped early.
 
-The validation loss is in nats per value of one scaled series, so that it means the same for every patch size, and it is
-measured on training entities kept apart: the holdout takes no part in the choice.
+The validation loss is in nats per value of one scaled series, so that it is comparable between patch sizes. It is
+measured on training entities set apart for validation: the holdout plays no part in the choice.
 """
 
 import logging
@@ -49,11 +49,11 @@ METRIC = "validation"
 DEPTHS = (1, 2, 3, 4)
 LATENT_DIMS = (8, 16, 32)
 AT_RANDOM = 5
-"""Settings tried at random before Optuna proposes any."""
+"""Trials with random settings before Optuna proposes any."""
 
 
 def search_space(config: RunConfig, step_seconds: int) -> dict[str, tuple[int, ...]]:
-    """Return the values tried for each field: half a day to two days per token, depths, latent dimensions."""
+    """Return the values to try for each field: half a day, a day or two days per token, depths, latent dimensions."""
     day = config.patch.size or slots_per_day(step_seconds)
     return {
         "patch.size": tuple(sorted({max(1, day // 2), day, *([2 * day] if 2 * day <= MOST_POINTS else [])})),
@@ -63,7 +63,7 @@ def search_space(config: RunConfig, step_seconds: int) -> dict[str, tuple[int, .
 
 
 class Untried(TPESampler):
-    """Optuna's sampler, but no setting twice: its loss would be the same again.
+    """Optuna's TPE sampler that tries no setting twice, because the loss would be the same.
 
     Parameters
     ----------
@@ -80,13 +80,13 @@ class Untried(TPESampler):
         self.random = np.random.default_rng(seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return all fields, which are always chosen together."""
+        """Return all fields, because they are always sampled together."""
         return self.space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return what Optuna proposes, or the nearest to it that was not tried; at first one at random."""
+        """Return the untried setting nearest to Optuna's proposal, or a random one before there are proposals."""
         tried = [other.params for other in study.get_trials(deepcopy=False) if other.number != trial.number]
         left = [setting for setting in self.settings if setting not in tried]
         proposed = super().sample_relative(study, trial, search_space)
@@ -94,31 +94,31 @@ class Untried(TPESampler):
         return min(left, key=lambda setting: self._steps_between(setting, proposed)) if proposed else left[0]
 
     def _steps_between(self, one: dict[str, Any], other: dict[str, Any]) -> int:
-        """Count the steps from value to next value over all fields."""
+        """Return the distance of two settings: the steps between their values in each field's list, added up."""
         return sum(abs(v.index(one[name]) - v.index(other[name])) for name, v in self.values.items())
 
 
 class Told(Callback):
-    """Tells of each trial that it ended or failed, and how far those at work are."""
+    """Prints that a trial ended or failed, and the progress of running trials."""
 
     def __init__(self, console: Console, planned: int, series: int) -> None:
         self.console, self.planned, self.series = console, planned, series
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune keeps a copy of what it was started with; a terminal cannot be copied."""
+        """Pickle without the console: Tune pickles its callbacks, and a terminal cannot be pickled."""
         return {**vars(self), "console": None}
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
-        """Tell how far a trial is."""
+        """Show the progress of a trial."""
         self.console.progress(f"{self._name(trials, trial)}: {self._so_far(result)}")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Tell what a trial came to."""
+        """Print the result of a trial."""
         early = ", stopped early" if trial.last_result.get("series_seen", 0) < self.series else ""
         self.console.say(f"    {self._name(trials, trial)}: {self._so_far(trial.last_result)}{early}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Tell why a trial failed."""
+        """Print why a trial failed."""
         error = Path(trial.error_file)
         why = reason(error.read_text()) if error.is_file() else "why is told at the end"
         self.console.say(f"    {self._name(trials, trial)} failed: {why}")
@@ -134,7 +134,7 @@ class Told(Callback):
 
 
 def reason(error: Exception | str) -> str:
-    """Return the line of an error, or of a traceback, that says what was wrong."""
+    """Return the last line of an error or traceback, which says what was wrong; at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__
 
@@ -151,7 +151,7 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     Raises
     ------
     ConfigError
-        If no trial finished, or the cluster is too small for one.
+        If no trial reached a validation, or the cluster is too small for the concurrent trials.
     """
     where, config = folder.where, folder.config
     space = search_space(config, folder.summary("prepare")["step_seconds"])
@@ -159,11 +159,11 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     at_once = min(trials, config.runtime.max_concurrent_trials)
     if address == "local":
         check_this_machine(config.runtime, at_once)
-    # Ray Train frees the machines of a trial that is stopped early through the state API, which the dashboard serves.
+    # To free the machines of a trial that is stopped early, Ray Train uses the state API, which the dashboard serves.
     start_ray(config.runtime, address, dashboard=True, trials=at_once)
-    # Trials are not elastic: they are compared by what they did with the same machines.
+    # Trials are not elastic, so that all are compared on the same number of workers.
     check_resources(replace(config.runtime, min_workers=0), at_once)
-    # Those of an earlier search, which ended or was interrupted: this one tries all anew.
+    # Remove the trials of an earlier search, finished or interrupted: this search starts anew.
     (where / "trials").remove()
     if not (where / "checkpoints" / SCALER_FILE).is_file():
         fit_run_scaler(folder)
@@ -189,7 +189,7 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
 def _search(
     where: Location, config: RunConfig, space: dict[str, tuple[int, ...]], trials: int, console: Console
 ) -> tune.ResultGrid:
-    """Train the trials, each by a run of Ray Train of its own; those that fall behind are stopped."""
+    """Train each trial in its own Ray Train run; stop those that fall behind."""
     storage, uri = where / "trials", where.uri
     settings, runtime = recipes.to_dict(config), config.runtime
 
@@ -216,11 +216,11 @@ def _search(
 
     total = sum(stage_series(config.training, stage) for stage in ("encoder", "days"))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Of a failed trial `Told` says why in one line.
+    # `Told` prints one line for a failed trial; hide Tune's own output of its error.
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     return tune.Tuner(
-        # The driver only waits: its workers hold the CPUs.
+        # A trial's driver only waits; its training workers hold the CPUs.
         tune.with_resources(trial, {"CPU": 0.1}),
         param_space={name: tune.choice(list(values)) for name, values in space.items()},
         tune_config=tune.TuneConfig(
@@ -239,7 +239,7 @@ def _search(
 
 
 def _grace(config: RunConfig) -> int:
-    """Return the series seen until which no trial is stopped: a quarter of the prior's training."""
+    """Return the number of series before which no trial is stopped: the encoder stage and a quarter of the prior's."""
     days = stage_series(config.training, "days")
     return stage_series(config.training, "encoder") + max(config.training.batch_size, days // 4)
 

@@ -3,10 +3,10 @@
     python tests/benchmarks/bench_audit.py --audits 20 --homes 5000
     pytest -m benchmark tests/benchmarks/bench_audit.py
 
-For each audit, training, holdout and synthetic set are disjoint simulated households (a new split of one population of
-three times ``--homes``): the synthetic set is as honest as can be. Prints a line of JSON per audit, and at the end the
-share that passes with its 95 % bounds, and the CPU-seconds. Exit status 1 when an audit fails or is invalid, or when
-fewer than 95 of 100 pass.
+In each audit, the training, holdout and synthetic sets are disjoint simulated households (a new split of one population
+of three times ``--homes``), so the synthetic set leaks nothing. Prints a line of JSON per audit and, at the end, the
+share that passes with its 95 % bounds, and the CPU-seconds. Exit status 1 when a verdict is FAIL or INVALID, or when
+fewer than 95 of 100 audits pass.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def honest(pool: Judged, homes: int, seed: int) -> dict:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the audits and print what came out."""
+    """Run the audits and print their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--audits", type=int, default=20)
     parser.add_argument("--homes", type=int, default=5000, help="in training, in the holdout, and synthetic")

@@ -1,11 +1,11 @@
-"""What a training step costs on a GPU: series per second, share of the card's matrix products, memory, precision.
+"""Cost of a training step on a GPU: series per second, share of the card's matrix product rate, memory, precision.
 
     python tests/benchmarks/bench_gpu.py --keep tests/benchmarks/results
 
-No Ray. Simulated households. A step is one of the discriminator and one of the generator, unless it is called one of
-the days (the temporal prior). Seconds are of the clock, the median of steps in a row, each of which ends with its
-figures on the host. Prints a line of JSON per figure {name, value, limit, ok}; figures without a limit inform. Exit
-status 1 when a limit is missed.
+Runs without Ray, on simulated households. A step is one discriminator step and one generator step, unless it is called
+a step of the days (the temporal prior). Seconds are wall-clock time: the median of consecutive steps, each of which
+ends with its figures on the host. Prints a line of JSON per figure {name, value, limit, ok}; figures without a limit
+are for information only. Exit status 1 when a limit is missed.
 """
 
 import argparse
@@ -29,18 +29,18 @@ from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime
 
 SIZES = (("base", 16), ("base", 256), ("large", 128))
-"""Recipes and batches of a year of 2,190 points."""
+"""Recipes and batch sizes measured with series of 2,190 points, a year."""
 PRECISIONS = ("fp32", "bf16", "fp16")
 KINDS = {"step": "step", "days": "days step"}
 WARMUP, STEPS = 4, 12
 SIDE = 8192
-"""Side of the large matrices."""
+"""Number of rows and columns of the large matrices."""
 MEMORY_LIMIT = 2.0
-"""Gigabytes of the card that a step of 16 series of 8,760 points may take."""
+"""Gigabytes of GPU memory that a step of 16 series of 8,760 points may take."""
 
 
 def seconds_of(trainer: Trainer, kind: str, steps: int) -> float:
-    """Return the median seconds of a step, of both kinds of steps where the penalty comes every few."""
+    """Return the median seconds of a step; each sample is the mean over the steps from one penalty to the next."""
     take_steps(trainer, kind, WARMUP)
     every = trainer.config.loss.penalty_interval if kind == "step" else 1
     taken = []
@@ -68,7 +68,7 @@ def product_rate(dtype: torch.dtype) -> float:
 
 
 def work_of(trainer: Trainer, kind: str) -> float:
-    """Return the floating-point operations of a step, of the penalty its share."""
+    """Return the floating-point operations of a step, with the penalty's averaged over steps."""
     every = trainer.config.loss.penalty_interval if kind == "step" else 1
     trainer.state.series_seen = 0
     return flops(lambda: take_steps(trainer, kind, every)) / every

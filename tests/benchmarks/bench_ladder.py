@@ -1,4 +1,4 @@
-"""The ladder: every rival, and this library, judged on the same splits of the same households.
+"""The ladder: every rival, and optionally this library, judged on the same splits of the same households.
 
     python tests/benchmarks/bench_ladder.py --sets london-4h --splits 3 --audit
     python tests/benchmarks/bench_ladder.py --sets london-4h cambridge-4h sample-4h --splits 6 --seeds 3 --ours
@@ -8,18 +8,19 @@
 
 A split takes as many households for training as for the holdout: half and half of London (100) and of the meter groups
 of Cambridge (33), 300 and 300 of the sample. Every system whose result depends on chance is fitted ``--seeds`` times on
-each split. Generators draw as many series as they were fitted on, as a run does; with more, `evaluate` compares random
-parts of them, whose luck hides how well a set stands for the population. Attacks are run on the same series.
-Where enough households are left, a third set of real ones is judged as if it were synthetic: its headline is what a
-perfect generator would score on that split.
+each split. Generators draw as many series as they were fitted on, as a run does. If they drew more, `evaluate` would
+compare random subsets, whose randomness hides how well a set represents the population. The attacks use the same
+series. Where enough households are left, a third set of real ones is judged as if it were synthetic: its headline is
+what a perfect generator would score on that split.
 
-The bar is the better of the hierarchical copula and the same in groups, by mean log headline over all splits. Each
-system is compared with it by the logarithm of the ratio of headlines, averaged over the fits of a split; the 95 %
-interval is Student's over splits. Splits of one population share households, so it speaks of that population.
+The bar is the better of the hierarchical copula and the hierarchical copula in groups, by mean log headline over all
+splits. Each system is compared with it by the logarithm of the ratio of headlines, averaged over the fits of a split;
+the 95 % interval is Student's t over splits. Splits of one population share households, so the interval holds for that
+population only.
 
-Every set of data gives ``ladder-SET-DATE`` in the results folder, ``ladder-SET-RECIPE-DATE`` of another recipe than
-``quick``: .json (all figures), .md (table of medians over splits) and .png (headlines). Rows are kept in
-``ladder-SET.jsonl`` as they come: an interrupted run goes on from there, and more splits or seeds make only the new
+Each data set gives ``ladder-SET-DATE`` in the results folder, or ``ladder-SET-RECIPE-DATE`` for a recipe other than
+``quick``: .json (all figures), .md (table of medians over splits) and .png (headlines). Rows are appended to
+``ladder-SET.jsonl`` as they are made: an interrupted run resumes from there, and more splits or seeds make only the new
 rows.
 """
 
@@ -103,10 +104,10 @@ def climb(
 
 
 def medians(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row per system, the best headline first: medians over splits and fits, and what is not a median.
+    """Return one row per system, the best headline first: medians over splits and fits, and other statistics.
 
-    ``paired`` compares log headlines with those of the bar on the same splits (see `ladder.paired`): splits differ by
-    more than good systems do, so compare by it.
+    ``paired`` compares log headlines with those of the bar on the same splits (see `ladder.paired`). Use it to compare
+    systems, because splits differ by more than good systems do.
     """
     table, bar = [], better_bar(rows)
     bar_logs = split_logs([row for row in rows if row["system"] == bar])
@@ -125,7 +126,7 @@ def medians(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(table: list[dict[str, Any]], about: dict[str, Any]) -> str:
-    """Return the table with what one must know to read it."""
+    """Return the table with the text that explains it."""
 
     def cell(entry: dict[str, Any], column: str) -> str:
         value = entry[column]
@@ -185,7 +186,7 @@ def draw_bars(table: list[dict[str, Any]], about: dict[str, Any], where: Path) -
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the ladder as the command line says, print the tables and write the results."""
+    """Run the ladder with the options of the command line, print the tables and write the results."""
     parser = parser_of(__doc__, ["london-4h"])
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2, help="fits of every random system on each split")
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @pytest.mark.benchmark
 def test_order_of_the_rivals(tmp_path):
-    """On real households the hierarchical copulas lead the simple rivals, and whoever copies is caught."""
+    """On real households the hierarchical copulas lead the simple rivals, and the audit finds the copies."""
     if not data_file("london-4h", data_folder(None)).exists():
         pytest.skip("the series of London are not there; set TTSGAN_DATA to their folder")
     main(["--sets", "london-4h", "--splits", "2", "--audit", "--out", str(tmp_path)])

@@ -1,31 +1,32 @@
-"""What each part of the generator is worth: the full recipe, and the same without one part, on the same splits.
+"""Ablation of the generator: the full recipe, and the recipe without one part at a time, on the same splits.
 
     python tests/benchmarks/bench_parts.py --sets london-4h cambridge-4h sample-4h --splits 3 --seeds 3
     python tests/benchmarks/bench_parts.py --sets london-4h --series-seen 6000 --parts "no cycle term" "white noise"
     python tests/benchmarks/bench_parts.py --sets sample-4h --households 2500 --splits 1 --seeds 2
     pytest -m benchmark tests/benchmarks/bench_parts.py
 
-For every split and seed, scaler, encoder, conditions, temporal prior and the pool of its draws are made once, and each
-part switched off is trained from the first stage that it changes:
+For every split and seed, the scaler, encoder, conditions, temporal prior and the pool of its draws are made once. For
+each part switched off, training starts at the first stage that the part changes:
 
-    correction 0, correction 1                nothing: the same networks, with another share of the correction
+    correction 0, correction 1                none: the same networks, with another share of the correction
     no cycle term, a branch left out          the adversarial stage
     white noise                               the adversarial stage, as long as the full recipe's
-    white noise, all series                   the adversarial stage, with the series of the prior as well
+    white noise, all series                   the adversarial stage, with the prior's budget of series as well
     one condition for all                     conditions, prior and adversarial stage
-    one condition, one Gaussian               the same; and household numbers from one law, not a mixture of kinds
-    no adversary, all series                  the prior, with the series of the adversarial stage as well
+    one condition, one Gaussian               the same; household numbers come from one law, not a mixture of kinds
+    no adversary, all series                  the prior, with the adversarial stage's budget of series as well
 
-A part that acts through the correction shows little where the full recipe chose to write none of it: such rows are also
-given with the whole correction written, beside the full recipe with the whole of its own ("whole").
+A part that acts through the correction has little effect where the full recipe chose to write none of it. Such rows are
+also given with the whole correction written, and compared with the full recipe's whole correction ("whole").
 
-The figures: headline, and accuracy - 0.5 of boosting and of the convolution. Each row is compared with the full recipe
-on the same split and seed, by log(headline / that of the full recipe) and by the difference of accuracies: means over
-the seeds of a split, then mean, standard error and 95 % t interval over splits (over the seeds where there is one
-split). Above 0: worse without the part. "Earns its place": whether that interval of the headline lies above 0.
+The figures are the headline, and accuracy - 0.5 of boosting and of the convolution. Each row is compared with the full
+recipe on the same split and seed, by log(headline / headline of the full recipe) and by the difference of accuracies.
+Differences are averaged over the seeds of a split; then mean, standard error and 95 % t interval are taken over splits
+(over seeds if there is one split). Above 0 means worse without the part. "Earns its place" says whether the interval of
+the headline lies above 0.
 
-Every set of data gives ``parts-SET-DATE`` in the results folder: .json and .md. Rows are kept in ``parts-SET.jsonl`` as
-they come: an interrupted run goes on from there.
+Each data set gives ``parts-SET-DATE`` in the results folder: .json and .md. Rows are appended to ``parts-SET.jsonl`` as
+they are made: an interrupted run resumes from there.
 """
 
 import statistics
@@ -81,13 +82,13 @@ class Part:
     Attributes
     ----------
     overrides : tuple of str
-        Of the configuration.
+        Overrides of the configuration.
     silent : tuple of str
         Branches of the generator that add nothing.
     since : str
         First stage that is trained anew.
     before : str
-        Stage that training stops before; no correction is written then.
+        Stage before which training stops; if given, no correction is written.
     """
 
     overrides: tuple[str, ...] = ()
@@ -97,10 +98,10 @@ class Part:
 
 
 def parts_of(config: RunConfig, homes: int) -> dict[str, Part]:
-    """Return every part that is trained anew without, for so many training households."""
+    """Return every part whose removal needs new training, for ``homes`` training households."""
     prior, adversarial = (stage_series(config.training, stage) for stage in STAGES[1:])
     both = prior + adversarial
-    # More than half of those that count in a condition: no second group can have as many.
+    # More than half of the households that count in a condition, so that no second group can have as many.
     one_group = (f"cluster.min_group_size={homes // 2}", "cluster.outlier_quantile=0.95")
     return {
         "no cycle term": Part(("loss.cycle=0",)),
@@ -119,7 +120,7 @@ def parts_of(config: RunConfig, homes: int) -> dict[str, Part]:
 
 
 CORRECTIONS = {"correction 0": 0.0, "correction 1": 1.0}
-"""The shares of the full recipe's correction that are written whatever was chosen."""
+"""Fixed shares of the full recipe's correction that are written in place of the chosen one."""
 NAMES = (*CORRECTIONS, *parts_of(recipes.quick(), 100))
 
 
@@ -128,14 +129,14 @@ class Bench:
 
     def __init__(self, parts: Split, config: RunConfig, seed: int, draws: int) -> None:
         self.parts, self.config, self.draws = parts, replace(config, seed=seed), draws
-        self.judge_seed = config.seed  # the same for all fits, so that they are held against the same floors
+        self.judge_seed = config.seed  # the same for all fits, so that all are compared with the same floors
         self.ready: Ready | None = None
         self.parents: dict[str, TrainState] = {}
         self.full: Training | None = None
         self.judged: dict[str, dict[str, Any]] = {}
 
     def prepare(self) -> None:
-        """Train what the parts share, and the full recipe, unless that was done."""
+        """Train the shared stages and the full recipe, unless that was done already."""
         if self.full is not None:
             return
         self.ready = make_ready(self.parts.train, self.config)
@@ -159,7 +160,7 @@ class Bench:
             training = Training(self.ready, config, self.parents[part.since], part.silent)
             training.advance(part.before)
             share = 0.0 if part.before else training.share
-            # Without correction it is the prior alone, which parts that leave the prior share.
+            # Without correction the series come from the prior alone, shared by all parts that do not change it.
             lineage = name if part.since == "days" or config.generator.noise == "white" else "full"
             found = {name: self._judge(training, name if share else lineage, share)}
             if part.since == "adversarial" and config.generator.noise == "prior":
@@ -184,7 +185,7 @@ class Bench:
 def run(
     households: Judged, config: RunConfig, course: Course, names: Sequence[str], draws: int, ledger: Ledger
 ) -> list[dict[str, Any]]:
-    """Return the rows of every part on every split and seed, told as they come."""
+    """Return the rows of every part on every split and seed; print each as it is made."""
     rows = []
     for number in range(course.splits):
         parts = split(households, course.size, course.seed + number)
@@ -233,7 +234,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(table: list[dict[str, Any]], about: dict[str, Any]) -> str:
-    """Return the table with what one must know to read it."""
+    """Return the table with the text that explains it."""
     rows = []
     for entry in table:
         against = []
@@ -270,7 +271,7 @@ def markdown(table: list[dict[str, Any]], about: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train and judge as the command line says, print the tables and write the results."""
+    """Train and judge with the options of the command line, print the tables and write the results."""
     parser = parser_of(__doc__, ["london-4h", "cambridge-4h", "sample-4h"])
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3, help="fits on each split")

@@ -1,12 +1,13 @@
-"""What Ray Train costs: the same training steps by its workers and by plain processes.
+"""Overhead of Ray Train: the same training steps in its workers and in plain processes.
 
     python tests/benchmarks/bench_ray.py
     python tests/benchmarks/bench_ray.py --workers 1 --rounds 5 --keep tests/benchmarks/results
 
-Two workers of one thread, 32 series a step at 2190 points, the ``base`` recipe; both kinds average gradients over gloo
-through the library's own step. The kinds take turns, ``--rounds`` times; each round starts its workers anew, leaves out
-the first steps and takes the median step by the clock and by the busier worker's CPU. A step has no checkpoint in it.
-Prints a line of JSON per figure {name, value, limit, ok}; exit status 1 when Ray's step takes more than 3 % longer.
+Two workers of one thread, 32 series a step at 2190 points, the ``base`` recipe; both kinds of workers average gradients
+over gloo in the library's own step. The kinds take turns, ``--rounds`` times. Each round starts new workers, skips the
+first steps, and takes the median step in wall-clock time and in CPU time of the busier worker. No step includes a
+checkpoint. Prints a line of JSON per figure {name, value, limit, ok}; exit status 1 when the median round's step under
+Ray takes more than 3 % longer.
 """
 
 import argparse
@@ -40,7 +41,7 @@ LIMIT = 1.03
 
 
 def timed_steps(runtime: Runtime, steps: int) -> list[tuple[float, float]]:
-    """Take steps; return the seconds of each by the clock and of the process, after `WARM_UP` others."""
+    """Take steps; return for each the wall-clock and the process CPU seconds, after `WARM_UP` unmeasured ones."""
     torch.set_num_threads(1)
     trainer = make_trainer(2190, 2 * BATCH, runtime)
     marks = []
@@ -51,20 +52,20 @@ def timed_steps(runtime: Runtime, steps: int) -> list[tuple[float, float]]:
 
 
 def plain_worker(rank: int, world: int, folder: str, steps: int) -> None:
-    """Be one of ``world`` plain processes."""
+    """Run as one of ``world`` plain processes."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     Path(f"{folder}/{rank}.json").write_text(json.dumps(timed_steps(ProcessGroupRuntime(), steps)))
     dist.destroy_process_group()
 
 
 def ray_worker(settings: dict[str, Any]) -> None:
-    """Be a worker of Ray Train."""
+    """Run as a worker of Ray Train."""
     runtime = RayRuntime()
     Path(f"{settings['folder']}/{runtime.rank}.json").write_text(json.dumps(timed_steps(runtime, settings["steps"])))
 
 
 def median_step(kind: str, world: int, steps: int) -> tuple[float, float]:
-    """Return the median step of one round in seconds: by the clock, and by the CPU of the busier worker."""
+    """Return the median step of one round in seconds: wall-clock time, and CPU time of the busier worker."""
     with tempfile.TemporaryDirectory() as folder:
         if kind == "plain":
             mp.start_processes(plain_worker, (world, folder, steps), nprocs=world, start_method="spawn")
@@ -81,7 +82,7 @@ def median_step(kind: str, world: int, steps: int) -> tuple[float, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep."""
+    """Measure, print the figures and, with ``--keep``, write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)

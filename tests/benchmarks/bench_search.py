@@ -1,12 +1,12 @@
-"""The exact neighbour search over Ray, against the bare matrix products of the same shapes.
+"""The exact neighbour search over Ray, compared with the bare matrix products of the same shapes.
 
     python tests/benchmarks/bench_search.py --targets 10000 --synthetic 100000 --length 2190
     pytest -m benchmark tests/benchmarks/bench_search.py
 
-Random correlated series are written as a store of Parquet parts; a local Ray of two CPUs reads it in blocks and finds
-the 5 nearest of every target. The CPU-seconds of the search are those of all processes, from Ray and its workers being
-up to the merged answer: reading, sending and Ray's own work included. One line of JSON for each figure; exit status 1
-when a limit is missed.
+Random correlated series are written as a store of Parquet parts. A local Ray of two CPUs reads them in blocks and finds
+the 5 nearest neighbours of every target. The CPU-seconds of the search are those of all processes, from the moment when
+Ray and its workers are up until the merged answer; reading, sending and Ray's own work are included. Prints one line of
+JSON for each figure; exit status 1 when a limit is missed.
 """
 
 import argparse
@@ -47,12 +47,12 @@ RATIO_LIMIT = 1.5
 MEMORY_LIMIT_GB = 3.0
 POLL_SECONDS = 2.0
 
-# Workers cannot import this file.
+# Ray workers cannot import this file, so its functions are pickled by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class Draw:
-    """Draws series that share a course and 40 factors, each with a level and noise of its own."""
+    """Draws series that share a mean course and 40 factors; each has its own level and noise."""
 
     def __init__(self, length: int, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
@@ -96,7 +96,7 @@ def search(targets: np.ndarray, folder: Location) -> tuple[np.ndarray, np.ndarra
 
 
 def bare_products(targets: np.ndarray, num: int) -> float:
-    """Return the CPU-seconds of nothing but the products of that search, in one thread."""
+    """Return the CPU-seconds of the search's matrix products alone, in one thread."""
     base = targets[np.arange(min(BLOCK_SERIES, num)) % len(targets)]
     out = np.empty((QUERY_BLOCK, len(base)), np.float32)
     with threadpool_limits(1):
@@ -110,7 +110,7 @@ def bare_products(targets: np.ndarray, num: int) -> float:
 
 
 def tree() -> list[int]:
-    """Return the ids of this process and of all that come from it."""
+    """Return the ids of this process and of all its descendants."""
     children, found, at = defaultdict(list), [os.getpid()], 0
     for pid in filter(str.isdigit, os.listdir("/proc")):
         fields = _stat(int(pid))
@@ -130,7 +130,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def tree_cpu_seconds() -> float:
-    """Return the CPU-seconds of this process and its descendants so far, those that have ended included."""
+    """Return the CPU-seconds so far of this process and its descendants, including those that have ended."""
     ticks = [sum(map(int, fields[11:15])) for pid in tree() if (fields := _stat(pid))]
     return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
@@ -149,7 +149,7 @@ def tree_bytes() -> int:
 
 @contextmanager
 def watched() -> Iterator[dict[str, float]]:
-    """Watch the memory of the process tree; what is yielded holds peak bytes and the CPU-seconds of watching."""
+    """Watch the memory of the process tree; yield a dict for the peak bytes and the CPU-seconds of watching."""
     seen, done = {"bytes": 0, "cpu": 0.0}, threading.Event()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""Does training end well with every seed, and with every loss?
+"""Stability of training: does it end well with every seed, and with every loss?
 
     python tests/benchmarks/bench_stability.py --seeds 20
     python tests/benchmarks/bench_stability.py --losses --steps 300
@@ -6,21 +6,21 @@
     pytest -m benchmark tests/benchmarks/bench_stability.py
 
 *Seeds*: the recipe, shortened to ``--series-seen`` series, is trained once with each seed on the same half of the
-simulated homes, so that nothing but the luck of training and drawing differs. Of every seed: headline, diversity, the
-share of the correction that was chosen, rollbacks, and whether training gave up. The 90th percentile of the headline
-over its median must be at most 1.3; a training that gave up counts as infinitely far.
+simulated homes, so that only the randomness of training and drawing differs. Shown for every seed: headline, diversity,
+the chosen share of the correction, rollbacks, and whether training gave up. The 90th percentile of the headline divided
+by its median must be at most 1.3; a training that gave up counts as an infinite headline.
 
-*Losses*: encoder and prior are trained once, then every adversarial loss that the configuration offers for so many
-steps. None may collapse. Shown: the headline with the whole correction and with the share that was chosen, the size of
-the correction (root mean square, in standard deviations of a scaled series), and diversity.
+*Losses*: encoder and prior are trained once, then the adversarial stage with every loss that the configuration offers,
+for ``--steps`` steps. None may collapse. Shown: the headline with the whole correction and with the chosen share, the
+size of the correction (root mean square, in standard deviations of a scaled series), and diversity.
 
-Diversity is the running mean, at the end of training, of the spread between generated series over that between real
-ones; "drawn" is the same of the finished series in physical units. Training gives up where the first is below
-training.diversity_floor, after rollbacks.
+Diversity is the running mean, at the end of training, of the spread between generated series divided by the spread
+between real ones; "drawn" is the same ratio for the finished series in physical units. Training gives up if, after
+rollbacks, diversity is below training.diversity_floor.
 
 Writes ``stability-SET-DATE``, or ``losses-SET-DATE`` where no seeds were trained, to the results folder: .json and .md.
-Rows are kept in ``stability-SET.jsonl`` as they come: an interrupted run goes on from there. Exit status 1 when a limit
-is missed.
+Rows are appended to ``stability-SET.jsonl`` as they are made: an interrupted run resumes from there. Exit status 1 when
+a limit is missed.
 """
 
 import math
@@ -62,15 +62,15 @@ RATIO_LIMIT = 1.3
 
 
 def headline_of(parts: Split, made: Judged, seed: int) -> float:
-    """Return the headline alone."""
+    """Return only the headline."""
     sets = (parts.train, parts.holdout, made)
     return evaluate(*sets, seed=seed, bootstrap=0, classifier_series=0)["headline"]["value"]
 
 
 def finished(training: Training, parts: Split, share: float | None) -> dict[str, Any]:
-    """Train to the end; return the figures of what is drawn, with another share of the correction where one is said.
+    """Train to the end and draw, with ``share`` of the correction if given; return the figures.
 
-    A training that gives up has no headline, and its reason.
+    The row of a training that gave up has a reason and no headline.
     """
     before, reason = time.process_time(), None
     try:
@@ -106,7 +106,7 @@ def one_seed(parts: Split, config: RunConfig, seed: int) -> dict[str, Any]:
 def spread_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return median, 90th percentile and their ratio of the headlines; infinite where training gave up."""
     values = np.sort([math.inf if row["headline"] is None else row["headline"] for row in rows])
-    # of the values themselves: between a finite and an infinite one there is nothing
+    # Take quantiles among the values themselves: one cannot interpolate between a finite and an infinite value.
     median, high = (float(np.quantile(values, q, method="higher")) for q in (0.5, 0.9))
     ratio = high / median if math.isfinite(median) else math.inf
     gave_up = sum(row["headline"] is None for row in rows)
@@ -117,7 +117,7 @@ def spread_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class LossBench:
-    """Encoder, prior and pool, made when the first loss needs them, and the adversarial stage of every loss."""
+    """Trains encoder, prior and pool once, when first needed, and the adversarial stage for each loss."""
 
     def __init__(self, parts: Split, config: RunConfig, steps: int) -> None:
         series = steps * config.training.batch_size
@@ -146,7 +146,7 @@ def cells_of(row: dict[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def markdown(found: dict[str, Any], about: dict[str, Any]) -> str:
-    """Return the tables with what one must know to read them."""
+    """Return the tables with the text that explains them."""
     lines = [
         f"# Stability, {about['set']}, {about['date']}",
         "",
@@ -183,13 +183,13 @@ def markdown(found: dict[str, Any], about: dict[str, Any]) -> str:
 
 
 def tell(name: str, row: dict[str, Any]) -> None:
-    """Say on the standard error what a row found."""
+    """Print the result of a row to stderr."""
     figures = " ".join(cells_of(row, ("headline", "diversity", "correction", "share")))
     print(f"  {name:<16} {figures} {row['cpu_seconds']:.0f} CPU-s {row['reason'] or ''}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as the command line says, write the results, print the tables; return the exit status."""
+    """Train with the options of the command line, write the results, print the tables; return the exit status."""
     parser = parser_of(__doc__, ["sample-4h"])
     parser.add_argument("--seeds", type=int, help="seeds to train; default: 20, or none with --losses")
     parser.add_argument("--losses", action="store_true", help="train every adversarial loss")

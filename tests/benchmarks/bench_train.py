@@ -1,12 +1,13 @@
-"""What a training step costs: time, memory, growth with the length, share of the machine, workers, waiting.
+"""Cost of a training step: time, memory, growth with length, share of the machine's rate, workers, waiting for data.
 
     python tests/benchmarks/bench_train.py --quick
     python tests/benchmarks/bench_train.py --keep tests/benchmarks/results
 
-No Ray. Simulated households; the ``base`` recipe; one thread for each worker. A step is one of the discriminator and
-one of the generator, unless it is called one of the days (the temporal prior). Time is CPU-seconds of the process,
-which other programs on the machine change little; ratios of series per second are given by the clock as well. Prints a
-line of JSON per figure {name, value, limit, ok}; figures without a limit inform. Exit status 1 when a limit is missed.
+Runs without Ray, on simulated households, with the ``base`` recipe and one thread for each worker. A step is one
+discriminator step and one generator step, unless it is called a step of the days (the temporal prior). Time is
+CPU-seconds of the process, which other programs on the machine change little; ratios of series per second are also
+given in wall-clock time. Prints a line of JSON per figure {name, value, limit, ok}; figures without a limit are for
+information only. Exit status 1 when a limit is missed.
 """
 
 import argparse
@@ -49,25 +50,25 @@ from ttsgan.training.runtime import LocalRuntime, ProcessGroupRuntime
 from ttsgan.training.step import autocast
 
 ANCESTOR_CPU_SECONDS = 4.7
-"""Per series of one step at 2190 points, of the architecture that this one replaces."""
+"""CPU-seconds per series of one step at 2190 points with the architecture that this one replaces."""
 LARGE_BATCH, PARTS = 64, 8
 FILED = 128
-"""Households whose series lie in files."""
+"""Households whose series are in mapped files."""
 GIGABYTE = 1e9
 SIDE, PRODUCTS = 1024, 5
-"""Side of large matrices, and how many products of them are timed at once."""
+"""Rows and columns of the large matrices, and how many products of them are timed at once."""
 GROWTH = 1.25
-"""Most that cost may grow by for each time that tokens do; wider tokens make it a little more than one."""
+"""Maximum ratio of the growth of cost to the growth of the token count; wider tokens make it a little more than one."""
 STEPS_OF_A_ROUND = 4
 FASTER = {"step": 1, "days": 4}
-"""Rounds of a kind for each round of steps: days cost less."""
+"""Rounds of each kind for each round of adversarial steps; a step of the days costs less."""
 
 
 # ---- one process -----------------------------------------------------------------------------------------------------
 
 
 def steps_of_a_year(rounds: int) -> list[dict[str, Any]]:
-    """Return cost per series, share of a bare stack's rate, and waiting for data, at 2190 points."""
+    """Return cost per series, the rate as a share of that of the bare blocks, and waiting for data, at 2190 points."""
     trainer = make_trainer(2190, BATCH, LocalRuntime())
     every = trainer.config.loss.penalty_interval
 
@@ -98,9 +99,9 @@ def steps_of_a_year(rounds: int) -> list[dict[str, Any]]:
 
 
 def bare_blocks(trainer: Trainer, kind: str) -> Callable[[], None]:
-    """Return what runs the blocks of one step alone, each on as many tokens as there, forward and backward.
+    """Return a function that runs only the blocks of one step, on the same numbers of tokens, forward and backward.
 
-    Same widths, batch and precision. What a step adds (embeddings, losses, penalty, optimizer, averages) is left out.
+    Widths, batch and precision are those of the step. Embeddings, losses, penalty, optimizer and averages are left out.
     """
     seen: list[tuple[Block, torch.Size, torch.Tensor | None]] = []
     hooks = [
@@ -126,7 +127,7 @@ def bare_blocks(trainer: Trainer, kind: str) -> Callable[[], None]:
 
 
 def product_of(dtype: torch.dtype) -> Callable[[], None]:
-    """Return what multiplies large matrices, `PRODUCTS` times."""
+    """Return a function that multiplies large matrices, `PRODUCTS` times."""
     a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
 
     def act() -> None:
@@ -137,14 +138,14 @@ def product_of(dtype: torch.dtype) -> Callable[[], None]:
 
 
 def peak_bytes() -> int:
-    """Return the largest memory that this process has held."""
-    # Not ru_maxrss, which begins at what the parent process held.
+    """Return the peak memory of this process in bytes."""
+    # Not ru_maxrss, which starts from the memory of the parent process.
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
 def memory_of_steps(length: int, batch: int, parts: int, count: int) -> dict[str, int]:
-    """Return tokens of a series, the bytes that a process held before its steps, and the most that it held in them."""
+    """Return the tokens of a series, the memory of the process before its steps, and its peak memory, in bytes."""
     torch.set_num_threads(1)
     trainer = make_trainer(length, batch, LocalRuntime(), "base", f"training.accumulation={parts}")
     before = peak_bytes()
@@ -153,8 +154,8 @@ def memory_of_steps(length: int, batch: int, parts: int, count: int) -> dict[str
 
 
 def memory() -> list[dict[str, Any]]:
-    """Return memory by length, and what `training.accumulation` saves; each in a process of its own, two at once."""
-    # Up to the second step with a penalty: only from the first on are there states of the optimizers.
+    """Return memory by length, and what `training.accumulation` saves; each case in its own process, two at once."""
+    # Up to the second step with a penalty: the optimizers have their states only from the first step on.
     asked = [(length, BATCH, 1, recipes.base().loss.penalty_interval + 1) for length in LENGTHS]
     asked += [(LENGTHS[0], LARGE_BATCH, parts, 1) for parts in (1, PARTS)]
     with ProcessPoolExecutor(2, mp.get_context("forkserver"), max_tasks_per_child=1) as processes:
@@ -193,7 +194,7 @@ def growth(rounds: int) -> list[dict[str, Any]]:
 
 
 def files_out_of_memory(steps: int) -> list[dict[str, Any]]:
-    """Return how long a step waits for series of files of which nothing is in memory, at 8760 points."""
+    """Return how long a step waits for series in files of which nothing is cached in memory, at 8760 points."""
     config = recipes.override(recipes.base(), [f"training.batch_size={BATCH}"])
     values, starts, names = population(8760, FILED)
     scaler = api.fit_scaler(values, starts, YEAR_SECONDS // 8760, config)
@@ -213,7 +214,7 @@ def files_out_of_memory(steps: int) -> list[dict[str, Any]]:
 def work(rank: int, folder: str, rounds: int) -> None:
     """Take steps in turn as the only worker, as one of two, and beside another; write the seconds of every round.
 
-    Beside another: half of the series, nothing exchanged, while the other worker does the same.
+    Beside another means: with half of the series and without exchange, while the other worker does the same.
     """
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -229,7 +230,7 @@ def work(rank: int, folder: str, rounds: int) -> None:
             for name, trainer in trainers.items():
                 dist.barrier()
                 if name == "alone" and rank:
-                    continue  # waits at the next barrier, without computing
+                    continue  # this worker waits at the next barrier without computing
                 began, clock = time.process_time(), time.monotonic()
                 take_steps(trainer, kind, STEPS_OF_A_ROUND)
                 seconds[name] = [time.monotonic() - clock, time.process_time() - began]
@@ -239,9 +240,9 @@ def work(rank: int, folder: str, rounds: int) -> None:
 
 
 def workers(rounds: int) -> list[dict[str, Any]]:
-    """Return how many more series per second two workers of one thread see than one does; 32 series a step.
+    """Return the speed-up of two workers of one thread over one, in series per second; 32 series a step.
 
-    One and two take turns, so that a change of the machine's speed meets both; the least of the rounds.
+    One and two take turns, so that a change of the machine's speed affects both; the minimum over rounds is used.
     """
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(work, (folder, rounds), nprocs=2, start_method="forkserver")
@@ -266,7 +267,7 @@ def workers(rounds: int) -> list[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep."""
+    """Measure, print the figures and, with ``--keep``, write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: two minutes")
     parser.add_argument("--keep", default="", help="folder for the figures, as train-<date>.json")

@@ -1,18 +1,18 @@
-"""Traps: sets that a good judge must not be fooled by, judged by the evaluation and attacked by the audit.
+"""Traps: synthetic sets that must not fool a good judge, judged by the evaluation and attacked by the audit.
 
    python tests/benchmarks/bench_traps.py --sets london-4h sample-4h
    python tests/benchmarks/bench_traps.py --sets sample-4h --households 5000 --ours
    pytest -m benchmark tests/benchmarks/bench_traps.py
 
-Some of the sets are too good because they are stolen (copies, copies with noise, swapped weeks); some keep every mean
-and lose what makes a household (one mean for all, hours shuffled between homes); some are honest generators; and one is
-what all of them want to be: other real households. Fidelity must rank those first among all that are not stolen, and
-the audit must find the thefts. Every set has as many series as there are training households, so that no row is judged
-on more than another.
+Some sets are too good because they are stolen from the training series (copies, copies with noise, swapped weeks). Some
+keep the means and lose what makes a household (one mean for all, hours shuffled between homes). Some come from honest
+generators. One is what all of them aim at: other real households. Fidelity must rank the real households first among
+all sets that are not stolen, and the audit must find the thefts. Every set has as many series as there are training
+households, so that all rows are judged on equal numbers.
 
-Every set of data gives ``traps-SET-DATE`` in the results folder: .json (all figures), .md (medians over splits) and
-.png (headlines, coloured by verdict). At the end each claim is printed as one JSON line ``{name, value, limit, ok}``;
-the exit status is 1 if one does not hold.
+Each data set gives ``traps-SET-DATE`` in the results folder: .json (all figures), .md (medians over splits) and .png
+(headlines, coloured by verdict). At the end each claim is printed as one JSON line ``{name, value, limit, ok}``; the
+exit status is 1 if a claim does not hold.
 """
 
 import json
@@ -83,7 +83,7 @@ def collapsed_mean(values: NDArray, starts: NDArray, step_seconds: int, count: i
 
 
 def shuffled_hours(values: NDArray, starts: NDArray, step_seconds: int, count: int, seed: int) -> NDArray:
-    """Deal the readings of every step out anew among the homes: each moment keeps its law, no home is left."""
+    """Shuffle the readings of every step among the homes: each step keeps its distribution, no home its series."""
     filled = fill_gaps(values, step_seconds)[np.arange(count) % len(values)]
     return np.random.default_rng(seed).permuted(filled, axis=0).astype(np.float32)
 
@@ -136,16 +136,16 @@ def severity(check: dict[str, Any]) -> tuple[int, float]:
 
 
 def worst(checks: list[dict[str, Any]], attacks: Sequence[str], word: str = "") -> dict[str, Any] | None:
-    """Return the worst check of these attacks whose name holds a word; None without any."""
+    """Return the worst check of the given attacks whose name contains ``word``, or None if there is none."""
     fitting = [check for check in checks if check["attack"] in attacks and word in check["name"].lower()]
     return max(fitting, key=severity, default=None)
 
 
 def attacked(parts: Split, synthetic: Judged, seed: int) -> dict[str, Any]:
-    """Return what the attacks found on one set: the worst check of each kind, what proves a leak, the verdict."""
+    """Return the attacks' findings on one set: the worst check of each kind, the attacks that prove a leak, verdict."""
     report = attack(parts, synthetic, seed)
     checks = report["checks"]
-    # one that searches copying for pieces of series is called so; the others search for whole series
+    # Copying checks for pieces of series have "pasted" in their name; the others search for whole series.
     pieces = [c for c in checks if c["attack"] == "fragments" or (c["attack"] == "copying" and "pasted" in c["name"])]
     found = {
         "membership_auc": worst(checks, ["membership"], "auc"),
@@ -191,7 +191,7 @@ def claims(table: list[dict[str, Any]], about: dict[str, Any]) -> list[dict[str,
     """Return what must hold on a set of data, each with its value and limit."""
     by_name = {entry["system"]: entry for entry in table}
     real = by_name[REAL]["headline"]
-    # this project's generator aims at real households: it may tie with them, and then luck decides who is first
+    # This project's generator may tie with the real households, and then chance decides which is first.
     rest = [
         entry["headline"] for entry in table if entry["kind"] in ("broken", "generator") and entry["system"] != OURS
     ]
@@ -224,7 +224,7 @@ def claims(table: list[dict[str, Any]], about: dict[str, Any]) -> list[dict[str,
 
 
 def markdown(table: list[dict[str, Any]], about: dict[str, Any]) -> str:
-    """Return the table with what one must know to read it."""
+    """Return the table with the text that explains it."""
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
@@ -298,7 +298,7 @@ def draw(table: list[dict[str, Any]], about: dict[str, Any], where: Path) -> Non
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Spring the traps as the command line says, write the results, print tables and claims; return the exit status."""
+    """Run the traps with the command line's options, write the results, print tables and claims; return the status."""
     parser = parser_of(__doc__, ["london-4h", "sample-4h"])
     parser.add_argument("--splits", type=int, help="default: 3 of real households, 1 of the sample")
     parser.add_argument(

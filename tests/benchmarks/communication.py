@@ -1,10 +1,10 @@
-"""What training workers send each other in a step, and what that costs on fast and on slow links.
+"""The bytes that training workers exchange in a step, and the time that this costs on fast and on slow links.
 
     python tests/benchmarks/communication.py --recipe large
 
-Takes real steps of each stage on a GPU, counts every byte that the training code hands to its runtime, and predicts how
-much of the time is left for the step itself when as many GPUs as stated exchange them. Prints the table of
-results/communication.md.
+Takes real steps of each stage on a GPU and counts every byte that the training code passes to its runtime. From that it
+predicts, for several numbers of GPUs, the share of the time that remains for the step itself beside the exchange.
+Prints the table of results/communication.md.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ttsgan.training.telemetry import Telemetry
 
 STEP_SECONDS, HOUSEHOLDS, WARMUP, STEPS = 14_400, 128, 3, 10
 NODE = 8
-"""GPUs of a node, which have the fast link among each other."""
+"""GPUs of a node, which are connected by the fast link."""
 LINKS = {"8 x 400 Gbit/s": 400e9, "100 Gbit/s": 12.5e9}
 """Bytes per second, one way, out of a node: a ring crosses each boundary once for every network card."""
 INSIDE = 450e9
@@ -42,7 +42,7 @@ class Counting(LocalRuntime):
         self.messages, self.bytes = 0, 0
 
     def mean(self, tensors: list[Tensor]) -> None:
-        """Count, as one message per type."""
+        """Count the bytes, and one message for each data type, instead of averaging."""
         self.messages += len({t.dtype for t in tensors})
         self.bytes += sum(t.numel() * t.element_size() for t in tensors)
 
@@ -64,7 +64,7 @@ def measure(recipe: str, share: int, device: str) -> list[tuple[str, int, int, f
         for number in range(WARMUP + STEPS):
             if number == WARMUP:
                 runtime.messages, runtime.bytes, started = 0, 0, time.perf_counter()
-            # Every step ends with its figures on the host, so that the clock needs no other waiting for the GPU.
+            # Every step ends with its figures on the host, so the clock needs no further synchronisation with the GPU.
             step()
             made.state.series_seen += share
         seconds = (time.perf_counter() - started) / STEPS

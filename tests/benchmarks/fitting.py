@@ -1,7 +1,7 @@
-"""Training in pieces: stop before a stage, go on from the finished stages of another training, draw, look on.
+"""Training in pieces: stop before a stage, continue from the finished stages of another training, draw, read figures.
 
-Trainings that differ only in a late stage so share the early ones. What is inherited are averaged weights, which are
-all that later stages use of earlier ones, so that a training in pieces ends as one from the beginning would.
+So trainings that differ only in a late stage share the early ones. They inherit the averaged weights, which are all
+that later stages use of earlier ones, so a training in pieces ends as one from the beginning would.
 """
 
 import math
@@ -27,7 +27,7 @@ from ttsgan.training.state import STAGES, TrainState
 
 AUTOENCODER = ("encoder", "decoder")
 EARLIER = (*AUTOENCODER, "household", "days")
-"""Networks that the adversarial stage finds trained; of them, the days find the autoencoder trained."""
+"""Networks that are trained before the adversarial stage; of these, the autoencoder is trained before the days."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ def make_ready(train: Judged, config: RunConfig) -> Ready:
 
 
 class Figures:
-    """Takes the place of the telemetry: keeps the newest value of every figure."""
+    """Replaces the telemetry: keeps the newest value of every figure."""
 
     def __init__(self) -> None:
         self.newest: dict[str, float] = {}
         self.rollbacks = 0
 
     def report(self, stage: str, series_seen: int, figures: dict[str, float], doing: str = "") -> None:
-        """Keep the figures, and count how often training went back."""
+        """Keep the figures, and count the rollbacks."""
         self.newest |= figures
         self.rollbacks += "rate_factor" in figures
 
@@ -65,7 +65,7 @@ class Figures:
 
 
 class Silent(nn.Module):
-    """Takes the place of a branch of the generator and adds nothing."""
+    """Replaces a branch of the generator and adds nothing."""
 
     def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
         """Return zeros in the shape of the tokens."""
@@ -73,7 +73,7 @@ class Silent(nn.Module):
 
 
 class Reached(Exception):
-    """The stage before which a training was to stop has come."""
+    """Raised when training reaches the stage before which it is to stop."""
 
 
 class Training(Trainer):
@@ -84,7 +84,7 @@ class Training(Trainer):
     ready : Ready
     config : RunConfig
     parent : TrainState, optional
-        Go on after its finished stages; its networks of `EARLIER` have the shapes of this configuration.
+        Continue after its finished stages; its networks of `EARLIER` must have the shapes of this configuration.
     silent : sequence of str
         Branches of the generator that add nothing.
     """
@@ -114,7 +114,7 @@ class Training(Trainer):
             state.drawn.pop("pool_base", None)
 
     def advance(self, before: str = "") -> TrainState:
-        """Train up to the stage ``before``, without it; to the end where nothing is said. Once for each training."""
+        """Train up to, not including, the stage ``before``; by default to the end. Call once for each training."""
         self.before = before
         with suppress(Reached):
             self.train()
@@ -130,7 +130,7 @@ class Training(Trainer):
             raise Reached
 
     def fill_pool(self) -> TrainState:
-        """Draw the pool of the adversarial stage, for all that will inherit it."""
+        """Draw the pool of the adversarial stage, for all trainings that inherit it."""
         assert self._stage == "adversarial"
         self._enter()
         return self.state
@@ -141,7 +141,7 @@ class Training(Trainer):
         return float(self.state.average.correction)
 
     def draw(self, count: int, share: float | None = None) -> Judged:
-        """Draw ``count`` series, with another share of the correction where one is said."""
+        """Draw ``count`` series, with ``share`` of the correction if given."""
         chosen, state, train = self.share, self.state, self.ready.train
         if share is not None:
             state.average.correction.fill_(share)
@@ -157,16 +157,16 @@ class Training(Trainer):
 
 
 def stage_lengths(config: RunConfig, **series: int) -> list[str]:
-    """Return the overrides of a recipe that give stages so many series: ``encoder``, ``days``, ``adversarial``.
+    """Return the overrides that set the series of the stages ``encoder``, ``days`` and ``adversarial``.
 
-    Stages that are not named keep the length that ``config`` gives them.
+    Stages that are not named keep the number that ``config`` gives them.
     """
     training = config.training
     shares = {"encoder": training.encoder_share, "days": training.days_share}
     shares["adversarial"] = 1 - sum(shares.values())
     lengths = {stage: series.get(stage, round(share * training.max_series)) for stage, share in shares.items()}
     total = sum(lengths.values())
-    # rounded down, or the two could add up to more than 1
+    # Rounded down, because the two shares must not add up to more than 1.
     parts = [math.floor(1e9 * lengths[stage] / total) / 1e9 for stage in ("encoder", "days")]
     return [
         f"training.max_series={total}", f"training.encoder_share={parts[0]!r}", f"training.days_share={parts[1]!r}",

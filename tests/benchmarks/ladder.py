@@ -1,6 +1,6 @@
-"""What the benchmarks of generators share: sets of households, splits, systems, the judge, and paired comparisons.
+"""Shared code of the generator benchmarks: sets of households, splits, systems, the judge, and paired comparisons.
 
-A split takes as many households for training as for the holdout; what is left makes a third set where it is large
+A split takes as many households for training as for the holdout; the remaining ones make a third set if they are
 enough. A system is a function ``(train, count, seed)`` that fits on a set and returns ``count`` drawn series as a set.
 """
 
@@ -40,14 +40,14 @@ from ttsgan.synthesis import make_plan
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 FILES = {"london": ("lcl_london_2013.parquet", "entity"), "cambridge": ("ucam_electricity.parquet", "meter_group")}
-"""File of each set of real series, and the column of whom a series belongs to."""
+"""File of each set of real series, and its column that names the owner of a series."""
 SETS = ("london-4h", "london-1h", "cambridge-4h", "sample-4h", "sample-1h", *(f"{name}-4h" for name in QUANTITIES))
 SAMPLE_HOUSEHOLDS, LARGEST_SIDE = 900, 300
 DRAWS = 1
-"""Series drawn for each training series: as many as there are, as a run does where nothing else is asked for."""
+"""Series drawn for each training series; one, as in a run by default."""
 OURS, REAL = "ttsgan", "other real households"
 BARS = ("hierarchical copula", "hierarchical copula in groups")
-"""Systems of which the better one is the bar to beat."""
+"""The better of these systems is the bar to beat."""
 FIGURES = {
     "boosting": ("boosting accuracy - 0.5", "distance"),
     "convolution": ("convolution accuracy - 0.5", "distance"),
@@ -61,7 +61,7 @@ FIGURES = {
 }
 """Figures beside the headline: name of the metric in the evaluation, and which of its values."""
 SEED_STRIDE = 1000
-"""Distance between the seeds of two fits of one system on one split; splits are next to each other."""
+"""Distance between the seeds of two fits of a system on one split; the seeds of splits are consecutive."""
 
 System = Callable[[Judged, int, int], Judged]
 
@@ -79,23 +79,23 @@ class Split:
 
 
 def data_folder(given: str | None) -> Path:
-    """Return the folder of the real series: as given, else of the environment, else beside the repository."""
+    """Return the folder of the real series: as given, else from the environment, else beside the repository."""
     return Path(given or os.environ.get("TTSGAN_DATA") or ROOT.parent / "shared" / "data")
 
 
 def data_file(name: str, folder: Path) -> Path | None:
-    """Return the file behind one of `SETS`, or None of a simulated one."""
+    """Return the file of one of `SETS`, or None for a simulated one."""
     source = name.split("-")[0]
     return folder / FILES[source][0] if source in FILES else None
 
 
 def simulated_for(side: int | None) -> int:
-    """Return how many households to simulate where so many are asked for on each side."""
+    """Return how many households to simulate for ``side`` households on each side."""
     return max(SAMPLE_HOUSEHOLDS, 2 * (side or 0))
 
 
 def load(name: str, folder: Path, seed: int, simulated: int = SAMPLE_HOUSEHOLDS) -> Judged:
-    """Return the households of one of `SETS`; of a simulated one, as many as asked for."""
+    """Return the households of one of `SETS`; a simulated set has ``simulated`` households."""
     source, step = name.split("-")
     if source in QUANTITIES:
         return four_hours(source, simulated, seed)
@@ -113,12 +113,12 @@ def load(name: str, folder: Path, seed: int, simulated: int = SAMPLE_HOUSEHOLDS)
 
 
 def side_of(households: Judged) -> int:
-    """Return the households on each side where nothing is said: half of all, at most `LARGEST_SIDE`."""
+    """Return the default number of households on each side: half of all, at most `LARGEST_SIDE`."""
     return min(LARGEST_SIDE, len(np.unique(households.entities)) // 2)
 
 
 def split(households: Judged, size: int, seed: int) -> Split:
-    """Choose ``size`` households for each side by chance; whoever is left makes the third set, if they are enough."""
+    """Choose ``size`` households for each side at random; the others make the third set if they are enough."""
     order = np.random.default_rng(seed).permutation(households.codes.max() + 1)
     rank = order.argsort()[households.codes]
     sides = [households.take((rank >= size * i) & (rank < size * (i + 1))) for i in range(2)]
@@ -130,7 +130,7 @@ def split(households: Judged, size: int, seed: int) -> Split:
 
 
 def drawn(like: Judged, values: NDArray[np.float32], starts: NDArray | None = None) -> Judged:
-    """Return drawn series (m, C, L) as a set; the i-th begins with the i-th of ``like``, over and over, if not said."""
+    """Return drawn series (m, C, L) as a set; without ``starts``, those of ``like`` are repeated in order."""
     return Judged(
         values=values,
         entities=np.array([f"drawn-{i}" for i in range(len(values))]),
@@ -195,7 +195,7 @@ def attack(parts: Split, synthetic: Judged, seed: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Course:
-    """How a benchmark goes through the splits: splits, households of a side, fits on each split, first seed."""
+    """The plan of a benchmark: number of splits, households on a side, fits on each split, first seed."""
 
     splits: int
     size: int
@@ -208,23 +208,23 @@ class Course:
 
 
 class Ledger:
-    """Rows that were already made, one JSON line each, so that an interrupted benchmark goes on.
+    """Rows that were already made, one JSON line each, so that an interrupted benchmark can resume.
 
-    A line is used again when its key is the same, which holds whatever decides the row, and when the library's code
-    is, unless ``any_code``.
+    A line is reused if its key, which holds everything that determines the row, is the same, and, unless ``any_code``,
+    the library's code is the same.
     """
 
     def __init__(self, path: Path | None, any_code: bool = False) -> None:
         self.path, self.any_code, self.code = path, any_code, code_version()
         text = path.read_text() if path is not None and path.exists() else ""
         whole, _, half = text.rpartition("\n")
-        if half:  # the last line of a process that was killed while it wrote
+        if half:  # the incomplete last line of a process that was killed while writing
             path.write_text(whole + "\n" if whole else "")
         self.lines = [json.loads(line) for line in whole.splitlines()]
 
     def row(self, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the row of ``key``, made now unless it is known."""
-        key = json.loads(json.dumps(key))  # as it is read back: tuples become lists
+        """Return the row of ``key``; make it if it is not known."""
+        key = json.loads(json.dumps(key))  # in the form in which it is read back: tuples become lists
         for line in self.lines:
             if line["key"] == key and (self.any_code or line["code"] == self.code):
                 return line["row"]
@@ -255,17 +255,17 @@ def over_splits(
     fixed: Sequence[str] = (),
     keys: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Fit, draw and judge every system on every split; one row of figures each, told as they come.
+    """Fit, draw and judge every system on every split; return one row of figures each, printed as it is made.
 
     Parameters
     ----------
     figures_of : callable
-        ``(split, synthetic, system)`` to the figures of a row.
+        Maps ``(split, synthetic, system)`` to the figures of a row.
     draws : int
-        Series drawn for each training series; those of ``fixed`` systems, which draw nothing by chance, are one each
-        and fitted once.
+        Series drawn for each training series. ``fixed`` systems, which use no randomness, draw one each and are fitted
+        once.
     keys : dict
-        What decides a row beside system, split and seed, for the ledger: of every system "", of one its name.
+        For the ledger: what determines a row beside system, split and seed; key "" for all systems, or a system's name.
     """
     rows = []
     for number in range(course.splits):
@@ -299,7 +299,7 @@ def _row(
 
 
 def tell(row: dict[str, Any]) -> None:
-    """Say on the standard error what a row found."""
+    """Print the result of a row to stderr."""
     cost = f"{row['cpu_seconds']:6.1f} CPU-s" if "cpu_seconds" in row else ""
     figures = f"headline {row['headline']:.3f} {row.get('verdict', ''):<9}{cost}"
     print(f"  split {row['split']}, seed {row['seed']}: {row['system']:<32} {figures}", file=sys.stderr, flush=True)
@@ -361,14 +361,14 @@ def parser_of(doc: str, sets: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def hardware() -> str:
-    """Return the machine in words, without any name of it."""
+    """Describe the machine in words, without its name."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     graphics = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return f"{cores} cores, {graphics}"
 
 
 def about_run(name: str, households: Judged, course: Course, config: RunConfig | None) -> dict[str, Any]:
-    """Return what one must know of a run to read its table."""
+    """Return the facts of a run that a reader of its table needs."""
     return {
         "set": name,
         "date": datetime.date.today().isoformat(),
@@ -389,7 +389,7 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 
 def write(stem: Path, tree: dict[str, Any], text: str) -> None:
-    """Write the figures and the text of a benchmark beside each other, and print the text."""
+    """Write the figures and the text of a benchmark to files of one name, and print the text."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".json").write_text(json.dumps(tree, indent=1) + "\n")
     stem.with_suffix(".md").write_text(text)

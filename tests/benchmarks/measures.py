@@ -1,4 +1,4 @@
-"""What the benchmarks measure beside `evaluate`: the band of real halves, and two classifiers without their floors."""
+"""Measures of the benchmarks beside `evaluate`: the band of real halves, and two classifiers without their floors."""
 
 import numpy as np
 from ladder import FIGURES, Split
@@ -11,7 +11,7 @@ from ttsgan.evaluation.manifold import feature_space
 from ttsgan.evaluation.random_features import convolve, share_gaps, whole_days
 
 BANDED = ("log_peak", "load_factor", "ramp")
-"""Figures that are held against the distance of one real half from another."""
+"""Figures that are compared with the distance of one real half from another."""
 BAND_DRAWS, BAND = 200, 0.95
 CLASSIFIER_SERIES, CLASSIFIER_SEEDS = 400, 5
 
@@ -42,7 +42,7 @@ def real_band(parts: Split, seed: int) -> dict[str, float]:
 def told_apart(parts: Split, synthetic: Judged, seed: int) -> dict[str, float]:
     """Return the accuracy - 0.5 of boosting and convolution, synthetic against holdout, without floors.
 
-    The same classifiers as those of `evaluate`, on other draws; a tenth of the cost of its whole set of them.
+    These are classifiers of `evaluate`, on other draws; they cost a tenth of its whole set of classifiers.
     """
     rng = np.random.default_rng([seed, 13])
     num = min(CLASSIFIER_SERIES, len(parts.holdout), len(synthetic))

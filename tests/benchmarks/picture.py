@@ -3,8 +3,8 @@
     ttsgan run --data sample --out runs/first
     python tests/benchmarks/picture.py runs/first
 
-Shows held-out and synthetic series of a finished run, of the same ranks in the order of their means: nobody chooses
-them. Real series are shown as they are, so make no picture of a confidential run that leaves your hands; the sample's
+Shows held-out and synthetic series of a finished run. They are not hand-picked: both kinds are at the same ranks in the
+order of their means. Real series are shown unchanged, so do not pass on a picture of a confidential run; the sample's
 households are simulated. Writes ``series-DATE.png`` to the results folder.
 """
 
@@ -26,12 +26,12 @@ from ttsgan.evaluation.panels import COLOURS
 
 RESULTS = Path(__file__).parent / "results"
 RANKS = 0.3, 0.55, 0.8
-"""Shares of all series whose mean lies below that of the ones shown."""
+"""Ranks of the series shown: the share of all series with a lower mean."""
 WEEK_FROM, DAYS = 14, 7
 
 
 def of_rank(judged: Judged, share: float) -> Judged:
-    """Return the one series below whose mean this share of all lies."""
+    """Return the series at rank ``share`` in the order of means."""
     order = np.nanmean(judged.values[:, 0], axis=1).argsort(kind="stable")
     row = int(order[int(share * len(order))])
     return judged.take(slice(row, row + 1))
@@ -55,7 +55,7 @@ def draw_week(ax: Axes, values: np.ndarray, kind: str, top: float) -> None:
 
 
 def draw_year(ax: Axes, one: Judged, top: float) -> None:
-    """Draw all days: day across, time of day upwards; square roots, so that base loads and peaks are both seen."""
+    """Draw all days: day across, time of day upwards; square roots, so that base loads and peaks are both visible."""
     days = np.sqrt(one.days(one.values)[0, 0].T)
     look = {"cmap": "cividis", "vmin": 0, "vmax": top, "extent": (0, days.shape[1], 0, 24)}
     ax.imshow(days, aspect="auto", origin="lower", interpolation="none", **look)

@@ -1,7 +1,7 @@
-"""Other quantities than the load of households, simulated at hours: solar panels, heat, charging of cars.
+"""Quantities other than household load, simulated hourly: solar panels, heat, charging of cars.
 
-What they bring: nights and months of zeros, weather that all share, spells of silence. Simple laws with parameters of
-each household; they stand for the shape of such data, not for any country. Values are in kW.
+They add nights and months of zeros, weather shared by all households, and spells of silence. The laws are simple, with
+parameters for each household; they stand for the shape of such data, not for any country. Values are in kW.
 
 Axis letters: M series, T hours of a year.
 """
@@ -16,12 +16,12 @@ from ttsgan.evaluation.judged import Judged
 DAYS = 365
 HOURS = 24 * DAYS
 LATITUDE = 0.9
-"""Radians north."""
+"""Northern latitude in radians."""
 HOT_WATER_HOURS = (7, 8, 19, 20)
 CHARGERS = (3.7, 7.4, 11.0)
 """Power of a charger, kW."""
 ROOFS = 0.25
-"""Share of homes that have a roof, where some have."""
+"""Share of homes with a solar roof, where only some have one."""
 
 
 def _memory(shape: tuple[int, ...], share: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -84,7 +84,7 @@ def charging(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def net(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return what the meters of homes (M, T) count; a quarter of them have a roof, and what it feeds in is below 0."""
+    """Return the metered net power of homes (M, T); a quarter have a solar roof, whose feed-in is negative."""
     use = simulate(count, HOURS, int(rng.integers(2**31))).values[:, 0].astype(np.float64)
     made = solar(count, rng)
     return use - np.where(rng.random((count, 1)) < ROOFS, made, 0)

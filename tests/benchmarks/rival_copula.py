@@ -1,6 +1,6 @@
-"""The hierarchical copula: what kind of household, and the order of its values through the year. The bar to beat.
+"""The hierarchical copula, the bar to beat: models the kind of household and the order of its values in the year.
 
-Functions have the form of a rival (see `rivals`).
+Its functions have the signature of a rival (see `rivals`).
 
 Axis letters: n training series, m drawn series, C channels, L time steps, D days, S steps of a day, W = C * S values of
 a day, F features, Q points of a quantile function, J functions of the calendar.
@@ -27,7 +27,7 @@ GROUP_SIZE = 30
 """Mean number of series in a k-means group; none is smaller than half of it."""
 QUANTILE_POINTS, QUANTILE_COMPONENTS, SEASON_COMPONENTS = 65, 8, 20
 LAGS = (1, 2, 7, 14)
-"""Days back that the days of the hierarchical copula follow; the mean of `MEMORY` days joins them."""
+"""Lags, in days, of the hierarchical copula's autoregression, which also uses the mean of `MEMORY` days."""
 MEMORY = 28
 HARMONICS = 2
 MAX_SEASON = 0.95
@@ -107,7 +107,7 @@ class Days:
         for day in range(days.shape[1]):
             noise = np.einsum("nvw,nw->nv", factor, rng.standard_normal((count, self.width)))
             mean = self._past(days, day, persistence) @ self.slope if day >= self.memory else 0.0
-            # far beyond anything a stable household does: keeps an unlucky draw of persistence from exploding
+            # Far beyond the values of any stable household: keeps an unlucky draw of persistence from diverging.
             days[:, day] = np.clip(mean + noise, -8, 8)
         days = days[:, run_in:]
         return days / np.sqrt((days**2).mean(axis=1, keepdims=True) + 1e-9)
@@ -211,12 +211,12 @@ class HierarchicalCopula:
         course = self.season.course(self.season_pca.inverse_transform(drawn["season"]), starts, self.channels)
         days = self.days.draw(persistence, -(-self.length // self.season.steps), rng)
         rest = self._steps(days * np.exp(drawn["spread"])[:, None])[:, :, : self.length]
-        # Scores have variance 1, so what the season leaves is known; drawn apart, the two would not fit each other.
+        # Scores have variance 1, so the season determines the variance of the rest; drawn apart, they would not fit.
         share = 1 - np.minimum(course.var(axis=2, keepdims=True), MAX_SEASON)
         course += rest * np.sqrt(share / (rest**2).mean(axis=2, keepdims=True))
         ranks = course.argsort(axis=2).argsort(axis=2)
         laws = np.clip(self.law_pca.inverse_transform(drawn["law"]), *self.law_range)
-        # drawn components need not make an ascending function; sorting leaves fewer plateaus than a running maximum
+        # Drawn components need not give an ascending function; sorting leaves fewer plateaus than a running maximum.
         laws = np.sort(laws.reshape(count, self.channels, QUANTILE_POINTS), axis=2)
         at, out = _plotting(self.length), np.empty(course.shape)
         for row, channel in np.ndindex(count, self.channels):
@@ -227,7 +227,7 @@ class HierarchicalCopula:
             else:
                 ordered = np.sinh(ordered)
             ordered *= np.exp(drawn["level"][row, channel]) / max(np.abs(ordered).mean(), 1e-12)
-            # a steep law that meets a high level would otherwise draw more than any connection carries
+            # Otherwise a steep law with a high level would draw more power than any connection carries.
             out[row, channel] = np.clip(ordered, -self.limit[channel], self.limit[channel])[ranks[row, channel]]
         return out.astype(np.float32)
 

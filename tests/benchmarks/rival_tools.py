@@ -1,7 +1,7 @@
-"""What several rivals need: filled gaps, log values, normal scores, shrunk Gaussians, groups.
+"""Shared tools of the rivals: filled gaps, log values, normal scores, shrunk Gaussians, groups.
 
-Gaps are filled with the series' own typical day before anything else. A day is the steps that make 24 hours, or 24
-steps where the step does not divide a day.
+Gaps are filled first, with the series' own typical day. A day is the number of steps in 24 hours, or 24 steps where the
+step does not divide a day.
 
 Axis letters: n series, m drawn vectors, C channels, L time steps, F features.
 """
@@ -101,7 +101,7 @@ def draw_gaussian(rows: NDArray, count: int, rng: np.random.Generator) -> NDArra
 
 
 def fit_pca(rows: NDArray, components: int) -> PCA:
-    """Fit at most so many principal components of ``rows`` (n, F)."""
+    """Fit at most ``components`` principal components of ``rows`` (n, F)."""
     return PCA(min(components, len(rows) - 1, rows.shape[1]), svd_solver="full").fit(rows)
 
 

@@ -1,15 +1,15 @@
-"""Simple generators of load series that a neural one has to beat, each in a page of numpy.
+"""Simple generators of load series that a neural generator has to beat, each in a page of numpy.
 
 Every rival is a function ``fit_and_draw(values, starts, step_seconds, count, seed)``:
 
     values : ndarray (n, C, L), float32, physical units, NaN where missing: the training series
-    starts : ndarray (n,), datetime64: when each begins; the drawn series i begins at ``starts[i % n]``
+    starts : ndarray (n,), datetime64: start of each training series; drawn series i starts at ``starts[i % n]``
     step_seconds : int
     count : int, how many series to draw
     seed : int, the same seed gives the same series
-    returns ndarray (count, C, L), float32, without gaps; at least 0 in channels that are so in training
+    returns ndarray (count, C, L), float32, without gaps; at least 0 in channels that are never negative in training
 
-The strongest, the hierarchical copula, is in `rival_copula`; what they share is in `rival_tools`.
+The strongest, the hierarchical copula, is in `rival_copula`; shared tools are in `rival_tools`.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 NEIGHBOURS = 5
-"""Series that lend their weeks to one another, the series itself among them."""
+"""Number of series that exchange weeks with one another, including the series itself."""
 
 Rival = Callable[[NDArray, NDArray, int, int, int], NDArray]
 
@@ -122,4 +122,4 @@ RIVALS: dict[str, Rival] = {
     "hierarchical copula": hierarchical_copula,
     "hierarchical copula in groups": grouped_copula,
 }
-"""By the name that tables show."""
+"""Rivals by the name that tables show."""

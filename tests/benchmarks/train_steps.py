@@ -1,4 +1,4 @@
-"""Training steps to measure: trainers on simulated households, one step of a kind, what acts cost, lines of figures.
+"""Tools to measure training steps: trainers on simulated households, single steps, CPU time, lines of figures.
 
 Axis letters: M series, L time steps.
 """
@@ -77,9 +77,9 @@ def take_steps(trainer: Trainer, kind: str, count: int) -> None:
 
 
 def cpu_seconds(rounds: int, acts: Mapping[Any, Callable[[], object]]) -> dict[Any, float]:
-    """Return the CPU-seconds of every act: the least of ``rounds`` in which they take turns.
+    """Return the CPU-seconds of every act: the minimum over ``rounds`` in which the acts take turns.
 
-    A machine that others use is only ever slower than it is: of acts that take turns the least can be compared.
+    Other load on the machine only ever makes an act slower, so the minima of acts that take turns are comparable.
     """
     least = dict.fromkeys(acts, float("inf"))
     for _ in range(rounds):
@@ -107,7 +107,7 @@ class Products(TorchDispatchMode):
 
 def flops(act: Callable[[], object]) -> int:
     """Return the floating-point operations of ``act``'s matrix products, attention included."""
-    # The fused attention of a CPU is not counted; the plain one does the same products.
+    # Fused attention on a CPU would not be counted; the plain one computes the same products.
     with sdpa_kernel(SDPBackend.MATH), Products() as counter:
         act()
     return counter.total

@@ -1,4 +1,4 @@
-"""How long a step waits for its series when they lie in files of which nothing is in memory: the worst case.
+"""How long a step waits for its series in the worst case: they are in files of which nothing is cached in memory.
 
 Axis letters: M series.
 """
@@ -28,7 +28,7 @@ from ttsgan.training.runtime import LocalRuntime, Machine
 
 
 class Files(LocalRuntime):
-    """Keeps hold of the files of a training set whose names are gone, to put them out of memory."""
+    """Keeps the deleted files of a training set open, so that they can be evicted from memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class Files(LocalRuntime):
 
     @contextmanager
     def machine(self) -> Iterator[Machine]:
-        """Open the folder, and its files before it goes."""
+        """Open the folder; before it is deleted, open its files."""
         with super().machine() as machine:
             yield machine
             self.descriptors = [os.open(file, os.O_RDONLY) for file in machine.folder.iterdir()]
 
     def put_out(self, data: TrainSet) -> None:
-        """Leave nothing of the files in memory."""
+        """Evict the files from memory."""
         for mapped in data.ahead.maps.values():
             mapped.madvise(mmap.MADV_DONTNEED)
         for descriptor in self.descriptors:
@@ -55,16 +55,16 @@ class Files(LocalRuntime):
 def in_files(
     values: np.ndarray, starts: np.ndarray, names: np.ndarray, scaler: SeriesScaler, config: RunConfig
 ) -> tuple[TrainSet, Files]:
-    """Return the training set of series (M, C, L) in files, and who holds these."""
+    """Return a training set of series (M, C, L) mapped from files, and the `Files` that hold them open."""
     files = Files()
     return map_train_set(lambda rows: values[rows], starts, names, scaler, config, files), files
 
 
 def share_of_waiting(trainer: Trainer, files: Files, steps: int, kind: str, ahead: bool) -> float:
-    """Return the share of steps of a kind, by the clock, that goes by until their batches are there.
+    """Return the share of wall-clock time that steps of a kind spend waiting for their batches.
 
-    After each batch the files leave memory, but for the series that training has asked to be read ahead; without
-    ``ahead`` it is not heard. The time that this takes is not counted.
+    After each batch the files are evicted from memory; with ``ahead``, series that training has asked to read ahead are
+    then requested again, otherwise such requests are ignored. The time of the eviction is not counted.
     """
     data, fetch, days_loss = trainer.data, trainer._adversarial_batch, phases.days_loss
     wanted: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
@@ -99,7 +99,7 @@ def share_of_waiting(trainer: Trainer, files: Files, steps: int, kind: str, ahea
 
     trainer._adversarial_batch, phases.days_loss, trainer.data = batch, loss, replace(data, ahead=hear)
     try:
-        take_steps(trainer, kind, 1)  # warms up, and says which series the next one will want
+        take_steps(trainer, kind, 1)  # warms up, and requests the series of the next step
         began, waited, putting_out = time.perf_counter(), 0.0, 0.0
         take_steps(trainer, kind, steps)
         return waited / (time.perf_counter() - began - putting_out)

@@ -1,7 +1,7 @@
-"""Two processes that share a batch must do what one process does on the whole of it.
+"""Two processes that share a batch must compute the same as one process on the whole batch.
 
-Everything runs in double precision (`double`), so that what is left is the order of summation: at most 4e-15 in any
-weight after six AdamW steps, measured. A loss that is normalised by what one worker alone sees is wrong by 1e-3.
+Everything runs in double precision (`double`), so that only the order of summation differs: measured, at most 4e-15 in
+any weight after six AdamW steps. A loss that one worker normalises by its own share alone is wrong by 1e-3.
 
 All cases run in one pair of processes, which writes its results; the tests compare them with this process.
 """
@@ -31,12 +31,12 @@ STEPS = 6
 POOLED = 4
 """Chunks of prior draws in the pool."""
 CLIP = 0.25
-"""Shorter than the gradient of every phase in every case, so that all steps are clipped."""
+"""Smaller than the gradient norm of every phase in every case, so that all steps are clipped."""
 PLAIN = (
     "days.dropout=0", "days.last_dropout=0", "training.warmup=0", "encoder.free_bits=0", f"training.grad_clip={CLIP}",
 )  # fmt: skip
 PARTS = "training.accumulation=2"
-"""Asked of two workers in the cases "in parts"; one worker takes the same batch of 16 as a whole."""
+"""Setting of two workers in the cases "in parts"; one worker takes the same batch of 16 as a whole."""
 EVERYTHING = ("loss.mode_seeking=0.1", "loss.drift=0.01", "loss.penalty_interval=1")
 CASES = {
     "encoder": (0, False, ()),
@@ -57,7 +57,7 @@ CASES = {
 
 @contextmanager
 def double():
-    """Make double precision the default, and what the code calls single precision double as well."""
+    """Make double precision the default, also where the code asks for single precision."""
     single = torch.Tensor.float
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double
@@ -69,7 +69,7 @@ def double():
 
 
 def gappy(data, gaps: bool):
-    """Every value there; or each series with a share of gaps of its own, and days that are mostly missing."""
+    """Return data without gaps, or with a different share of gaps in each series and some days mostly missing."""
     seen = torch.ones_like(data.observed)
     if gaps:
         g = torch.Generator().manual_seed(0)
@@ -79,7 +79,7 @@ def gappy(data, gaps: bool):
 
 
 def moments(made: Trainer) -> dict[str, torch.Tensor]:
-    """The running means of gradients that the optimizers keep: those of the last step alone where they forget."""
+    """Return the optimizers' running means of gradients; where these have no memory, the last step's gradients."""
     out = {}
     for phase, optimizer in made.state.optimizers.items():
         for index, held in enumerate(optimizer.state.values()):
@@ -126,7 +126,7 @@ def run_cases(config, values, starts, entities, runtime) -> dict[str, dict[str, 
 
 
 def primitives(runtime) -> dict[str, torch.Tensor]:
-    """What the runtime does with small tensors of several types and shapes."""
+    """Return the results of the runtime's operations on small tensors of several types and shapes."""
     rank = runtime.rank
     one, two, three = torch.tensor([rank, 2.0]), torch.full((2, 2), rank + 1.0).double(), torch.ones(3, 2).T * rank
     runtime.mean([one, two, three])
@@ -145,7 +145,7 @@ def whole_training(config, values, starts, entities, runtime) -> dict[str, torch
 
 
 def diverge(config, values, starts, entities, runtime) -> str:
-    """One worker meets a bad number; what does each say?"""
+    """The series of worker 1 are NaN; return this worker's message."""
     scaler = api.fit_scaler(values, starts, 14_400, config)
     data = build_train_set(values, starts, entities, scaler, config)
     if runtime.rank == 1:
@@ -158,7 +158,7 @@ def diverge(config, values, starts, entities, runtime) -> str:
 
 
 def recover(config, values, starts, entities, runtime, checkpoints) -> dict:
-    """One worker meets one bad number in the third step: both go back to the checkpoint before it, and on."""
+    """The loss of worker 1 is NaN in the third step: both roll back to the checkpoint before it, and continue."""
     config = recipes.override(config, ["training.checkpoint_interval=16"])
     scaler = api.fit_scaler(values, starts, 14_400, config)
     data = build_train_set(values, starts, entities, scaler, config)
@@ -178,7 +178,7 @@ def recover(config, values, starts, entities, runtime, checkpoints) -> dict:
 
 
 def no_room(checkpoints) -> str:
-    """The disk of worker 0 is full; what does each worker say?"""
+    """The disk of worker 0 is full; return this worker's message."""
     kept = ProcessGroupRuntime(checkpoints)
 
     def write(name, files):
@@ -193,7 +193,7 @@ def no_room(checkpoints) -> str:
 
 
 def share_files(config, values, starts, entities, runtime) -> dict:
-    """Both workers write into the files of one folder, map them, and read what the other wrote."""
+    """Both workers write into files of one folder, map them, and read what the other wrote."""
     scaler, read = api.fit_scaler(values, starts, 14_400, config), []
 
     def take(rows):
@@ -213,7 +213,7 @@ NUDGED = ("networks.encoder", "networks.generator", "average.days")
 
 
 def nudge(config, values, starts, entities, runtime) -> dict[str, str]:
-    """One weight of worker 1 differs in its last bit; what does each worker say, and after how many steps?"""
+    """One weight of worker 1 differs in its last bit; return this worker's message for each place of the weight."""
     scaler = api.fit_scaler(values, starts, 14_400, config)
     data = build_train_set(values, starts, entities, scaler, config)
     out = {}
@@ -224,7 +224,7 @@ def nudge(config, values, starts, entities, runtime) -> dict[str, str]:
         if runtime.rank == 1:
             kind, _, name = (NUDGED[0] if interval == 0 else where).partition(".")
             weight = next(getattr(made.state, kind).get_submodule(name).parameters())
-            # The largest, whose last bit outlives a few small steps.
+            # The largest weight: its last bit survives a few small steps.
             weight.detach().view(torch.int32).view(-1)[weight.abs().argmax()] += 1
         try:
             made._run_stage()
@@ -281,7 +281,7 @@ def test_two_processes_do_what_one_does(one, two, case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_of_two_processes_are_those_of_one(one, two, case):
-    """Relative to the longest gradient of the network: parameters that get none are exactly without."""
+    """Differences are relative to the network's largest gradient; parameters without gradient have exactly none."""
     first, second = one[case], two[0]["cases"][case]
     names = [name for name in first if name.startswith("gradient.")]
     assert names
@@ -316,7 +316,7 @@ def test_losses_told_are_those_of_the_global_batch(one, two, case):
 
 
 def test_diversity_told_is_that_of_the_global_batch(one, two):
-    """The alarm must not depend on how many workers share a batch: a spread within half a batch is another figure."""
+    """The alarm must not depend on the number of workers: the spread within half a batch is a different figure."""
     case = "adversarial relativistic"
     held, wanted = two[0]["cases"][case]["figure.diversity"], one[case]["figure.diversity"]
     torch.testing.assert_close(held, wanted, rtol=1e-6, atol=0)
@@ -367,7 +367,7 @@ def test_two_workers_share_the_work_of_scaling_and_its_files(two):
 
 
 def test_the_last_bit_of_one_weight_is_seen(two):
-    """Compared every third step of 8 series, in networks of other stages and in averages too."""
+    """Weights are compared every third step of 8 series, also in the networks of other stages and in averages."""
     for results in two:
         for where in NUDGED:
             wanted = f"the weights of {where}: worker 1 differs from worker 0 after 24 series; run the same"

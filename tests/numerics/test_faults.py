@@ -1,4 +1,4 @@
-"""Faults of the storage while a checkpoint is written: it is full, fails for a moment, or is not ours to write."""
+"""Storage faults while a checkpoint is written: it is full, fails for a moment, or denies permission."""
 
 import errno
 import json
@@ -31,7 +31,7 @@ def small_pool(monkeypatch):
 
 @pytest.fixture
 def pauses(monkeypatch) -> list[float]:
-    """Do not wait; return how long one would have waited."""
+    """Replace waiting by a record of the waiting times; return the record."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     return slept
@@ -39,7 +39,7 @@ def pauses(monkeypatch) -> list[float]:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 16 MB in memory."""
+    """Mount a disk of 16 MB in memory."""
     disk = tmp_path / "disk"
     disk.mkdir()
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], capture_output=True, text=True)
@@ -50,7 +50,7 @@ def small_disk(tmp_path):
 
 
 def test_full_disk_ends_in_one_line_and_leaves_the_checkpoint_before(trainer, small_disk):
-    """The disk fills up after two checkpoints, in the middle of the third; with room again, training goes on."""
+    """The disk fills up after two checkpoints, in the middle of the third; once there is room, training resumes."""
     folder = small_disk / "train"
     made, real = trainer(*SETTINGS, runtime=LocalRuntime(folder)), LocalRuntime.save
     size = sum(len(content) for content in made.state.files().values())
@@ -77,7 +77,7 @@ def test_full_disk_ends_in_one_line_and_leaves_the_checkpoint_before(trainer, sm
 
 
 class Failing:
-    """A file system whose ``at``-th file cannot be written, the first ``times`` times that it is tried."""
+    """A file system on which writing the ``at``-th file fails, for the first ``times`` attempts."""
 
     def __init__(self, number: int | None, at: int, times: int, removes: bool = True) -> None:
         self.number, self.at, self.left, self.opened, self.removes = number, at, times, 0, removes
@@ -138,7 +138,7 @@ def test_what_does_not_pass_is_told_at_once(tmp_path, pauses, number):
 
 
 def test_what_was_never_sealed_does_not_push_out_what_was(tmp_path):
-    """A disk that was full for four starts; then one more, and no checkpoint would be left to go on from."""
+    """Incomplete checkpoints, left by starts on a full disk, must not displace the newest sealed ones."""
     names = [f"checkpoint_{n:09d}_0" for n in (8, 16, 24, 32, 40, 48)]
     for name in names:
         write_checkpoint(LocalFileSystem(), str(tmp_path / name), FILES)
@@ -166,7 +166,7 @@ def test_reading_is_patient_too(tmp_path, pauses):
 
 
 def test_local_disk_that_fails_for_a_moment(trainer, tmp_path, monkeypatch, pauses):
-    """An error from the operating system in the middle of a real checkpoint, twice."""
+    """The operating system raises an error in the middle of a real checkpoint, twice."""
     real, left = os.fsync, [3, 5]
 
     def fsync(number):
@@ -194,7 +194,7 @@ def test_not_kept_reaches_the_command_line_as_it_is():
 
 
 def test_a_location_that_fails_for_a_moment_is_asked_again(tmp_path, monkeypatch, pauses):
-    """What a `Location` tells in words passes like the error that it tells of; other words do not."""
+    """A `DataError` that a `Location` raises for a transient `OSError` is retried; other `DataError`s are not."""
     place, left, real = Location.parse(str(tmp_path / "model")), [1, 1], os.fsync
 
     def fsync(number):
@@ -212,7 +212,7 @@ def test_a_location_that_fails_for_a_moment_is_asked_again(tmp_path, monkeypatch
 
 
 def test_the_end_of_a_log_costs_no_model(tmp_path, monkeypatch, pauses, caplog):
-    """Its last copy fails again and again, after a stage that diverged: that is what is told."""
+    """The last copy of the log fails repeatedly after a stage that diverged: the divergence is what is reported."""
     place = Location.parse(f"file://{tmp_path}/kept")
     monkeypatch.setattr(Location, "is_local", property(lambda _: False))
     monkeypatch.setattr(train, "_copy", lambda *_: (_ for _ in ()).throw(DataError("cannot write it")))

@@ -1,4 +1,4 @@
-"""On a GPU training does what it does on the CPU, in every precision, and a run goes from one to the other.
+"""Training on a GPU matches training on the CPU, in every precision, and a run can move from one to the other.
 
 Needs CUDA: `pytest -m gpu`.
 """
@@ -28,7 +28,7 @@ PLAIN = (
 
 
 SCALE = 1024.0
-"""What losses are multiplied by before gradients are taken, as a gradient scaler does, so that fp16 holds them."""
+"""Losses are multiplied by this before gradients are taken, as by a gradient scaler, so that they fit into fp16."""
 
 
 def gradients(made, phase: str) -> dict[str, torch.Tensor]:
@@ -58,7 +58,7 @@ def gradients(made, phase: str) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def standing(trainer, folder, adversarial):
-    """Make a trainer at the start of the adversarial stage on a device; its pool was drawn on the CPU."""
+    """Make trainers at the start of the adversarial stage on a device, with a pool that was drawn on the CPU."""
     pool = adversarial().state.drawn
 
     def make(device, *assignments):
@@ -97,7 +97,7 @@ def test_gradients_of_short_numbers_are_near(standing, phase, precision, limit):
 
 
 def far(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """Return the distance between two gradients over the length of the first."""
+    """Return the distance between two gradients divided by the norm of the first."""
     assert one.keys() == other.keys()
     flat, other_flat = (torch.cat([g.double().flatten() for g in grads.values()]) for grads in (one, other))
     assert flat.isfinite().all()
@@ -119,7 +119,7 @@ def test_training_ends_and_learns(trainer, precision):
 
 
 def test_fp16_scale_falls_until_gradients_fit(trainer):
-    """A scale far too large makes gradients infinite: such steps move nothing and halve it, and training goes on."""
+    """A scale far too large makes gradients infinite: such steps are skipped and halve it, and training continues."""
     made = trainer("training.precision=fp16", runtime=LocalRuntime(device="cuda"))
     made._enter()
     scaler = made.state.grad_scalers["encoder"]
@@ -131,7 +131,7 @@ def test_fp16_scale_falls_until_gradients_fit(trainer):
 
 
 def test_a_checkpoint_goes_on_where_there_is_another_kind_of_machine(trainer, two_stages, tmp_path):
-    """Saved on the GPU after two stages, gone on with on the CPU, and the other way round: to the end."""
+    """Saved on the GPU after two stages and resumed on the CPU, and the other way round; both train to the end."""
     for first, second in (("cuda", "cpu"), ("cpu", "cuda")):
         began = two_stages(trainer(runtime=LocalRuntime(device=first)))
         where = tmp_path / first
@@ -142,7 +142,7 @@ def test_a_checkpoint_goes_on_where_there_is_another_kind_of_machine(trainer, tw
 
 
 def test_training_cut_off_ends_as_in_one_go(trainer, tmp_path):
-    """From the checkpoint before the last; as on the CPU, but for sums whose order a GPU does not keep."""
+    """Resumed from the last but one checkpoint; as on the CPU, except that a GPU does not fix the order of sums."""
     settings = ("training.max_series=320", "training.checkpoint_interval=160")
     whole = trainer(*settings, runtime=LocalRuntime(tmp_path / "whole", "cuda")).train()
     (tmp_path / "cut").mkdir()
@@ -166,12 +166,12 @@ def test_estimator_draws_the_same_households_as_on_the_cpu(sample, small_config,
     assert here.model_.networks.device.type == "cpu"
     latents = here.model_.encode(sample.values, sample.starts)
     np.testing.assert_allclose(latents, model.model_.encode(sample.values, sample.starts), atol=1e-3)
-    # One value rounded the other way can change which component a day comes from, and all days after it.
+    # A value that is rounded differently can change the component of a day, and so all days after it.
     np.testing.assert_allclose(here.sample(16).mean((1, 2)), drawn.mean((1, 2)), rtol=0.02)
 
 
 def test_messages_between_workers_of_gpus(tmp_path):
-    """The collectives through NCCL, of every type that training sends; one GPU, so that one worker is all."""
+    """The collectives through NCCL, with every type that training sends; with one GPU there is only one worker."""
     dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         runtime = ProcessGroupRuntime(device="cuda")
@@ -185,7 +185,7 @@ def test_messages_between_workers_of_gpus(tmp_path):
 
 
 def test_run_on_a_gpu(tmp_path):
-    """The whole job through Ray: one worker with the GPU trains, encodes and draws."""
+    """A whole run through Ray: one worker with the GPU trains, encodes and draws."""
     from ray_jobs.cli import main
 
     settings = (

@@ -1,4 +1,4 @@
-"""Training with matrix products in 16 bits, at toy size on a CPU: what a GPU does is shown in test_gpu.py."""
+"""Training with matrix products in 16 bits, at toy size on a CPU; test_gpu.py covers the GPU."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ FP16 = ("training.precision=fp16", "training.checkpoint_interval=8")
 
 @pytest.fixture(autouse=True)
 def allowed(monkeypatch):
-    """fp16 on a CPU, which is refused elsewhere because it is slow, and a pool of 32 prior draws, to be quick."""
+    """Allow fp16 on a CPU, which is otherwise refused as too slow, and use a pool of 32 prior draws for speed."""
     monkeypatch.setattr(step, "check_precision", lambda *_: None)
     monkeypatch.setattr(between, "POOL_CHUNK", 16)
     monkeypatch.setattr(between, "POOL_CHUNKS", 2)
@@ -32,7 +32,7 @@ def scales(state) -> dict[str, float]:
 
 @pytest.mark.parametrize("precision", SHORT)
 def test_training_in_16_bits_is_that_of_fp32_but_for_rounding(trainer, precision):
-    """Products are short, weights and losses are not; the prior ends within 1 % of what it learns in fp32."""
+    """Products are in 16 bits, weights and losses in fp32; the prior's loss ends within 1 % of that in fp32."""
     kinds = set()
 
     def seen(module, given, made):
@@ -53,7 +53,7 @@ def test_training_in_16_bits_is_that_of_fp32_but_for_rounding(trainer, precision
 
 @pytest.mark.parametrize("precision", SHORT)
 def test_losses_and_the_penalty_stay_in_fp32(adversarial, precision):
-    """The penalty, of second derivatives, is the one of fp32 to the last bit, in the middle of a step in 16 bits."""
+    """The gradient penalty (second derivatives) within a 16-bit step equals that of fp32 to the last bit."""
     made = adversarial("loss.penalty_interval=1", "loss.mode_seeking=0.1", "loss.drift=0.1")
     networks, config, average = made.state.networks, made.config, made.state.average
     batch, rnd = made._adversarial_batch("discriminator")
@@ -77,7 +77,7 @@ def test_losses_and_the_penalty_stay_in_fp32(adversarial, precision):
 
 
 def test_each_optimizer_has_a_scale_of_its_own(trainer, monkeypatch):
-    """A discriminator whose gradients are too long loses its first steps and half of its scale with each."""
+    """A discriminator whose gradients are too large skips its first steps, each of which halves its own scale."""
     made, real = trainer(*FP16), phases.discriminator_loss
 
     def loss(*args):
@@ -98,7 +98,7 @@ def test_each_optimizer_has_a_scale_of_its_own(trainer, monkeypatch):
 
 @pytest.mark.parametrize("cut", ["000000016_0", "000000064_1", "000000096_2"])
 def test_scales_are_kept_in_checkpoints(trainer, tmp_path, monkeypatch, cut):
-    """They may grow every few steps; cut off and gone on with, training ends as in one go, bit for bit."""
+    """Scales may grow every few steps; a training that is interrupted and resumed ends bit for bit the same."""
     monkeypatch.setattr(runtimes, "KEPT_CHECKPOINTS", 1000)
     whole = trainer(*FP16, runtime=LocalRuntime(tmp_path / "whole"))
     for interval, scaler in enumerate(whole.state.grad_scalers.values(), start=1):

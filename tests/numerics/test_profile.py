@@ -1,4 +1,4 @@
-"""`ttsgan train --profile`: a trace and a table of each stage, and the same training as without."""
+"""`ttsgan train --profile`: a trace and a table for each stage, and the same training as without it."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def small_pool(monkeypatch):
 
 
 def recorded(folder, stage) -> set[str]:
-    """Return the names of the events of a trace, and check the table beside it."""
+    """Return the names of the events in a trace, and check the table beside it."""
     events = json.loads((folder / f"{stage}.trace.json").read_text())["traceEvents"]
     table = (folder / f"{stage}.txt").read_text()
     assert "Self CPU %" in table

@@ -1,4 +1,4 @@
-"""A run that is cut off and goes on ends like one that was not: bit for bit, wherever it was cut."""
+"""A run that is interrupted anywhere and resumed ends bit for bit like an uninterrupted one."""
 
 import json
 import math
@@ -23,7 +23,7 @@ SETTINGS = ("training.checkpoint_interval=8", "loss.mode_seeking=0.1", "days.dro
 
 
 def score(values, starts):
-    """Some figure of the series, so that a share of the correction is chosen."""
+    """Return an arbitrary figure of the series, so that a share of the correction is chosen."""
     return abs(float(values.std()) - 1)
 
 
@@ -34,7 +34,7 @@ def train(small, folder, *assignments):
 
 
 def everything(state) -> dict[str, torch.Tensor]:
-    """All that a run leaves behind, by name."""
+    """Return all of a run's final state, by name."""
     out = {f"networks.{k}": v for k, v in state.networks.state_dict().items()}
     out |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
     out |= {f"drawn.{k}": v for k, v in state.drawn.items()}
@@ -52,7 +52,7 @@ def different(one: dict, other: dict) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(small, tmp_path_factory):
-    """The uninterrupted run, and every checkpoint that it took."""
+    """Return the uninterrupted run and every checkpoint that it saved."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtimes, "KEPT_CHECKPOINTS", 1000)
@@ -76,7 +76,7 @@ def test_interrupted_is_uninterrupted(small, whole, tmp_path, cut):
 
 
 def test_killed_twice_between_checkpoints(small, whole, tmp_path, monkeypatch):
-    """Killed in the middle of a step, twice, with checkpoints two steps apart: work is repeated, nothing changes."""
+    """Killed twice in the middle of a step, with checkpoints two steps apart: steps repeat, the result is the same."""
     taken = 0
     real = Trainer._take
 
@@ -133,7 +133,7 @@ DAMAGE = {
 
 
 def three_checkpoints(whole, into):
-    """Copy three checkpoints of the days; return the folders, oldest first."""
+    """Copy three checkpoints of the days stage; return the folders, oldest first."""
     chosen = [p for p in whole[1] if p.name[-2:] == "_1"][1:4]
     return [Path(shutil.copytree(p, into / p.name)) for p in chosen]
 
@@ -181,14 +181,14 @@ def test_another_seed_is_another_run(small, whole):
 
 
 def test_checkpoint_of_other_settings_is_refused(small, whole, tmp_path):
-    """Another width cannot go on from this checkpoint: one line that says so, not a list of tensors."""
+    """A checkpoint of another width is refused with one line that says so, not with a list of tensors."""
     shutil.copytree(whole[1][4], tmp_path / whole[1][4].name)
     with pytest.raises(TtsganError):
         train(small, tmp_path, "days.width=8")
 
 
 def test_alarm_remembers_what_it_saw(small, whole, tmp_path):
-    """A collapsed generator is stopped at the same step, cut off or not: the alarm's average is part of the state."""
+    """A collapsed generator is stopped at the same step, interrupted or not: the state holds the alarm's average."""
 
     def stopped(folder, cut):
         config = recipes.override(
@@ -276,7 +276,7 @@ def test_local_checkpoints_are_whole_and_few(tmp_path):
 
 
 def test_checkpoints_are_taken_at_their_interval(trainer, tmp_path, monkeypatch):
-    """Every 16 series, after each look at the prior's validation loss, and at the end of each stage."""
+    """Every 16 series, after each evaluation of the prior's validation loss, and at the end of each stage."""
     kept = {}
     runtime = LocalRuntime(tmp_path)
     monkeypatch.setattr(runtime, "save", lambda name, files, metrics: kept.update({name: metrics}))
@@ -310,7 +310,7 @@ def test_telemetry_writes_json_lines(tmp_path):
 
 
 def test_speed_told_is_that_of_the_stage(tmp_path, monkeypatch):
-    """Ten seconds between two stages, and the hundred before, say nothing of how long the second one will take."""
+    """The estimate for a stage ignores the ten seconds between two stages and the hundred seconds before."""
     clock = [0.0]
     monkeypatch.setattr(telemetry.time, "monotonic", lambda: clock[0])
     told = Telemetry(tmp_path, 100)

@@ -1,6 +1,6 @@
-"""A stage that diverges goes back to its last checkpoint with lower rates, at most three times.
+"""A stage that diverges is rolled back to its last checkpoint with lower learning rates, at most three times.
 
-That two workers go back together is shown in test_ddp.py.
+The rollback of two workers together is tested in test_ddp.py.
 """
 
 import json
@@ -20,7 +20,7 @@ from ttsgan.training.step import rate_factor
 from ttsgan.training.telemetry import PROGRESS_FILE, Telemetry
 
 SETTINGS = ("training.checkpoint_interval=16", "training.log_interval=8", "training.encoder_share=0.5")
-"""The encoder takes 64 series, eight steps; a checkpoint after every second."""
+"""The encoder takes 64 series, which are eight steps, with a checkpoint after every second step."""
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def small_pool(monkeypatch):
 
 @pytest.fixture
 def spoiled(monkeypatch):
-    """Let the loss of a phase be NaN where ``when`` says so of the trainer's state; return the batches that it saw."""
+    """Make a phase's loss NaN where ``when`` is true of the trainer's state; return the batches that the phase saw."""
 
     def spoil(made, phase, when) -> list[SimpleNamespace]:
         real, seen = getattr(phases, f"{phase}_loss"), []
@@ -124,7 +124,7 @@ def test_the_start_of_a_later_stage_is_gone_back_to(trainer, spoiled):
 
 
 def test_cut_off_after_a_rollback_changes_nothing(trainer, spoiled, tmp_path, monkeypatch):
-    """Killed one step after going back, and started again from the checkpoint: the same rollback, bit for bit."""
+    """Killed one step after a rollback and restarted from the checkpoint: the same rollback, bit for bit."""
     straight = trainer(*SETTINGS)
     spoiled(straight, "encoder", once)
     wanted = kept(straight.train())
@@ -148,7 +148,7 @@ def test_cut_off_after_a_rollback_changes_nothing(trainer, spoiled, tmp_path, mo
 
 
 def test_cut_off_later_remembers_the_rollback(trainer, spoiled, tmp_path):
-    """Checkpoints after a rollback hold it, so that rates and batches stay those of the uninterrupted run."""
+    """Checkpoints after a rollback record it, so that rates and batches stay those of the uninterrupted run."""
     straight = trainer(*SETTINGS)
     spoiled(straight, "encoder", once)
     wanted = kept(straight.train())
@@ -171,7 +171,7 @@ def test_cut_off_later_remembers_the_rollback(trainer, spoiled, tmp_path):
 
 
 def test_a_collapsed_generator_goes_back_to_one_that_was_not(adversarial, monkeypatch, tmp_path):
-    """No spread at all until the first rollback: what was met on the way down is not gone back to."""
+    """No spread at all until the first rollback: checkpoints from the decline are not rolled back to."""
     made = adversarial("training.max_series=480", "training.checkpoint_interval=8")
     made.runtime = LocalRuntime(tmp_path)
     made._save()
@@ -179,7 +179,7 @@ def test_a_collapsed_generator_goes_back_to_one_that_was_not(adversarial, monkey
     monkeypatch.setattr(losses, "diversity", lambda *_: torch.tensor(float(made.state.rollbacks)))
     assert made.train().done
     back = [at for _, at, figures in made.telemetry.lines if "rate_factor" in figures]
-    # The running mean is 0.9 ** n after n steps: 0.206 after 15, under the floor of 0.2 after 16.
+    # The running mean is 0.9 ** n after n steps: 0.206 after 15 steps, below the floor of 0.2 after 16.
     assert back == [start + 15 * 8]
 
 

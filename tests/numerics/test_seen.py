@@ -1,4 +1,4 @@
-"""What a training shows: lines of progress, JSON lines, TensorBoard's scalars and pictures, and that they agree."""
+"""Output of training: progress lines, JSON lines, TensorBoard scalars and pictures, and that they agree."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from ttsgan.training.runtime import LocalRuntime
 from ttsgan.training.telemetry import PROGRESS_FILE, Telemetry
 
 LINE = {"time", "stage", "series_seen", "total_series", "series_per_second", "seconds_left"}
-"""What every line says."""
+"""Fields of every JSON line."""
 PHASES = {"encoder": ["encoder"], "days": ["days"], "adversarial": ["discriminator", "generator"]}
 LOOKED = {
     "validation/days": "days",
@@ -26,7 +26,7 @@ LOOKED = {
     **dict.fromkeys(("diversity", "generator/cycle", "score/pool", "correction"), "adversarial"),
     **{f"score/correction_{share:g}": "adversarial" for share in between.CORRECTIONS},
 }
-"""Figures beside losses, norms and rates, and the stage that shows them."""
+"""Figures other than losses, norms and rates, and the stage that shows them."""
 
 
 def score(values, starts):
@@ -35,7 +35,7 @@ def score(values, starts):
 
 @pytest.fixture(scope="module")
 def shown(small, tmp_path_factory):
-    """The JSON lines and the events of a training whose every step is told."""
+    """Return the JSON lines and the events of a training that logs every step."""
     folder = tmp_path_factory.mktemp("seen")
     config = recipes.override(small.config, ["training.log_interval=8", "training.max_series=160"])
     with small_pool():
@@ -58,7 +58,7 @@ def test_every_step_of_every_stage_says_what_was_asked(shown):
             assert stage != "adversarial" or line["diversity"] > 0 < line["generator/cycle"]
         assert all(line["series_per_second"] > 0 for line in steps[1:])
         assert all(line["seconds_left"] >= 0 for line in steps[1:-1])
-        # In tenths of a second: what is left of the last stage of so short a training may be told as none.
+        # In tenths of a second: in so short a training, the rest of the last stage may be rounded to zero.
         assert stage == "adversarial" or steps[1]["seconds_left"] > 0
     told = {name: {line["stage"] for line in lines if name in line} for name in LOOKED}
     assert told == {name: {stage} for name, stage in LOOKED.items()}
@@ -76,7 +76,7 @@ def test_tensorboard_shows_what_the_lines_say(shown):
     for name, points in wanted.items():
         held = [(event.step, event.value) for event in events.Scalars(name)]
         assert [at for at, _ in held] == [at for at, _ in points], name
-        # Lines are rounded, more so what is told of time.
+        # Values in the lines are rounded, times more coarsely.
         np.testing.assert_allclose([v for _, v in held], [v for _, v in points], rtol=1e-5, atol=0.051, err_msg=name)
 
 
@@ -91,7 +91,7 @@ def test_pictures_come_with_the_looks_at_the_prior_and_at_the_end(shown):
 
 
 def test_steps_that_are_repeated_are_shown_once(tmp_path):
-    """Training that was cut off goes on from its last checkpoint, before the last that it told of."""
+    """An interrupted training resumes from its last checkpoint, which is before the last step that it logged."""
     for steps, loss in (((8, 16, 24, 32), 1.0), ((24, 32, 40), 2.0)):
         told = Telemetry(tmp_path, 40)
         for at in steps:
@@ -104,7 +104,7 @@ def test_steps_that_are_repeated_are_shown_once(tmp_path):
 
 
 def test_a_picture_has_real_weeks_beside_synthetic_ones(tmp_path):
-    """Four of each, from mid-year."""
+    """Four weeks of each kind, from mid-year."""
     drawn, told = [], Telemetry(tmp_path, 1)
     random = np.random.default_rng(0)
     real, synthetic = random.normal(size=(6, 1, 100)), random.normal(size=(4, 1, 100))
@@ -120,7 +120,7 @@ def test_a_picture_has_real_weeks_beside_synthetic_ones(tmp_path):
 
 
 def test_what_is_drawn_is_in_physical_units(trainer, small):
-    """Real series as they were read, but for rounding of their quantiles; synthetic ones as the pool writes them."""
+    """Real series are as read, up to rounding of their quantiles; synthetic ones are as written from the pool."""
     with small_pool():
         made = trainer("training.max_series=48", score=score)
         state = made.train()

@@ -1,7 +1,8 @@
-"""What could go wrong without a word when workers share a batch: each is refused at once, or harmless.
+"""Silent errors of workers that share a batch: each is refused at once, or is harmless here.
 
-Under DistributedDataParallel these are: two backward passes after both forward passes, a step that goes by the wrapper,
-a graph that changes, a parameter without gradient, uneven shares. Here gradients are averaged once, after all passes.
+Under DistributedDataParallel these are: two backward passes after both forward passes, a step that bypasses the
+wrapper, a graph that changes, a parameter without gradient, uneven shares. Here gradients are averaged once, after all
+passes.
 
 All cases run in one pair of processes, which writes its results.
 """
@@ -30,8 +31,8 @@ from ttsgan.training.step import take_step
 from ttsgan.training.telemetry import Telemetry
 
 PHASES = {"encoder": (8,), "days": (40,), "discriminator": (88,), "generator": (88, 96)}
-"""Series seen after the first step of each phase that may tell: the generator's first moves one number alone, by its
-sign, which both workers may share."""
+"""Series seen after the first step of each phase that can reveal a difference between workers. The generator's first
+step may not: it moves only one number, by its sign, which may be the same in both workers."""
 SETTINGS = (
     "training.batch_size=16",
     "seed=1",
@@ -54,7 +55,7 @@ CHECKPOINTS = {
 
 
 class Given:
-    """What a worker has: its runtime, the configuration, and the series."""
+    """The inputs of a worker: its runtime, the configuration, and the series."""
 
     def __init__(self, given: dict, folder: str) -> None:
         self.folder = Path(folder)
@@ -71,7 +72,7 @@ class Given:
         return Trainer(config, data or self.data, self.scaler, runtime, Telemetry(None, 1))
 
     def standing(self, *assignments) -> Trainer:
-        """A trainer at the start of the adversarial stage, whose generator corrects."""
+        """Return a trainer at the start of the adversarial stage, whose generator makes corrections."""
         made = self.trainer(*assignments)
         nn.init.constant_(made.state.networks.generator.gain, 0.3)
         made.state.average.load_state_dict(made.state.networks.state_dict())
@@ -82,7 +83,7 @@ class Given:
 
 
 def said(act) -> str:
-    """Return the error that ``act`` ends in."""
+    """Return the error that ``act`` raises."""
     try:
         act()
     except TtsganError as error:
@@ -110,7 +111,7 @@ class Forgetful(ProcessGroupRuntime):
 
 
 def not_averaged(given: Given) -> dict[str, tuple[str, list[str]]]:
-    """The gradients of one phase stay with each worker; what is said, and which checkpoints are left?"""
+    """The gradients of one phase are not averaged; return the error and the checkpoints that are left."""
     out, real = {}, Trainer._take
 
     def take(self, phase, *others, **named):
@@ -156,7 +157,7 @@ def other_series(given: Given) -> dict[str, str]:
 
 
 def other_checkpoints(given: Given) -> dict[str, str]:
-    """Worker 1 goes on from another checkpoint than worker 0: both are whole."""
+    """Worker 1 resumes from another checkpoint than worker 0; both checkpoints are complete."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtimes, "KEPT_CHECKPOINTS", 1000)
         given.trainer("training.checkpoint_interval=8", runtime=ProcessGroupRuntime(given.folder / "all")).train()
@@ -181,7 +182,7 @@ def other_checkpoints(given: Given) -> dict[str, str]:
 
 
 def other_starts(given: Given) -> dict[str, dict[str, torch.Tensor]]:
-    """Worker 1 begins with other weights and buffers, and its sums come out otherwise; whole trainings."""
+    """Worker 1 starts with other weights and buffers, and its sums are rounded differently; run whole trainings."""
     straight = given.trainer("training.checksum_interval=1")
     straight.train()
     made = given.trainer("training.checksum_interval=1")
@@ -196,7 +197,7 @@ def other_starts(given: Given) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def two_backwards(given: Given) -> dict[str, list[torch.Tensor]]:
-    """Adversarial loss, then gradient penalty: a backward pass of each, after the forward passes of both."""
+    """Take the forward passes of adversarial loss and gradient penalty, then a backward pass of each."""
     settings = ("training.warmup=0", "loss.penalty_interval=1")
     plain = given.standing(*settings)
     plain._discriminator_step()
@@ -215,7 +216,7 @@ def two_backwards(given: Given) -> dict[str, list[torch.Tensor]]:
 
 
 def without_gradient(given: Given) -> list[list[torch.Tensor]]:
-    """The loss of worker 1 meets every second parameter alone, whose slope is 4; steps of both workers' encoder."""
+    """Worker 1's loss depends on every second parameter only, with slope 4; return both workers' encoder steps."""
     made = given.trainer("training.grad_clip=1e9", "training.warmup=0")
     parameters = made.state.parameters_of("encoder")
 
@@ -228,7 +229,7 @@ def without_gradient(given: Given) -> list[list[torch.Tensor]]:
 
 
 def overflow(given: Given) -> dict:
-    """With gradient scalers, the gradient of worker 1 is too long for 16 bits in the first of two steps."""
+    """With gradient scalers, the gradient of worker 1 overflows 16 bits in the first of two steps."""
     made = given.trainer("training.warmup=0")
     state = made.state
     state.grad_scalers = {name: torch.amp.GradScaler("cpu", enabled=True) for name in state.optimizers}
@@ -279,7 +280,7 @@ def same(one: dict, other: dict) -> bool:
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_gradients_that_are_not_averaged_are_refused_before_they_are_kept(both, phase):
-    """A step that does not go through the wrapper: seen before the next checkpoint, however rare comparisons are."""
+    """A step that bypasses the wrapper is detected before the next checkpoint, however rare the comparisons are."""
     for results in both:
         words, kept = results["not_averaged"][phase]
         wanted = rf"DivergedError: the weights of networks\.{phase}: worker 1 differs from worker 0 after (\d+) "
@@ -291,14 +292,14 @@ def test_gradients_that_are_not_averaged_are_refused_before_they_are_kept(both, 
 
 @pytest.mark.parametrize("name", [*(setting.split("=")[0] for setting in SETTINGS), BY_MACHINE])
 def test_workers_of_other_settings_are_refused(both, name):
-    """Such as another batch, of which each would take another share."""
+    """For example another batch size: each worker would take its share of a different batch."""
     for results in both:
         assert results["other_settings"][name].startswith(f"ConfigError: {name}: worker 1 differs from worker 0; ")
 
 
 @pytest.mark.parametrize("case", SERIES)
 def test_workers_of_other_series_are_refused(both, case):
-    """A row of the batch would be another series to each."""
+    """A row of the batch would be a different series for each worker."""
     for results in both:
         wanted = f"ConfigError: {SERIES[case]}: worker 1 differs from worker 0; start all workers with one "
         assert results["other_series"][case].startswith(wanted)
@@ -334,7 +335,7 @@ def test_a_parameter_without_gradient_on_one_worker_has_half_of_the_others(both)
 
 
 def test_an_overflow_of_one_worker_is_skipped_by_all(both):
-    """And lowers the scale of its own optimizer alone; the next step is taken."""
+    """The overflow lowers the scale of its own optimizer only, and the next step is taken."""
     first, second = (results["overflow"] for results in both)
     assert first["scales"] == second["scales"]
     for scales in first["scales"]:

@@ -1,4 +1,4 @@
-"""One step, and what is looked at beside it: gradients that no scaler makes good, checksums, other checkpoints."""
+"""A single step and the checks around it: gradients that no scale makes finite, checksums, checkpoints, logs."""
 
 import errno
 import io
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def test_a_gradient_that_no_scale_makes_good_is_told(trainer):
-    """The loss is finite and its gradient never is: an enabled scaler would skip every step, without a word."""
+    """The loss is finite but its gradient never is: an enabled scaler would silently skip every step."""
     made = trainer()
     state = made.state
     state.grad_scalers = {name: torch.amp.GradScaler("cpu", enabled=True) for name in state.optimizers}
@@ -34,7 +34,7 @@ def test_a_gradient_that_no_scale_makes_good_is_told(trainer):
         weight = state.parameters_of("encoder")[0]
         return (weight - weight.detach()).abs().sum().sqrt(), {}
 
-    for _ in range(int(math.log2(2.0**16 / step.LEAST_SCALE)) + 1):  # a try at each scale, down to below 1
+    for _ in range(int(math.log2(2.0**16 / step.LEAST_SCALE)) + 1):  # one step at each scale, down to below 1
         take_step(state, "encoder", loss, made.runtime, asks=False)
     with pytest.raises(Unstable, match=r"the gradient of the encoder is (nan|inf).*training\.encoder_lr"):
         take_step(state, "encoder", loss, made.runtime, asks=False)
@@ -87,7 +87,7 @@ def test_progress_is_json_whatever_the_figures_are(tmp_path):
 
 
 def test_a_log_that_cannot_be_written_does_not_end_training(tmp_path, monkeypatch, caplog):
-    """One error in the lines and one in TensorBoard's file: told once, and what comes later is there."""
+    """One error in the JSON lines and one in TensorBoard's file: reported once, and later entries are written."""
     told = Telemetry(tmp_path, 100)
     told.report("days", 10, {"loss/days": 1.0})
     opened = Path.open
@@ -118,7 +118,7 @@ def test_what_is_left_costs_more_in_the_last_stage(small_config):
 
 
 def test_nothing_in_a_checkpoint_runs_code_when_it_is_read(trainer, tmp_path):
-    """Weights are safetensors; the rest is read as weights alone, so that an object of another class is refused."""
+    """Weights are safetensors; the rest is loaded with weights only, so that an object of another class is refused."""
     made = trainer(runtime=LocalRuntime(tmp_path))
     files = made.state.files()
     assert {name.split(".")[-1] for name in files} == {"safetensors", "pt", "json"}
@@ -130,7 +130,7 @@ def test_nothing_in_a_checkpoint_runs_code_when_it_is_read(trainer, tmp_path):
 
 
 def test_gradients_are_unscaled_before_they_are_clipped(trainer):
-    """With a scale of 2^16 a gradient of length 1/2 is not clipped to 1; the step is that without a scaler."""
+    """With a scale of 2^16, a gradient of norm 1/2 is not clipped to 1; the step is the same as without a scaler."""
     steps = {}
     for enabled in (False, True):
         state = (made := trainer("training.grad_clip=1.0")).state

@@ -1,4 +1,4 @@
-"""A training process that is asked to end keeps a checkpoint first, and the same command goes on from it."""
+"""A training process that is asked to stop saves a checkpoint first, and the same command resumes from it."""
 
 import json
 import shutil
@@ -33,14 +33,14 @@ run_train(RunFolder.load(Location.parse(sys.argv[1])), Console())
 
 @pytest.fixture(autouse=True)
 def small_pool(monkeypatch):
-    """A pool of 32 prior draws, to be quick."""
+    """Use a pool of 32 prior draws, for speed."""
     monkeypatch.setattr(between, "POOL_CHUNK", 16)
     monkeypatch.setattr(between, "POOL_CHUNKS", 2)
 
 
 @pytest.fixture
 def prepared(small_config, tmp_path) -> RunFolder:
-    """A run folder whose series are prepared; the encoder alone is trained 24 steps, without a checkpoint."""
+    """Return a prepared run folder, in which the encoder stage alone takes 24 steps, without a checkpoint."""
     config = recipes.override(
         small_config,
         [
@@ -85,7 +85,7 @@ def test_a_process_asked_to_end_goes_on_where_it_was(prepared, tmp_path):
 
 @pytest.mark.parametrize("steps", [1, 4, 5, 10, 14])
 def test_stopping_after_any_step_changes_nothing(trainer, tmp_path, monkeypatch, steps):
-    """The small configuration takes 4, 6 and 4 steps in its stages; 4, 10 and 14 are the last of theirs."""
+    """The small configuration has stages of 4, 6 and 4 steps, so steps 4, 10 and 14 are the last of a stage."""
     taken = 0
     real = Trainer._begin
 

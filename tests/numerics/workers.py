@@ -1,4 +1,4 @@
-"""What tests with two worker processes share: a quick pool of draws, how workers meet, what each of them found."""
+"""Shared code of tests with two worker processes: a small pool of draws, the rendezvous, the workers' results."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ PATIENCE = timedelta(seconds=120)
 
 @contextmanager
 def small_pool(chunks: int = 2) -> Iterator[None]:
-    """A pool of few prior draws, to be quick."""
+    """Use a pool of few prior draws, for speed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(between, "POOL_CHUNK", 16)
         patch.setattr(between, "POOL_CHUNKS", chunks)
@@ -29,7 +29,7 @@ def small_pool(chunks: int = 2) -> Iterator[None]:
 
 @contextmanager
 def meeting(rank: int, folder: str) -> Iterator[dict]:
-    """Meet the other worker; give what both were given. The worker then writes its results, `torch.save`d by rank."""
+    """Join the other worker and yield their common inputs; the worker then saves its results in a file by rank."""
     torch.set_num_threads(1)
     meet = f"file://{folder}/meet"
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=WORKERS, timeout=PATIENCE)
@@ -38,7 +38,7 @@ def meeting(rank: int, folder: str) -> Iterator[dict]:
 
 
 def found_by(worker: Callable[[int, str], None], sample, config, folder: Path) -> list[dict]:
-    """Run ``worker`` in two processes, with these series and settings; return what each wrote."""
+    """Run ``worker`` in two processes with these series and settings; return the results that each wrote."""
     given = {
         "config": recipes.to_dict(config),
         "values": sample.values, "starts": sample.starts, "entities": sample.entities,

@@ -1,10 +1,10 @@
-"""One local Ray for all tests of this folder."""
+"""One local Ray instance for all tests of this folder."""
 
 import os
 
 import pytest
 
-# Ray reads these when it is imported, so the fixture imports it.
+# Ray reads these variables when it is imported, so the fixture imports it only after they are set.
 for _name, _value in {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -20,7 +20,7 @@ for _name, _value in {
 
 @pytest.fixture(scope="session")
 def ray4():
-    """Start a Ray of four logical CPUs in this machine, and stop it at the end."""
+    """Start a local Ray with four logical CPUs, and stop it at the end."""
     import ray
 
     ray.init(

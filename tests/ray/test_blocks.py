@@ -1,4 +1,4 @@
-"""Blocks worked on by Ray give what one process gives, in order, also when a worker dies."""
+"""Blocks processed on Ray give the same results, in order, as in one process, also when a worker dies."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ from ttsgan.evaluation.neighbours import merge_nearest, nearest
 from ttsgan.evaluation.privacy import audit
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray4")]
-# Workers cannot import this file.
+# Ray workers cannot import this file, so its functions are pickled by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 NUM, CHANNELS, LENGTH = 700, 2, 30
 
@@ -70,7 +70,7 @@ def search(spread, targets, loaders):
 
 
 class OneWorker(RaySpread):
-    """Hands out one task at a time."""
+    """Runs one task at a time."""
 
     def __call__(self, function, shared, loaders):
         for loader in loaders:
@@ -89,7 +89,7 @@ def test_same_neighbours_with_any_workers_and_blocks(series, store, monkeypatch)
 
 
 def test_blocks_of_a_store_are_whole_parts_of_it(series, store, monkeypatch):
-    """Parts of 150 series: as many to a block as it has room for, one at least."""
+    """Parts have 150 series; a block takes as many as fit into it, at least one."""
     for rows, sizes in ((100, [150, 150, 150, 150, 100]), (300, [300, 300, 100]), (5000, [700])):
         monkeypatch.setattr(jobs, "BLOCK_SERIES", rows)
         parts = [loader() for loader in jobs.blocks_of(open_series(store)).loaders]
@@ -175,7 +175,7 @@ def homes(number, count):
 
 
 def test_the_judges_find_the_same_over_ray():
-    """A network that a worker cannot import travels with the work, as that of a run folder does."""
+    """A network that a worker cannot import is sent with the work, as that of a run folder is."""
     train, holdout, synthetic = (homes(number, 60) for number in range(3))
 
     def encode(judged):

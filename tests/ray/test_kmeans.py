@@ -1,4 +1,4 @@
-"""Actors give the groups of one process, also when one of them is lost."""
+"""Clustering in actors gives the same groups as in one process, also when an actor is lost."""
 
 import dataclasses
 import time
@@ -20,7 +20,7 @@ CONFIG = ClusterConfig(probes=16)
 
 @dataclasses.dataclass
 class Encoded:
-    """Series of 200 entities, encoded, in two parts: a tensor column and a list column."""
+    """Encoded series of 200 entities in two parts: one has a tensor column, the other a list column."""
 
     paths: list[str]
     entities: np.ndarray
@@ -71,7 +71,7 @@ def test_groups_of_actors_equal_those_of_one_process(encoded):
     parts = [Location.parse(path) for path in encoded.paths]
     remote = group_latents(parts, names.astype(object), level, CONFIG, 5, workers=3)
     assert_same(local, remote)
-    # The actors are gone: all CPUs come back.
+    # The actors were stopped: all CPUs become free again.
     until = time.monotonic() + 20
     while ray.available_resources().get("CPU", 0) < 4 and time.monotonic() < until:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Whole commands in processes of their own: a search whose trials are stopped early, and a run that is killed."""
+"""Whole commands in their own processes: a search that stops trials early; runs that are killed, stopped or diverge."""
 
 import itertools
 import json
@@ -60,7 +60,7 @@ def test_search_goes_on_after_a_trial_is_stopped_early(tmp_path, other_ray, at_o
 
 
 def killed_at(words, out, pattern) -> set[str]:
-    """Start a command, and kill all of its processes at a checkpoint; return the stages that are done by then."""
+    """Start a command and kill all its processes once a checkpoint matches ``pattern``; return the stages done."""
     process = subprocess.Popen(words, start_new_session=True)
     kept, give_up = out / "checkpoints" / "train", time.monotonic() + 240
     while not list(kept.glob(pattern)):
@@ -73,7 +73,7 @@ def killed_at(words, out, pattern) -> set[str]:
 
 
 def test_run_killed_twice_and_called_again_ends_as_one_that_nobody_disturbed(tmp_path):
-    """SIGKILL to the whole run in the days' stage, and in the adversarial one: the same model, bit for bit."""
+    """SIGKILL to all processes in the days stage, and again in the adversarial stage: the same model, bit for bit."""
     out, whole = tmp_path / "run", tmp_path / "whole"
     words = [*COMMAND, "run", "--data", "sample", "--out", str(out), "--set", *SMALL]
     for pattern in ("checkpoint_00000025*_1", "checkpoint_*_2"):
@@ -101,11 +101,11 @@ NARROW = [
     *SMALL, "encoder.width=16", "days.width=16", "days.depth=1", "generator.width=16", "discriminator.width=16",
     "training.log_interval=32", "training.encoder_share=0.5", "training.days_share=0.3", "training.batch_size=32",
 ]  # fmt: skip
-"""Every step is told, so that a step that is taken again shows."""
+"""Every step is logged, so that a repeated step shows."""
 
 
 def test_run_asked_to_stop_keeps_a_checkpoint_and_a_damaged_one_is_passed_over(tmp_path):
-    """SIGTERM to the driver, then a checkpoint that is cut short: the end is that of a run that nobody disturbed."""
+    """SIGTERM to the driver, then the newest checkpoint is truncated: the model equals that of an undisturbed run."""
 
     def words(out) -> list[str]:
         return [*COMMAND, "train", "--data", "sample", "--out", str(out), "--set", *NARROW]
@@ -139,7 +139,7 @@ def test_run_asked_to_stop_keeps_a_checkpoint_and_a_damaged_one_is_passed_over(t
 
 
 def test_diverged_run_ends_at_once_in_one_line(tmp_path):
-    """Every worker meets the same number at the same step: trying again would only take longer."""
+    """Every worker raises the same error at the same step, so a retry would only take longer."""
     out = tmp_path / "run"
     words = [*COMMAND, "train", "--data", "sample", "--out", str(out), "--set", *NARROW, "training.encoder_lr=1e30"]
     done = subprocess.run(words, timeout=300, check=False, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Workers and machines lost in the middle of training: what is left goes on, or says in one line what to do."""
+"""Workers and machines lost during training: the run continues with the others, or ends with a one-line message."""
 
 import itertools
 import json
@@ -44,7 +44,7 @@ def wait_for(process, out, pattern):
 
 
 def training_workers(ancestor: int) -> list[int]:
-    """Return the process numbers of the training workers that descend from ``ancestor``."""
+    """Return the ids of the training worker processes that descend from process ``ancestor``."""
     parents, workers = {}, []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -63,7 +63,7 @@ def training_workers(ancestor: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> bytes:
-    """The model of a run that nobody disturbed."""
+    """Return the model of an undisturbed run."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     subprocess.run(train(out), check=True, timeout=400)
     return (out / MODEL).read_bytes()
@@ -71,7 +71,7 @@ def undisturbed(tmp_path_factory) -> bytes:
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_worker_is_lost_and_others_go_on(tmp_path, undisturbed, sent):
-    """The end is that of a run that nobody disturbed, bit for bit; asked to leave, no step is taken twice."""
+    """The model equals that of an undisturbed run, bit for bit; after SIGTERM no step is repeated."""
     out = tmp_path / "run"
     process = subprocess.Popen(train(out), stderr=subprocess.PIPE, text=True)
     wait_for(process, out, "checkpoint_000000128*")
@@ -91,18 +91,18 @@ def test_worker_is_lost_and_others_go_on(tmp_path, undisturbed, sent):
 
 
 def test_ctrl_c_ends_with_a_line_and_its_own_status(tmp_path):
-    """Ray Train would leave without a word, and a script would go on after status 0."""
+    """Ray Train would exit without a message and with status 0, after which a script would continue."""
     out = tmp_path / "run"
     process = subprocess.Popen(train(out), stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(process, out, "checkpoint_000000064*")
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 130, said
-    assert "interrupted; the same command goes on" in said
+    assert "interrupted; a run goes on from its last finished stage or checkpoint" in said
 
 
 def test_training_goes_on_with_ray_what_began_without(tmp_path):
-    """By what lies in the storage: Ray Train's own list of checkpoints may be old, or cut short by a kill."""
+    """Training resumes from the checkpoints in the storage: Ray Train's registry may be old, or cut short by a kill."""
     out = tmp_path / "run"
     process = subprocess.Popen(train(out, "runtime.num_workers=0"), stderr=subprocess.PIPE, text=True)
     wait_for(process, out, "checkpoint_000000128*")
@@ -117,7 +117,7 @@ def test_training_goes_on_with_ray_what_began_without(tmp_path):
 
 
 def test_want_of_memory_ends_in_one_line(tmp_path):
-    """An encoder of terabytes: no machine has them, the worker is refused them, and after a retry the run says so."""
+    """An encoder of terabytes: the allocation fails, and after a retry the run ends with a message about it."""
     words = train(tmp_path / "run", "encoder.width=4000000", "runtime.max_failures=1")
     done = subprocess.run(words, timeout=400, check=False, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
@@ -126,7 +126,7 @@ def test_want_of_memory_ends_in_one_line(tmp_path):
 
 
 def test_worker_that_the_system_ends_is_told_in_one_line(tmp_path):
-    """What the kernel does to a process when memory runs out."""
+    """SIGKILL to a worker, as from the kernel when memory runs out."""
     process = subprocess.Popen(train(tmp_path / "run", "runtime.max_failures=0"), stderr=subprocess.PIPE, text=True)
     wait_for(process, tmp_path / "run", "checkpoint_000000064*")
     os.kill(training_workers(process.pid)[1], signal.SIGKILL)
@@ -149,7 +149,7 @@ LONG = ["training.max_series=4800", "training.log_interval=32", "training.checkp
 
 @pytest.fixture
 def cluster():
-    """A Ray cluster in this machine: a head that trains nothing, and two nodes of one CPU."""
+    """Start a Ray cluster on this machine: a head without CPUs, and two nodes of one CPU each."""
     from ray.cluster_utils import Cluster
 
     head = {**NODE, "num_cpus": 0, "include_dashboard": False, "_system_config": QUICK}
@@ -161,7 +161,7 @@ def cluster():
 
 @contextmanager
 def on(cluster, out, *settings):
-    """Train on ``cluster``; when the caller is done with what it does to it, the run must end well."""
+    """Train on ``cluster`` and yield at the first checkpoint; after the block the run must end with status 0."""
     words = [sys.executable, "-c", DRIVER, *train(out, *settings)[3:], "--address", cluster.address]
     with (out.parent / "said").open("w+") as said:
         process = subprocess.Popen(words, stderr=said, env={**os.environ, **ENVIRONMENT})
@@ -191,7 +191,7 @@ def test_lost_machine_is_replaced_and_training_goes_on(cluster, tmp_path):
 
 
 def test_elastic_run_shrinks_and_grows_on_one_schedule(cluster, tmp_path):
-    """A node is taken away after notice, and another comes: two workers, one, two; batches and rates stay the same."""
+    """A node is preempted after notice, later one is added: 2, 1, 2 workers; batches and rates follow one schedule."""
     out = tmp_path / "run"
     from ray._raylet import GcsClient
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason

@@ -1,4 +1,4 @@
-"""The whole job on a small simulated population: every stage real, on one local Ray."""
+"""A whole run on a small simulated population: every stage is real, on one local Ray."""
 
 import json
 import shutil
@@ -99,7 +99,7 @@ def test_export_trusts_nothing_but_the_audit_of_the_run(finished, capsys):
 
 
 def as_if(out: Path, to: Path, verdict: str, min_group_size: int) -> Path:
-    """Copy a finished run as its audit would have left it with this verdict, and with this limit of groups."""
+    """Copy a finished run, and set the audit's verdict and ``cluster.min_group_size`` in the copy."""
     shutil.copytree(out, to)
     for name in ("audit.json", "manifest.json", "config.json"):
         page = json.loads((to / name).read_text())
@@ -157,7 +157,7 @@ def test_accepting_what_is_unproven(finished, tmp_path, capsys):
     assert sheet["verdict"] == "UNPROVEN"
     assert sheet["series"] == 60
     assert sheet["settings"]["audit.auc"] == 0.55
-    # Whoever guesses the households would know that the guess is right.
+    # The fingerprint of the input would confirm a correct guess of the households.
     secret = json.loads((out / "manifest.json").read_text())["input_fingerprint"]
     assert secret not in readme + json.dumps(sheet)
     assert {p.name for p in (out / "release").iterdir()} == {"README.md", "datasheet.json", "report.html", "synthetic"}
@@ -193,7 +193,7 @@ def test_other_settings_and_other_data_are_refused(finished, capsys):
 
 
 def test_machines_that_are_not_there_cost_nothing_that_is(finished, capsys):
-    """Neither the model nor what was made of it: the refusal comes before anything is removed."""
+    """A run that asks for missing GPUs is refused before the model or anything made with it is removed."""
     out, _ = finished
     folder = RunFolder.load(Location.parse(str(out)))
     before = sorted(path for path in out.rglob("*") if path.is_file())

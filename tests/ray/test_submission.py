@@ -1,4 +1,4 @@
-"""A command on a Ray cluster through its Jobs API: the log, the exit status, the token."""
+"""Commands submitted to a Ray cluster through its Jobs API: the log, the exit status, the token."""
 
 import contextlib
 import os
@@ -53,7 +53,7 @@ def _answers(url):
     try:
         urllib.request.urlopen(f"{url}/api/version", timeout=2).close()
     except urllib.error.HTTPError as error:
-        return error.code == 401  # up, and asks for the token
+        return error.code == 401  # the dashboard is up and asks for the token
     except OSError:
         return False
     return True
@@ -61,13 +61,13 @@ def _answers(url):
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """A cluster of one machine with token authentication, stopped by its process id alone."""
+    """Start a cluster of one machine with token authentication; stop it by its process id only."""
     folder = tmp_path_factory.mktemp("h")
     token = folder / "token"
     token.write_text(TOKEN)
     token.chmod(0o600)
     gcs, dashboard, agent, agent_grpc, metrics, client, env_agent = _free_ports(7)
-    ray_temp = Path("/tmp") / f"ttsgan-{os.getpid()}"  # a path short enough for the sockets of Ray
+    ray_temp = Path("/tmp") / f"ttsgan-{os.getpid()}"  # short enough for the paths of Ray's sockets
     env = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
     env |= {
         "RAY_AUTH_MODE": "token",
@@ -108,7 +108,7 @@ def probe(tmp_path):
 @pytest.mark.parametrize("status", [0, 3])
 def test_the_exit_status_and_the_log_come_back(head, probe, status, monkeypatch, capsys):
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # the address that is given wins
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # the address given to submit takes precedence
     words = ["run", "--out", "s3://bucket/a run", str(status)]
     got = submit(
         head,
@@ -152,7 +152,7 @@ def test_a_token_that_is_missing_or_wrong_is_told_in_one_line(head, monkeypatch)
 
 
 class _CutConnections:
-    """A forwarder of one port that cuts every connection after a while, as a port-forward does on a bad day."""
+    """Forwards one port and cuts every connection after ``seconds``, as an unreliable port-forward does."""
 
     def __init__(self, target, seconds):
         self.target = target
