@@ -13,7 +13,7 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 from torch.nn import functional as F
 
 from ttsgan.config import DaysConfig
-from ttsgan.models import told
+from ttsgan.models import history
 from ttsgan.models.days import DaysPrior
 from ttsgan.models.layers import Block, KeyValueCache, causal_mask, rotary_turns, rotate
 from ttsgan.models.patching import num_tokens, patchify, unpatchify
@@ -294,8 +294,8 @@ def test_reach_is_memory_and_week_where_nothing_leaves_traces(monkeypatch):
         return torch.nonzero(gone.abs().sum((0, 2, 3)) > 1e-6)[:, 0].tolist()
 
     assert moved() == list(range(4, 16))
-    monkeypatch.setattr(told, "traces", lambda x, *_: [torch.zeros_like(x)] * 7)
-    monkeypatch.setattr(told, "usual_values", lambda x, *_: [torch.zeros_like(x)] * 3)
+    monkeypatch.setattr(history, "traces", lambda x, *_: [torch.zeros_like(x)] * 7)
+    monkeypatch.setattr(history, "usual_values", lambda x, *_: [torch.zeros_like(x)] * 3)
     assert moved() == [4, 5, 10, 11]
 
 
@@ -305,19 +305,19 @@ def test_a_component_takes_its_share_of_what_is_regular():
     moved[:, -1] = 2.0
     with torch.no_grad():
         # The networks are not told; what is left is the direct way, beside usual values too: these are given above it.
-        usual = range(told.TOLD - 3, told.TOLD)
-        for at in (told.REGULAR, *usual):
+        usual = range(history.NUM_HISTORY - 3, history.NUM_HISTORY)
+        for at in (history.REGULAR, *usual):
             prior.embed.weight[:, 3 * at : 3 * at + 3] = prior.values.from_features.weight[:, at : at + 1] = 0
         one, two = prior(residual, regular, *given), prior(residual, regular + moved, *given)
-    share = prior.values.skips[told.REGULAR] - prior.values.skips[usual].sum(0)
+    share = prior.values.skips[history.REGULAR] - prior.values.skips[usual].sum(0)
     torch.testing.assert_close(two.mean[:, -1] - one.mean[:, -1], 2 * share.expand(4, 3, -1))
     torch.testing.assert_close(two.mean[:, :-1], one.mean[:, :-1])
 
 
 def test_components_start_with_shares_of_what_is_regular_alone():
     skips = DaysPrior(DaysConfig(width=16, heads=2, mixtures=3), 2, F_, H + Z, 7).values.skips
-    torch.testing.assert_close(skips[told.REGULAR], torch.tensor([0.1, -0.25, -0.6]))
-    assert not skips[[f for f in range(told.TOLD) if f != told.REGULAR]].any()
+    torch.testing.assert_close(skips[history.REGULAR], torch.tensor([0.1, -0.25, -0.6]))
+    assert not skips[[f for f in range(history.NUM_HISTORY) if f != history.REGULAR]].any()
 
 
 def test_same_seed_same_draw_and_no_other():
