@@ -51,7 +51,7 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         "train_entities": len(np.unique(series.entities[~holdout].astype(str))),
         "holdout_entities": len(np.unique(series.entities[holdout].astype(str))),
     }
-    for remark in _remarks(series, holdout):
+    for remark in _remarks(series, holdout, config.generate.series):
         console.say(f"    {remark}")
     return summary
 
@@ -132,7 +132,7 @@ def _courses(series: SeriesSet) -> NDArray[np.int64]:
     return np.unique(np.array(digests, dtype="V32"), return_inverse=True)[1]
 
 
-def _remarks(series: SeriesSet, holdout: NDArray[np.bool_]) -> Iterator[str]:
+def _remarks(series: SeriesSet, holdout: NDArray[np.bool_], wanted: int) -> Iterator[str]:
     """Yield remarks on the two halves that the owner should read before hours of training."""
     entities = series.entities.astype(str)
     few = few_below(np.nanmin(series.values, axis=2)[~holdout], series.entities[~holdout])
@@ -146,6 +146,11 @@ def _remarks(series: SeriesSet, holdout: NDArray[np.bool_]) -> Iterator[str]:
         yield (
             f"one entity owns {owned.max()} of {owned.sum()} series of the training half: new series will be like"
             " its own as often, though it is one of those to protect; keep fewer of its series, or leave it out"
+        )
+    if 0 < wanted < MIN_ENTITIES:
+        yield (
+            f"generate.series is {wanted}; the audit needs {MIN_ENTITIES} synthetic series, so nothing of this run can"
+            " be released: raise --series"
         )
     if dates := other_dates(*((series.starts[half], entities[half]) for half in (~holdout, holdout))):
         yield f"{dates}: the audit will say INVALID, so nothing of this run can be released"

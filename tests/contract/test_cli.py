@@ -411,6 +411,20 @@ def test_a_holdout_too_small_for_the_audit_is_told_at_once(tmp_path, capsys, hol
     assert ("holdout has 10 entities; the audit needs 12, so nothing of this run can be released" in said) == told
 
 
+def test_too_few_series_to_write_are_told_of_at_once(tmp_path, capsys):
+    sets = [
+        f"data.source={small_store(tmp_path)}",
+        "data.holdout=0.5",
+        "cluster.min_group_size=10",
+        "generate.series=11",
+    ]
+    where = Location.parse(str(tmp_path / "run"))
+    folder = RunFolder.create(where, recipes.override(recipes.quick(), sets), fresh=False)
+    run_stage(folder, "prepare", Console(), "local")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "generate.series is 11; the audit needs 12 synthetic series, so nothing of this run can be released" in said
+
+
 def test_bad_recipe_and_two_starting_points(tmp_path, capsys):
     words = ["run", "--data", "sample", "--out", str(tmp_path / "r"), "--recipe", "huge"]
     status, line = complaint(capsys, words)

@@ -7,9 +7,7 @@ import pytest
 
 from ttsgan import config as c
 from ttsgan import recipes
-from ttsgan.config.stages import LEAST_SERIES
 from ttsgan.errors import ConfigError
-from ttsgan.evaluation.privacy import MIN_ENTITIES
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
@@ -140,7 +138,7 @@ BAD = [
     ("training.validation_share", 0.6), ("training.weight_decay", -1.0), ("training.precision", "fp8"),
     ("training.checksum_interval", -1),
     ("cluster.min_group_size", 9), ("cluster.groups", 1), ("cluster.iterations", 0), ("cluster.probes", 5),
-    ("cluster.outlier_quantile", 0.5), ("cluster.max_dominance", 0.0), ("generate.series", 11),
+    ("cluster.outlier_quantile", 0.5), ("cluster.max_dominance", 0.0), ("generate.series", -1),
     ("generate.chunk", 0), ("evaluate.max_series", 9), ("evaluate.bootstrap", 19), ("audit.max_targets", 99),
     ("audit.auc", 0.5), ("audit.tpr", 0.01), ("audit.outlier_tpr", 1.0), ("audit.soft_copies", 0.0),
     ("audit.linkage_risk", 1.0), ("runtime.num_workers", -1), ("runtime.min_workers", 3),
@@ -165,14 +163,6 @@ def test_every_number_has_a_refused_value():
     numbers = {name for name, value in recipes.flat(c.RunConfig()).items() if isinstance(value, int | float)}
     switches = {"runtime.use_gpu"}
     assert numbers - switches == {name for name, value in BAD if not isinstance(value, str | tuple)}
-
-
-def test_as_many_series_as_the_audit_needs():
-    assert LEAST_SERIES == MIN_ENTITIES
-    for series in (0, LEAST_SERIES):
-        assert c.GenerateConfig(series=series).series == series
-    with pytest.raises(ConfigError, match=r"generate\.series is 11; allowed: 0 .*, or 12 or more, which the audit"):
-        c.GenerateConfig(series=11)
 
 
 @pytest.mark.parametrize("section", ["encoder", "days", "generator", "discriminator"])
