@@ -147,6 +147,8 @@ def test_years_of_a_meter_in_files_of_their_own_are_no_meters(tmp_path, names):
         (tmp_path / f"{name}.csv").write_text("\n".join(["timestamp,kwh", *rows]))
     with pytest.raises(DataError, match=f"'{names[0]}' and '{names[1]}' seem to be times of one meter"):
         read_series(Location.parse(str(tmp_path)))
+    (tmp_path / "H1_2021.csv").rename(tmp_path / "H17.csv")
+    assert len(read_series(Location.parse(str(tmp_path))).ids) == 3, "some numbers of meters look like years"
 
 
 def test_a_lonely_stamp_is_named(tmp_path):

@@ -45,7 +45,7 @@ and numbers below a thousand have no mark."""
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4} ")
 _DECIMAL = re.compile(r"-?\d+\.\d+")
 _NUMBER = re.compile(r"\s*[-+]?\d[\d.,]*\s*")
-_DATED = re.compile(r"[-_ .]?((19|20)\d\d([-_]?\d\d){0,2}|[wq]\d\d?|week[-_ ]?\d\d?)$", re.IGNORECASE)
+_DATED = re.compile(r"([-_ .]?(19|20)\d\d([-_]?\d\d){0,2}|[-_ .](w|week)[-_ ]?\d\d)$", re.IGNORECASE)
 """A date, year, quarter or week at the end of a file's name."""
 
 logger = logging.getLogger(__name__)
@@ -185,6 +185,8 @@ def _is_one_meter(names: list[str], entity: str) -> bool:
 
 def _refuse_parts_of_meters(stems: list[str], where: Location) -> None:
     """Refuse one-meter files whose names differ only in a date: they seem to be parts of the same meter's time."""
+    if not all(_DATED.search(stem) for stem in stems):  # of numbers of meters some look like years
+        return
     bare = [_DATED.sub("", stem) for stem in stems]
     same = [stem for stem, name in zip(stems, bare, strict=True) if name and bare.count(name) > 1]
     if same:
