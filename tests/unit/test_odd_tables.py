@@ -126,7 +126,8 @@ def test_columns_of_two_units_are_refused(tmp_path):
     for names, units in ((("a (kWh)", "b (kW)"), "kW, kWh"), (("a (kWh)", "b", "c (kWh)"), "none, kWh")):
         with pytest.raises(DataError, match=rf"name several units \({units}\)"):
             read(tmp_path, frame(**dict.fromkeys(names, load)))
-    assert read(tmp_path, frame(**dict.fromkeys(("a_kwh", "b_kwh"), load))).unit == "kWh"
+    for names, unit in ((("a_kwh", "b_kwh"), "kWh"), (("a (kWh)", "b (kWh)"), "kWh"), (("flat_e", "flat_w"), "")):
+        assert read(tmp_path, frame(**dict.fromkeys(names, load))).unit == unit
 
 
 def test_a_csv_without_a_header_is_refused(tmp_path):

@@ -42,7 +42,7 @@ from ttsgan.data.grid import Period, frequent, inside, steps_of, twice_advice
 from ttsgan.data.long_tables import read_long
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, labels
-from ttsgan.data.units import named_unit
+from ttsgan.data.units import bracketed_unit, named_unit
 from ttsgan.errors import DataError
 
 NO_HOME = frozenset(
@@ -262,7 +262,7 @@ def _day_rows(table: pa.Table, where: Location, id_column: str, time_column: str
 def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: Period | None, name: str) -> SeriesSet:
     ids = [other for other in table.column_names if other != name]
     _refuse_others(ids, where)
-    units = sorted({named_unit(other) for other in ids})
+    units = sorted({bracketed_unit(other) for other in ids})
     if len(units) > 1:
         raise DataError(
             f"{where}: its columns name several units ({', '.join(unit or 'none' for unit in units)}); a table has one:"
@@ -298,22 +298,28 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: P
     _refuse_rows_and_weeks(values[:, 0], ids, step, where)
     names = np.array(ids, dtype=object)
     starts = np.full(len(ids), begin).astype("datetime64[s]")
-    return series_set(where, names, names, starts, values, step, unit=units[0])
+    # Without brackets the last word of a name is a unit if it is in all of them.
+    worded = {named_unit(other) for other in ids}
+    return series_set(where, names, names, starts, values, step, unit=worded.pop() if len(worded) == 1 else "")
 
 
 def _refuse_rows_and_weeks(values_NL: np.ndarray, ids: list[str], step: int, where: Location) -> None:
     """Refuse series that number the rows, or that are the same in every week, such as a tariff."""
-    week, length = 7 * DAY_SECONDS // step, values_NL.shape[1]
-    for row, values in enumerate(values_NL):
+    week, length, found = 7 * DAY_SECONDS // step, values_NL.shape[1], {}
+    for name, values in zip(ids, values_NL, strict=True):
         rising = np.sort(values)
-        numbered = length >= FEWEST_ROWS and rising[0] == np.rint(rising[0]) and (np.diff(rising) == 1).all()
-        again = length >= WEEKS_ALIKE * week and (values[week:] == values[:-week]).all() and rising[0] < rising[-1]
-        if numbered or again:
-            what = "numbers the rows" if numbered else "is the same in every week"
-            raise DataError(
-                f"{where}: column {ids[row]!r} {what}: leave out what is no series of a household, or it would be taken"
-                " for one"
-            )
+        if length >= FEWEST_ROWS and rising[0] == np.rint(rising[0]) and (np.diff(rising) == 1).all():
+            found[name] = "numbers the rows"
+        elif (
+            week and length >= WEEKS_ALIKE * week and (values[week:] == values[:-week]).all() and rising[0] < rising[-1]
+        ):
+            found[name] = "is the same in every week"
+    # Where most columns are so, they are what the table is about.
+    if found and 2 * len(found) < len(ids):
+        name, what = next(iter(found.items()))
+        raise DataError(
+            f"{where}: column {name!r} {what}: leave out what is no series of a household, or it would be taken for one"
+        )
 
 
 def _irregular(step: int) -> str:
