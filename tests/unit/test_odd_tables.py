@@ -126,7 +126,11 @@ def test_columns_of_two_units_are_refused(tmp_path):
     for names, units in ((("a (kWh)", "b (kW)"), "kW, kWh"), (("a (kWh)", "b", "c (kWh)"), "none, kWh")):
         with pytest.raises(DataError, match=rf"name several units \({units}\)"):
             read(tmp_path, frame(**dict.fromkeys(names, load)))
-    for names, unit in ((("a_kwh", "b_kwh"), "kWh"), (("a (kWh)", "b (kWh)"), "kWh"), (("flat_e", "flat_w"), "")):
+    for names, unit in (
+        (("a_kwh", "b_kwh"), "kWh"),
+        (("a (kWh)", "b (kWh)"), "kWh"),
+        (("flat_e", "flat_w", "attic_w"), ""),
+    ):
         assert read(tmp_path, frame(**dict.fromkeys(names, load))).unit == unit
 
 
