@@ -371,8 +371,10 @@ def main(words: list[str] | None = None) -> int:
             config=(FlagCreatePairsOff,),
         )
     except KeyboardInterrupt:
+        is_search = own[:1] == ["tune"]
+        anew = "a search begins anew with the same command"
         on = "a run goes on from its last finished stage or checkpoint with the same command"
-        return _complain(f"interrupted; {'a search begins anew' if own[:1] == ['tune'] else on}", INTERRUPTED)
+        return _complain(f"interrupted; {anew if is_search else on}", INTERRUPTED)
     except TtsganError as error:
         return _complain(error, _status(error))
     except Exception as error:

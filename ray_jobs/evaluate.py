@@ -10,16 +10,16 @@ from ray_jobs.blocks import RaySpread
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.inside import read_inside
-from ray_jobs.stored import Stored, open_half, open_series
+from ray_jobs.stored import Stored, open_half, open_series, read_rows
 from ttsgan import recipes
 from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
 from ttsgan.data.canaries import is_canary
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, read_store
+from ttsgan.data.store import SeriesSet, concatenate, read_store
 from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, Spread, in_turn
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.figures import MAX_SERIES
-from ttsgan.evaluation.judged import Judged, joined, sample_rows
+from ttsgan.evaluation.judged import Judged, sample_rows
 from ttsgan.evaluation.privacy import Canaries, Thresholds, audit
 from ttsgan.evaluation.report import Pictures, render
 
@@ -49,11 +49,13 @@ def blocks_of(series: Stored) -> Blocks:
             blocks, size = [*blocks, []], 0
         blocks[-1].append(part)
         size += len(part[1])
-    return Blocks(tuple(partial(_read_parts, block) for block in blocks))
+    return Blocks(tuple(partial(_read_parts, series.nothing, block) for block in blocks))
 
 
-def _read_parts(parts: list[tuple[Location, np.ndarray]]) -> Judged:
-    return joined(*(judged(read_store(file).subset(rows)) for file, rows in parts))
+def _read_parts(nothing: SeriesSet, parts: list[tuple[Location, np.ndarray]]) -> Judged:
+    """Read rows of parts; ``nothing`` says what length, step and unit all parts of the store must have."""
+    held = [nothing, *(read_rows(file, rows) for file, rows in parts)]
+    return judged(concatenate(held, ["the first part", *(str(file) for file, _ in parts)]))
 
 
 def thresholds(config: AuditConfig, cluster: ClusterConfig) -> Thresholds:

@@ -1,7 +1,6 @@
 """Stage prepare: read the sources into ``store/`` and ``splits.parquet``; the split comes before anything is fitted."""
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ray_jobs.console import Console
+from ray_jobs.evaluate import judged
 from ray_jobs.folder import RunFolder
 from ttsgan.config import RunConfig
 from ttsgan.data.canaries import PREFIX, is_canary, make_canaries
@@ -64,13 +64,13 @@ def _read_halves(config: RunConfig, console: Console) -> tuple[SeriesSet, NDArra
         sample = config.sample
         simulated = simulate(sample.households, sample.length, sample.seed)
     series, report = prepare(config.data, None, simulated=simulated)
-    day_points(series.step_seconds, config.patch)
+    day_points(series.step_seconds, config.patch)  # a step that gives no tokens is refused before training
     if report.joined:
         console.say(f"    joined: {report.joined}")
     summary = report.to_dict()
     fraction = config.data.holdout_fraction()
     if fraction is not None:
-        series, told = one_entity_of_twins(series)
+        series, told = one_entity_of_twins(series, _courses(series))
         if told:
             console.say(f"    {told}")
         return series, split_entities(series.entities, fraction, config.seed, secret=series.fingerprint()), summary
@@ -84,20 +84,20 @@ def _read_halves(config: RunConfig, console: Console) -> tuple[SeriesSet, NDArra
     refuse_duplicates(whole.ids, one_line(" and ".join(both), 160))
     summary["set_aside_of_holdout"] = extra_report.to_dict()["set_aside_by_reason"]
     holdout = np.arange(len(whole)) >= len(series)
-    refuse_twins(whole, holdout)
-    whole, told = one_entity_of_twins(whole)
+    course = _courses(whole)
+    refuse_twins(whole, course, holdout)
+    whole, told = one_entity_of_twins(whole, course)
     if told:
         console.say(f"    {told}")
     return whole, holdout, summary
 
 
-def one_entity_of_twins(series: SeriesSet) -> tuple[SeriesSet, str]:
+def one_entity_of_twins(series: SeriesSet, course: NDArray[np.int64]) -> tuple[SeriesSet, str]:
     """Merge entities that share an identical series into one, named as the first; return a remark too, or "".
 
-    Otherwise a home that was exported twice could be trained on and held out at once.
+    Series (n,) are identical if their number ``course`` is. Otherwise a home that was exported twice could be trained on and held out at once.
     """
     names, owner = np.unique(series.entities.astype(str), return_inverse=True)
-    course = _courses(series)
     size = len(names) + course.max() + 1
     links = coo_array((np.ones(len(series)), (owner, len(names) + course)), shape=(size, size))
     one = connected_components(links, directed=False)[1][owner]
@@ -113,9 +113,8 @@ def one_entity_of_twins(series: SeriesSet) -> tuple[SeriesSet, str]:
     return dataclasses.replace(series, entities=series.entities[first[member]]), told
 
 
-def refuse_twins(series: SeriesSet, holdout: NDArray[np.bool_]) -> None:
-    """Raise `DataError` if the same series is in both halves; ``holdout`` is (n,) bool."""
-    course = _courses(series)
+def refuse_twins(series: SeriesSet, course: NDArray[np.int64], holdout: NDArray[np.bool_]) -> None:
+    """Raise `DataError` if the same series, by its number ``course`` (n,), is in both halves; ``holdout`` is (n,)."""
     shared, at, there = np.intersect1d(course[~holdout], course[holdout], return_indices=True)
     if len(shared):
         raise DataError(
@@ -127,9 +126,7 @@ def refuse_twins(series: SeriesSet, holdout: NDArray[np.bool_]) -> None:
 
 def _courses(series: SeriesSet) -> NDArray[np.int64]:
     """Return a number for each series (n,), equal for series with equal values."""
-    # NaN has many bit patterns, all of which mean a missing value: use one of them.
-    digests = [hashlib.sha256(np.where(np.isnan(row), np.float32(np.nan), row)).digest() for row in series.values]
-    return np.unique(np.array(digests, dtype="V32"), return_inverse=True)[1]
+    return np.unique(np.array(judged(series).fingerprints(), dtype="V32"), return_inverse=True)[1]
 
 
 def _remarks(series: SeriesSet, holdout: NDArray[np.bool_], wanted: int) -> Iterator[str]:

@@ -18,6 +18,7 @@ from ttsgan.data.store import (
     open_parquet,
     read_store,
 )
+from ttsgan.errors import DataError
 
 READ_SERIES = 512
 """Series in memory at a time when all are read in turn."""
@@ -61,10 +62,10 @@ class Stored:
                 first, last = first + len(within), first
                 within = within[rows[(rows >= last) & (rows < first)] - last]
             if len(within):
-                part = read_store(file)
-                values[filled : filled + len(within)] = part.values[within]
+                part = read_rows(file, within)
+                values[filled : filled + len(within)] = part.values
                 filled += len(within)
-                parts.append(_labels_of(part).subset(within))
+                parts.append(_labels_of(part))
                 names.append(str(file))
         return replace(concatenate(parts, names), values=values)
 
@@ -85,8 +86,16 @@ class Stored:
 
 
 def _labels_of(series: SeriesSet) -> SeriesSet:
-    """Return a set with labels but without values."""
-    return replace(series, values=series.values[..., :0])
+    """Return a set with labels but without values, nor a view that would keep them in memory."""
+    return replace(series, values=np.empty((*series.values.shape[:-1], 0), np.float32))
+
+
+def read_rows(file: Location, rows: np.ndarray) -> SeriesSet:
+    """Read rows (n,), ascending, of a part; `DataError` if it has become shorter since the store was opened."""
+    part = read_store(file)
+    if len(rows) and rows[-1] >= len(part):
+        raise DataError(f"{file}: {len(part)} series are there, fewer than there were; write the store again")
+    return part.subset(rows)
 
 
 def open_half(where: Location, holdout: bool, planted: bool = True) -> Stored:

@@ -270,7 +270,7 @@ class TTSGAN:
             raise DataError("starts hold NaT; allowed: the first moment of every series")
         entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)
         check_enough(entities, self.config.cluster.min_group_size)
-        day_points(int(step_seconds), self.config.patch)
+        day_points(int(step_seconds), self.config.patch)  # a step that gives no tokens is refused before training
         device = device_of(self.config.runtime)
         scaler = fit_scaler(values, starts, step_seconds, self.config, entities)
         data = build_train_set(values, starts, entities, scaler, self.config)

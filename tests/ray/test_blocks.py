@@ -18,7 +18,7 @@ from ray_jobs import evaluate as jobs
 from ray_jobs.blocks import RaySpread
 from ray_jobs.stored import open_series
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, write_store
+from ttsgan.data.store import SeriesSet, series_metadata, write_part, write_store
 from ttsgan.errors import DataError
 from ttsgan.evaluation.blocks import Blocks, in_turn
 from ttsgan.evaluation.fidelity import evaluate
@@ -99,6 +99,25 @@ def test_blocks_of_a_store_are_whole_parts_of_it(series, store, monkeypatch):
         assert whole.entities.tolist() == series.entities.tolist()
         assert np.array_equal(whole.starts, series.starts)
         assert (whole.step_seconds, whole.unit) == (14_400, "kWh")
+
+
+def test_parts_that_are_not_those_of_one_store_are_refused(series, tmp_path):
+    where = Location.parse(str(tmp_path / "store"))
+    columns = {"id": series.ids[:5], "start": series.starts[:5]}
+    write_part(where / "part-0.parquet", columns, series.values[:5], series_metadata("kWh", 14_400, 2))
+    for metadata, what in (
+        (series_metadata("kW", 14_400, 2), "unit is 'kW', but 'kWh'"),
+        (series_metadata("kWh", 900, 2), "step_seconds is 900, but 14400"),
+    ):
+        write_part(where / "part-1.parquet", columns, series.values[:5], metadata)
+        with pytest.raises(DataError, match=what):
+            list(RaySpread()(neighbours, flat(series.values[:2]), jobs.blocks_of(open_series(where)).loaders))
+    write_part(where / "part-1.parquet", columns, series.values[:5], series_metadata("kWh", 14_400, 2))
+    loaders = jobs.blocks_of(open_series(where)).loaders
+    few = {name: column[:2] for name, column in columns.items()}
+    write_part(where / "part-1.parquet", few, series.values[:2], series_metadata("kWh", 14_400, 2))
+    with pytest.raises(DataError, match=r"part-1\.parquet: 2 series are there, fewer than there were"):
+        list(RaySpread()(neighbours, flat(series.values[:2]), loaders))
 
 
 def late_if_first(shared, loader):

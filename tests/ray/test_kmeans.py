@@ -13,6 +13,7 @@ from ray_jobs.kmeans import ActorShards, group_latents
 from ttsgan.clustering import entity_latents, form_groups, kmeans
 from ttsgan.config import ClusterConfig
 from ttsgan.data.storage import Location
+from ttsgan.errors import DataError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray4")]
 CONFIG = ClusterConfig(probes=16)
@@ -102,3 +103,24 @@ def test_lost_actors_come_back_with_their_shard(encoded):
     np.testing.assert_array_equal(labels, local_labels)
     np.testing.assert_allclose(centres, local_centres, atol=1e-6)
     assert inertia == pytest.approx(local_inertia)
+
+
+def test_faults_of_the_data_are_told_in_one_line(encoded, tmp_path):
+    entities, level = np.array([f"e{row:02d}" for row in range(40)], dtype=object), np.ones(40)
+    bad = np.zeros((40, 2), dtype=np.float32)
+    bad[3] = np.nan
+    path = tmp_path / "part-0.parquet"
+    given = [Location.parse(str(path))], entities, level, ClusterConfig(), 0, 1
+    # These are found by an actor, and reach the driver as what they are.
+    with pytest.raises(DataError, match=r"part-0\.parquet"):
+        group_latents(*given)
+    for table, message in (
+        ({"entity": entities.tolist(), "mu": pa.FixedShapeTensorArray.from_numpy_ndarray(bad)}, "'e03' is not finite"),
+        ({"entity": entities.tolist()}, "has no column 'mu'"),
+    ):
+        pq.write_table(pa.table(table), path)
+        with pytest.raises(DataError, match=message) as error:
+            group_latents(*given)
+        assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match="there is no table with entity, mu"):
+        group_latents([], *given[1:])

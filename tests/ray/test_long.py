@@ -48,7 +48,7 @@ def test_search_goes_on_after_a_trial_is_stopped_early(tmp_path, other_ray, at_o
     """Ray frees the workers of a stopped trial through the dashboard of the Ray that it asks: it must be this one."""
     out, small = tmp_path / "run", [*SMALL, f"runtime.max_concurrent_trials={at_once}"]
     words = [*COMMAND, "tune", "--data", "sample", "--out", str(out), "--trials", "3", "--set", *small]
-    said = subprocess.run(words, check=True, timeout=1200, stdout=subprocess.PIPE, text=True).stdout
+    said = subprocess.run(words, check=True, timeout=540, stdout=subprocess.PIPE, text=True).stdout
     assert "trial 3 of 3 (" in said
     trials = pq.read_table(out / "trials.parquet").to_pylist()
     assert len({(trial["patch.size"], trial["days.depth"], trial["encoder.latent_dim"]) for trial in trials}) == 3

@@ -181,3 +181,21 @@ def test_arrays_whose_last_axis_is_not_time(tmp_path, caplog):
     np.save(tmp_path / "a.npy", np.ones((8760, 3)))
     read_series(Location.parse(str(tmp_path / "a.npy")))
     assert "if it is 8760 steps of 3 series, transpose it" in caplog.text
+
+
+def test_a_name_that_says_it_all_needs_no_majority(tmp_path):
+    """Beside one household as beside many; a word within a longer name does not."""
+    load = pa.array(np.random.default_rng(0).random(len(STAMPS)))
+    for other in ("total", "temperature"):
+        with pytest.raises(DataError, match=f"'{other}' among them: leave out"):
+            read(tmp_path, frame(h1=load, **{other: load}))
+    assert read(tmp_path, frame(h1=load, total_2=load)).ids.tolist() == ["h1", "total_2"]
+
+
+def test_many_marks_of_thousands_in_one_column_are_enough_beside_decimals(tmp_path):
+    watts = np.random.default_rng(0).integers(50, 3000, len(STAMPS))
+    lines = ["time;a;b"]
+    lines += [f"{t};{f'{w:,}'.replace(',', '.')};{w / 100:.1f}" for t, w in zip(STAMPS, watts, strict=True)]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"column 'a' seems to part thousands by '\.'"):
+        read_series(Location.parse(str(tmp_path / "a.csv")))

@@ -45,21 +45,28 @@ from ttsgan.data.store import SeriesSet, labels
 from ttsgan.data.units import bracketed_unit, named_unit
 from ttsgan.errors import DataError
 
-NO_HOME = frozenset(
-    (
-        *("all", "count", "day", "dst", "index", "minute", "n_meters", "price", "price_eur", "quarter", "row", "t_out"),
-        "week",
-    )
-)
-"""Names of columns that are no household, in tables with one column for each household."""
 NO_HOME_WORDS = frozenset(
     (
         *("aggregate", "average", "avg", "mean", "sum", "total"),
-        *("humidity", "irradiance", "radiation", "temp", "temperature", "weather"),
+        *("humidity", "irradiance", "price", "radiation", "temp", "temperature", "weather"),
         *("dayofweek", "holiday", "hour", "month", "season", "tariff", "weekday", "weekend", "year"),
     )
 )
-"""Words in names of such columns; they count only if fewer than half of the columns contain any."""
+"""Names of columns that are no household, in tables with one column for each household. Within longer names they count
+only if fewer than half of the columns contain any."""
+NO_HOME = NO_HOME_WORDS | {
+    "all",
+    "count",
+    "day",
+    "dst",
+    "index",
+    "minute",
+    "outdoor_temperature",
+    "quarter",
+    "row",
+    "week",
+}
+"""Such names, as a whole."""
 MOST_ABSENT = 4
 """Steps of the grid per stamp; if there are more, some stamp lies far away from the others."""
 FEWEST_ROWS, WEEKS_ALIKE = 24, 3

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from ttsgan.data import laws, quantiles
-from ttsgan.extremes import bounds
+from ttsgan.extremes import BEHIND, bounds
 
 MIN_HOMES = 5
 """Negative values are treated as zeros if fewer entities have any than this, or than have none, whichever is less:
@@ -31,8 +31,6 @@ above."""
 OF_LEVEL = 0.4
 """If the standard deviation of log(peak / level) is below this share of that of log(peak), the household number of the
 peak is relative to the level."""
-MIN_AT_CAP = 5
-"""If this many entities reach the overall largest (or smallest) value, it is a bound of the quantity, such as 100 %."""
 FLATTEST = 0.05
 """Quantile of the rise of training laws at their top; no new law is compressed to a smaller rise."""
 ABOVE, BOTH, WHOLE = 0, 1, 2
@@ -181,7 +179,7 @@ def limits(found: Marginals, owners_B: NDArray, grid_Q: NDArray) -> dict[str, ND
 
 
 def find_caps(values_BCT: NDArray, signs_C: NDArray, owners_B: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the lowest and the highest possible value (C,), if `MIN_AT_CAP` entities reach it; else -inf and inf.
+    """Return the lowest and the highest possible value (C,), if `BEHIND` entities reach it; else -inf and inf.
 
     Only `WHOLE` channels get a lowest value: the parts of all others begin at zero.
     """
@@ -191,7 +189,7 @@ def find_caps(values_BCT: NDArray, signs_C: NDArray, owners_B: NDArray) -> tuple
     ):  # fmt: skip
         for c, reached_B in enumerate(furthest_BC.T):
             at_cap = reached_B == furthest(reached_B)
-            if len(np.unique(owners_B[at_cap])) >= MIN_AT_CAP:
+            if len(np.unique(owners_B[at_cap])) >= BEHIND:
                 caps[c] = furthest(reached_B)
     return np.where(signs_C == WHOLE, lows, -np.inf), highs
 
@@ -248,8 +246,7 @@ def rising(found: Marginals, state: dict[str, NDArray]) -> NDArray[np.float64]:
             above_B = np.clip(found.peak[:, p] - found.level[:, p], state["peak_low"][p], state["peak_high"][p])
             shape_BT = laws.with_peak(shape_BT, above_B, state["least_rise"][p])
         values[:, p] = shape_BT * np.exp(found.level[:, p, None])
-    caps = (state[f"{end}est"][:, None] for end in ("low", "high"))
-    return np.clip(_together(values, state["signs"]), *caps)
+    return np.clip(_together(values, state["signs"]), state["lowest"][:, None], state["highest"][:, None])
 
 
 def mean_size(level_BP: NDArray, zero_share_BP: NDArray, state: dict[str, NDArray]) -> NDArray[np.float64]:

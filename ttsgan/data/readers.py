@@ -296,12 +296,15 @@ def _refuse_thousands(head: bytes, delimiter: str, decimal: str, where: Location
         return
     parted, small = re.compile(_THOUSANDS % decimal), re.compile(_BELOW_THOUSAND)
     columns = dict(zip(names, zip_longest(*rows, fillvalue=""), strict=False))
-    numeric = {name: cells for name, cells in columns.items() if all(_NUMBER.fullmatch(c) for c in cells if c.strip())}
-    marked = [(name, cell) for name, cells in numeric.items() for cell in cells if decimal in cell]
-    plain = any(small.fullmatch(cell) for name, _ in marked for cell in numeric[name])
-    if len(marked) >= _FEW and plain and all(parted.fullmatch(cell) for _, cell in marked):
-        name, cell = marked[0]
-        raise DataError(
-            f"{where}: column {name!r} seems to part thousands by {decimal!r}, as in {cell!r}; write numbers without"
-            " such marks"
-        )
+    numeric = [name for name, cells in columns.items() if all(_NUMBER.fullmatch(c) for c in cells if c.strip())]
+    # Many in one column are enough; a few, if no number of any column has another mark.
+    for least, names in (*((_MANY, [name]) for name in columns), (_FEW, numeric)):
+        marked = {name: [cell for cell in columns[name] if decimal in cell] for name in names}
+        marked = {name: cells for name, cells in marked.items() if cells}
+        cells = [cell for of_column in marked.values() for cell in of_column]
+        plain = any(small.fullmatch(cell) for name in marked for cell in columns[name])
+        if len(cells) >= least and plain and all(map(parted.fullmatch, cells)):
+            raise DataError(
+                f"{where}: column {next(iter(marked))!r} seems to part thousands by {decimal!r}, as in {cells[0]!r};"
+                " write numbers without such marks"
+            )

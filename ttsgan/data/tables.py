@@ -44,12 +44,12 @@ def read_table(parts: Sequence[Location], names: Sequence[str]) -> dict[str, NDA
     tables = []
     for part in parts:
         try:
-            tables.append(pq.read_table(pa.BufferReader(part.read_bytes()), columns=list(names)))
+            file = pq.ParquetFile(pa.BufferReader(part.read_bytes()))
+            if missing := [name for name in names if name not in file.schema_arrow.names]:
+                raise DataError(f"{part} has no column {missing[0]!r}; run the stage that writes it again")
+            tables.append(file.read(columns=list(names)))
         except pa.ArrowException as error:
             raise DataError(f"{part} cannot be read: {one_line(error)}; run the stage that writes it again") from error
-        missing = [name for name in names if name not in tables[-1].column_names]
-        if missing:
-            raise DataError(f"{part} has no column {missing[0]!r}; run the stage that writes it again")
     if not tables:
         raise DataError(f"there is no table with {', '.join(names)}; run the stage that writes it")
     whole = pa.concat_tables(tables)

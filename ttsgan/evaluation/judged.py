@@ -185,7 +185,8 @@ class Judged:
 
     def fingerprints(self) -> list[bytes]:
         """Return one digest per series of its values (NaN included), to find identical rows."""
-        return [hashlib.sha256(row).digest() for row in self.values]
+        # NaN has many bit patterns; all of them mean missing.
+        return [hashlib.sha256(np.where(np.isnan(row), np.float32(np.nan), row)).digest() for row in self.values]
 
 
 def weekday(dates: np.ndarray) -> np.ndarray:
