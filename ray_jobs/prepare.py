@@ -95,7 +95,8 @@ def _read_halves(config: RunConfig, console: Console) -> tuple[SeriesSet, NDArra
 def one_entity_of_twins(series: SeriesSet, course: NDArray[np.int64]) -> tuple[SeriesSet, str]:
     """Merge entities that share an identical series into one, named as the first; return a remark too, or "".
 
-    Series (n,) are identical if their number ``course`` is. Otherwise a home that was exported twice could be trained on and held out at once.
+    Series (n,) are identical if their number ``course`` is. Otherwise a home that was exported twice could be trained
+    on and held out at once.
     """
     names, owner = np.unique(series.entities.astype(str), return_inverse=True)
     size = len(names) + course.max() + 1

@@ -1,4 +1,4 @@
-"""Consistency checks across data-parallel workers.
+"""Consistency checks across data-parallel workers, and the digest that ties a checkpoint to its series.
 
 Each worker computes gradients on its own rows of a batch that it assumes to be the same on all workers, and updates its
 own copy of the networks. No step would notice a worker that deviates: all would continue with different weights, or
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ttsgan import recipes
 from ttsgan.config import RunConfig
+from ttsgan.data.scaling import SeriesScaler
 from ttsgan.errors import ConfigError, DivergedError
 from ttsgan.seeds import digest_of, seed_of
 from ttsgan.training.dataset import TrainSet
@@ -18,6 +19,12 @@ from ttsgan.training.state import CHECKED_SECTIONS, TrainState
 
 CHUNK = 2**20
 """Values of a tensor per checksum block, to bound the memory."""
+
+
+def series_digest(data: TrainSet, scaler: SeriesScaler) -> str:
+    """Return a digest of the training series: their entities, their starts, and the scaler fitted on them."""
+    labels = "\0".join([*data.entities.astype(str), *data.starts.astype(str)])
+    return digest_of(labels.encode() + scaler.to_bytes())
 
 
 def check_same_run(config: RunConfig, data: TrainSet, dtype: torch.dtype, runtime: Runtime) -> None:

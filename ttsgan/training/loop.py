@@ -21,9 +21,9 @@ from ttsgan.config import SHARED, RunConfig, check_batch
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.losses import MeanOver
 from ttsgan.models.patching import unpatchify
-from ttsgan.seeds import digest_of, seed_of
+from ttsgan.seeds import seed_of
 from ttsgan.training import between, phases
-from ttsgan.training.agreement import check_equal, check_same_run
+from ttsgan.training.agreement import check_equal, check_same_run, series_digest
 from ttsgan.training.dataset import StepRandom, TrainSet, batch_rows
 from ttsgan.training.profiling import profiled
 from ttsgan.training.runtime import Runtime, Stopped
@@ -93,7 +93,7 @@ class Trainer:
         self.config, self.data, self.scaler = config, data, scaler
         self.runtime, self.telemetry, self.score = runtime, telemetry, score
         self.dtype = precision_type(config.training.precision, runtime.device)
-        self.state = TrainState(config, data.shape, runtime.device, self.dtype, _series_digest(data, scaler))
+        self.state = TrainState(config, data.shape, runtime.device, self.dtype, series_digest(data, scaler))
         self.state.networks.fit_numbers(data.numbers)
         self.state.average.fit_numbers(data.numbers)
         self.fitted_rows = torch.nonzero(~data.validation)[:, 0]
@@ -395,12 +395,6 @@ class Trainer:
         self.last_good = state.files()
         known = {"series_seen": seen, "validation": min(state.best_loss, UNKNOWN_LOSS)}
         self.runtime.save(f"{seen:09d}_{state.stage}", self.last_good, known)
-
-
-def _series_digest(data: TrainSet, scaler: SeriesScaler) -> str:
-    """Return a digest of the training series: their entities, their starts, and the scaler fitted on them."""
-    labels = "\0".join([*data.entities.astype(str), *data.starts.astype(str)])
-    return digest_of(labels.encode() + scaler.to_bytes())
 
 
 def _crossed(series_seen: int, interval: float, batch: int) -> bool:
