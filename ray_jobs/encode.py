@@ -9,12 +9,12 @@ import torch
 
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
-from ttsgan.api import Model
 from ttsgan.config import RuntimeConfig
 from ttsgan.data.split import read_splits, where_in
 from ttsgan.data.storage import Location
 from ttsgan.data.store import read_store
 from ttsgan.data.tables import write_table
+from ttsgan.trained import Model
 from ttsgan.training.runtime import device_of
 
 PART_ROWS = 8192

@@ -5,12 +5,12 @@ from functools import cached_property
 import numpy as np
 
 from ray_jobs.encode import load_model
-from ttsgan.api import Model
 from ttsgan.clustering import assign
 from ttsgan.data.storage import Location
 from ttsgan.data.tables import read_table
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.privacy import Inside
+from ttsgan.trained import Model
 
 
 class RunNetworks:

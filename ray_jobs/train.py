@@ -27,6 +27,7 @@ from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.storage import Location, one_line
 from ttsgan.errors import ConfigError, DataError, DivergedError, TtsganError
+from ttsgan.trained import Model
 from ttsgan.training import between
 from ttsgan.training.dataset import TrainSet
 from ttsgan.training.mapped import map_train_set
@@ -80,7 +81,7 @@ def train_worker(
             runtime.profile = stack.enter_context(_written_to(where / PROFILE_FOLDER, keep=True))
         state = api.train(data, scaler, config, runtime, logs, score)
     if runtime.rank == 0 and keep_model:
-        files = api.Model(state.average, scaler, config).files()
+        files = Model(state.average, scaler, config).files()
         place = where / "checkpoints" / "model"
         patiently(lambda: _write_all(files, place), f"write {place}")
     return {

@@ -14,11 +14,12 @@ import torch
 from ladder import sample
 from torch import nn
 
-from ttsgan.api import TTSGAN, Model, closeness, closeness_rows, fit_scaler
+from ttsgan.api import TTSGAN, closeness, closeness_rows, fit_scaler
 from ttsgan.clustering import form_groups
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.evaluation.judged import Judged
+from ttsgan.trained import Model
 from ttsgan.training.between import Score
 from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer

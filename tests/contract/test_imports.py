@@ -43,6 +43,17 @@ def test_a_wrong_command_is_refused_before_anything_heavy_is_imported(tmp_path):
     assert "/nowhere/meters.csv does not exist" in done.stderr
 
 
+@pytest.mark.parametrize("stage", ["encode", "generate"])
+def test_workers_that_use_a_model_import_nothing_that_trains_or_judges_one(stage):
+    """Every worker starts a process of its own, and these libraries take four seconds in each."""
+    code = (
+        f"import sys\nimport ray_jobs.{stage}\n"
+        "print(sorted(set(sys.modules) & {'sklearn', 'scipy.stats', 'matplotlib', 'tensorboard'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_there_is_something_to_import():
     assert {"ttsgan.api", "ttsgan.training.loop", "ttsgan.models.days", "ttsgan.data.scaling"} <= set(MODULES)
 

@@ -8,9 +8,10 @@ import safetensors.torch
 import torch
 
 from ttsgan import api, recipes
-from ttsgan.api import TTSGAN, Model
+from ttsgan.api import TTSGAN
 from ttsgan.errors import ConfigError, DataError, NotFittedError
 from ttsgan.evaluation.judged import Judged
+from ttsgan.trained import Model
 from ttsgan.training.dataset import build_train_set
 
 

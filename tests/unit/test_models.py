@@ -36,7 +36,7 @@ def networks(name="odd patch", noise="prior", seed=0, **more) -> Networks:
     torch.manual_seed(seed)
     config = recipes.from_dict(
         {
-            "encoder": {"width": 16, "depth": 1, "heads": 2, "latent_dim": Z, "dropout": 0.1},
+            "encoder": {"width": 16, "depth": 2, "heads": 2, "latent_dim": Z, "dropout": 0.1},
             "days": {"width": 16, "depth": 1, "heads": 2, "memory": 5, "mixtures": 3},
             "generator": {"width": 8, "heads": 2, "noise_dim": 3, "noise": noise},
             "discriminator": {"width": 8, "depth": 3, "heads": 2},
@@ -176,6 +176,18 @@ def test_missing_values_have_no_say_in_the_latent():
 def test_latent_of_a_series_without_any_value_is_finite():
     call = Call("encoder", "padded")
     assert all(torch.isfinite(t).all() for t in call(seen=torch.zeros_like(call.inputs["seen"])))
+
+
+def test_a_week_without_values_has_no_say_in_the_latent():
+    """Not even through its dates: days see each other within their week only, and this week's mean is of none."""
+    call = Call("encoder", "points")
+    seen, scores, calendar = (call.inputs[name].clone() for name in ("seen", "scores", "calendar"))
+    seen[:, 7:14] = False
+    before = call(seen=seen)
+    scores[:, 7:14] = 9.0
+    calendar[:, 7:14] += 1.0
+    for one, other in zip(before, call(seen=seen, scores=scores, calendar=calendar), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_logvar_is_bounded():

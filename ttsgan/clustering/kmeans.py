@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 SAMPLING_ROUNDS = 5
 _SCORES_PER_BLOCK = 2**22
@@ -276,6 +275,8 @@ def _initial_centres(shards: Shards, k: int, seed: int) -> NDArray:
         candidates = np.concatenate([candidates, np.unique(take(shards, rows), axis=0)])
     if len(candidates) <= k:
         return candidates.astype(np.float64)
+    from sklearn.cluster import KMeans  # imported late: it takes two seconds, and actors that hold latents do without
+
     state = int(np.random.default_rng((seed, _REDUCE)).integers(2**32))
     reduced = KMeans(k, n_init=3, random_state=state)
     return reduced.fit(candidates.astype(np.float64), sample_weight=sum(weights)).cluster_centers_

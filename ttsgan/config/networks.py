@@ -12,7 +12,7 @@ class EncoderConfig:
     width: int = 64
     """Token width D; a multiple of twice ``heads``."""
     depth: int = 2
-    """Transformer blocks of the encoder; 1 or more."""
+    """Transformer blocks of the encoder; 1 or more. Half of them (rounded up) see weeks, the others whole series."""
     heads: int = 2
     """Attention heads; 1 or more."""
     latent_dim: int = 16

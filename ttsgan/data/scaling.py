@@ -20,7 +20,6 @@ from functools import partial
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from ttsgan.config import HouseholdConfig
 from ttsgan.data import calendar, laws, low_times, marginals, quantiles, spectrum
@@ -147,6 +146,8 @@ class SeriesScaler:
         return self
 
     def _fit_components(self, name: str, rows_BF: NDArray, count: int) -> None:
+        from sklearn.decomposition import PCA  # imported late: it takes two seconds, and only fitting needs it
+
         count = min(count, *rows_BF.shape, len(rows_BF) - 1)
         # With one-minute slots and a few hundred series, the covariance matrix would take gigabytes.
         solver = "covariance_eigh" if rows_BF.shape[1] <= 4 * len(rows_BF) else "full"

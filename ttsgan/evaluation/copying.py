@@ -141,7 +141,7 @@ class CopySearch:
         (head_a, tail_a, total_a), (head_b, tail_b, total_b) = _edge_energy(a, top), _edge_energy(b, top)
         best = np.empty(len(a))
         for row, chosen in enumerate(pairs):
-            product = np.einsum("cf,kcf->kf", spectra_a[row], spectra_b[chosen])
+            product = (spectra_a[row] * spectra_b[chosen]).sum(1)
             cross = fft.irfft(product, n=size, axis=-1)
             cross = np.concatenate([cross[:, : top + 1], cross[:, size - top :][:, ::-1]], axis=1)
             energy_a = total_a[row] - np.concatenate([head_a[row], tail_a[row, 1:]])

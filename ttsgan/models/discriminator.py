@@ -10,10 +10,9 @@ week.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ttsgan.config import DiscriminatorConfig
-from ttsgan.models.layers import Block
+from ttsgan.models.layers import Block, within_weeks
 
 
 class Discriminator(nn.Module):
@@ -43,11 +42,7 @@ class Discriminator(nn.Module):
         """Return the global logits of series (B,) and the local logits of their tokens (B, N)."""
         tokens = scores_BNP.shape[1]
         x_BND = self.embed(torch.cat([scores_BNP, calendar_BNF], dim=-1))
-        missing = -tokens % self.week
-        days = F.pad(x_BND, (0, 0, 0, missing)).unflatten(1, (-1, self.week)).flatten(0, 1)
-        for block in self.local_blocks:
-            days = block(days)
-        x_BVSD = days.unflatten(0, (len(x_BND), -1))
+        x_BVSD = within_weeks(self.local_blocks, x_BND, self.week)
         scale = x_BND.shape[-1] ** -0.5
         local_BND = self.local_norm(x_BVSD.flatten(1, 2)[:, :tokens])
         by_cond = torch.einsum("bnd,bd->bn", local_BND, self.local_cond(cond_BZ)) * scale

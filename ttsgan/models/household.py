@@ -24,7 +24,6 @@ import math
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from ttsgan.config import HouseholdConfig
@@ -54,6 +53,8 @@ CONDITION_NOISE = 0.05
 NO_WEIGHT = 1e-12
 """Responsibility below which a row is left out of a component's covariance, to save time: in high dimensions most rows
 belong to a single component."""
+ROWS_AT_ONCE = 256
+"""Rows whose densities under all components are computed at once: few enough to stay in the cache."""
 ITERATIONS = 5
 """EM iterations; 1 to 50 give series equally close to real ones."""
 BALANCINGS = 100
@@ -232,6 +233,8 @@ Mixture = tuple[Tensor, Tensor, Tensor]
 
 def _first_guess(rows_MD: Tensor, owners_M: Tensor, kinds_M: Tensor, most: int, seed: int) -> Tensor:
     """Return initial responsibilities (M, K), 0 or 1, from k-means within each kind."""
+    from sklearn.cluster import KMeans  # imported late: it takes two seconds, and only fitting needs it
+
     households = [len(owners_M[kinds_M == kind].unique()) for kind in kinds_M.unique()]
     if min(households) < MIN_KIND or len(households) > most:
         kinds_M = torch.zeros_like(kinds_M)
@@ -295,9 +298,13 @@ def _log_density(rows_MD: Tensor, mean_KD: Tensor, covariance_KDD: Tensor) -> Te
     log_volume_K = factor_KDD.diagonal(dim1=1, dim2=2).log().sum(1)
     unit = torch.eye(dims, dtype=rows_MD.dtype, device=rows_MD.device).expand_as(factor_KDD)
     whiten_KDD = torch.linalg.solve_triangular(factor_KDD, unit, upper=False)
-    # One Gaussian at a time: a tensor of rows x Gaussians x dimensions would take gigabytes.
-    parts = [((rows_MD - m) @ w.T).square().sum(1) for m, w in zip(mean_KD, whiten_KDD, strict=True)]
-    return -0.5 * torch.stack(parts, dim=1) - log_volume_K - 0.5 * dims * math.log(2 * math.pi)
+    whitened_mean = torch.einsum("kde,ke->kd", whiten_KDD, mean_KD).flatten()
+    # Few rows at a time: a tensor of all rows x Gaussians x dimensions would take gigabytes.
+    parts = [
+        torch.addmm(-whitened_mean, few_MD, whiten_KDD.flatten(0, 1).T).unflatten(1, (-1, dims)).square().sum(2)
+        for few_MD in rows_MD.split(ROWS_AT_ONCE)
+    ]
+    return -0.5 * torch.cat(parts) - log_volume_K - 0.5 * dims * math.log(2 * math.pi)
 
 
 def _normal_scores(numbers_MH: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class Networks(nn.Module):
         self.shape, self.noise_kind = shape, config.generator.noise
         points, features, numbers = shape.points, shape.num_features, shape.num_numbers
         latent = config.encoder.latent_dim
-        self.encoder = Encoder(config.encoder, points, features, numbers)
+        self.encoder = Encoder(config.encoder, points, features, numbers, shape.week)
         self.decoder = Decoder(config.encoder, points, features, numbers)
         self.household = HouseholdModel(config.household, numbers, latent)
         self.days = DaysPrior(config.days, points, features, numbers + latent, shape.week)
@@ -138,5 +138,7 @@ class Networks(nn.Module):
         base_BNP: Tensor | None,
     ) -> Tensor:
         """Return the generator's scores (B, N, P), with its correction scaled by the chosen share ``correction``."""
+        if base_BNP is not None and not self.correction:
+            return base_BNP
         written = self.generator(noise, cond_BZ, self.standard_numbers(numbers_BH), calendar_BNF, base_BNP)
         return written if base_BNP is None else base_BNP + self.correction * (written - base_BNP)

@@ -62,9 +62,9 @@ def make_conditions(state: TrainState, data: TrainSet, runtime: Runtime) -> None
     state.drawn["cond"] = torch.stack([state.networks.standard_latents(of_one) for of_one in cond])
     seed = seed_of(state.config.seed, "household")
     owners = torch.from_numpy(np.unique(data.entities, return_inverse=True)[1])
-    household = state.networks.household.fit(
-        data.numbers, state.drawn["cond"], owners, seed, torch.from_numpy(data.kinds)
-    )
+    household = state.networks.household
+    if runtime.rank == 0:
+        household.fit(data.numbers, state.drawn["cond"], owners, seed, torch.from_numpy(data.kinds))
     runtime.broadcast(list(household.buffers()))
     state.average.household.load_state_dict(household.state_dict())
 
