@@ -1,5 +1,7 @@
 """All losses, as pure, differentiable functions of tensors without state or randomness.
 
+Each is a mean over series, so the mean over workers with equal shares of a batch is the loss of the batch.
+
 Synthetic series are called "fake" in adversarial losses. Logits are raw outputs of the discriminator, of any shape;
 each loss is the mean over them. Names of adversarial losses:
 
@@ -78,21 +80,21 @@ def alone(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def kl_divergence(mu: Tensor, logvar: Tensor, free_bits: float, mean_over: MeanOver = alone) -> Tensor:
+def kl_divergence(mu: Tensor, logvar: Tensor, free_bits: float) -> Tensor:
     """Return KL(N(mu, exp(logvar)) || N(0, 1)) in nats: mean over series, sum over dimensions.
 
-    A dimension whose mean divergence over the whole batch is below ``free_bits`` nats counts as ``free_bits`` and gets
-    no gradient (Kingma 2016). ``mean_over`` averages over workers.
+    Where the divergence of a series in a dimension is below ``free_bits`` nats, it counts as ``free_bits`` and gets no
+    gradient. (Kingma 2016 compares the mean over the batch, which workers would have to exchange first.)
     """
-    per_dimension = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
-    spent = mean_over(per_dimension.detach()) >= free_bits
-    return torch.where(spent, per_dimension, free_bits).sum()
+    nats_BZ = 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
+    return torch.where(nats_BZ >= free_bits, nats_BZ, free_bits).sum(1).mean()
 
 
-def masked_square_error(guess: Tensor, target: Tensor, observed: Tensor, mean_over: MeanOver = alone) -> Tensor:
-    """Return the mean squared error over observed values; its mean over workers is the error of the whole batch."""
+def masked_square_error(guess: Tensor, target: Tensor, observed: Tensor) -> Tensor:
+    """Return the mean over series (B, ...) of each one's mean squared error over its observed values; 0 without any."""
     weight = observed.to(guess.dtype)
-    return ((guess - target).square() * weight).sum() / mean_over(weight.sum()).clamp(min=1)
+    each_B = ((guess - target).square() * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1)
+    return each_B.mean()
 
 
 def mode_seeking(first: Tensor, second: Tensor, noise_distance: Tensor) -> Tensor:

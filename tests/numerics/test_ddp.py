@@ -1,7 +1,7 @@
 """Two processes that share a batch must compute the same as one process on the whole batch.
 
 Everything runs in double precision (`double`), so that only the order of summation differs: measured, at most 4e-15 in
-any weight after six AdamW steps. A loss that one worker normalises by its own share alone is wrong by 1e-3.
+any weight after six AdamW steps. Every loss is a mean over series; one over values or days would be wrong by 1e-3.
 
 All cases run in one pair of processes, which writes its results; the tests compare them with this process.
 """

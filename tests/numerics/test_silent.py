@@ -223,7 +223,7 @@ def without_gradient(given: Given) -> list[list[torch.Tensor]]:
     def loss(*_):
         return sum(4 * p.sum() for p in parameters[:: 1 + given.rank]), {}
 
-    take_step(made.state, "encoder", loss, made.runtime, asks=False)
+    take_step(made.state, "encoder", loss, made.runtime)
     slopes = [g / (1 - 0.9) for g in gradients(made, "encoder")]
     return [slopes, [p.detach().clone() for p in parameters]]
 

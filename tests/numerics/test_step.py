@@ -30,14 +30,14 @@ def test_a_gradient_that_no_scale_makes_good_is_told(trainer):
     state.grad_scalers = {name: torch.amp.GradScaler("cpu", enabled=True) for name in state.optimizers}
     before = [p.clone() for p in state.parameters_of("encoder")]
 
-    def loss(part, _):
+    def loss(part):
         weight = state.parameters_of("encoder")[0]
         return (weight - weight.detach()).abs().sum().sqrt(), {}
 
     for _ in range(int(math.log2(2.0**16 / step.LEAST_SCALE)) + 1):  # one step at each scale, down to below 1
-        take_step(state, "encoder", loss, made.runtime, asks=False)
+        take_step(state, "encoder", loss, made.runtime)
     with pytest.raises(Unstable, match=r"the gradient of the encoder is (nan|inf).*training\.encoder_lr"):
-        take_step(state, "encoder", loss, made.runtime, asks=False)
+        take_step(state, "encoder", loss, made.runtime)
     assert all(torch.equal(old, new) for old, new in zip(before, state.parameters_of("encoder"), strict=True))
 
 
@@ -137,10 +137,10 @@ def test_gradients_are_unscaled_before_they_are_clipped(trainer):
         state.grad_scalers = {name: torch.amp.GradScaler("cpu", enabled=enabled) for name in state.optimizers}
         first = state.parameters_of("encoder")[0]
 
-        def loss(part, _, first=first):
+        def loss(part, first=first):
             return 0.5 * first.view(-1)[0], {}
 
-        figures = take_step(state, "encoder", loss, made.runtime, asks=False)
+        figures = take_step(state, "encoder", loss, made.runtime)
         steps[enabled] = figures["gradient_norm/encoder"], first.detach().clone()
     assert steps[False][0] == steps[True][0] == 0.5
     torch.testing.assert_close(steps[True][1], steps[False][1])

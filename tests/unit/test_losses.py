@@ -146,24 +146,28 @@ def test_kl_is_torchs():
 
 
 def test_free_bits_cost_and_stop_gradients():
-    """Dimension 0 costs 2 nats, dimension 1 costs 0.02: with 0.1 free nats the second costs 0.1 and feels nothing."""
-    mu = torch.tensor([[2.0, 0.2], [-2.0, 0.2]], requires_grad=True)
+    """Divergences of 2, 0.5 and 0.02 nats: with 0.1 free nats, those of 0.02 cost 0.1 and have no gradient."""
+    mu = torch.tensor([[2.0, 0.2], [0.2, 1.0]], requires_grad=True)
     logvar = torch.zeros(2, 2, requires_grad=True)
     value = losses.kl_divergence(mu, logvar, 0.1)
-    assert value.item() == pytest.approx(2.1)
+    assert value.item() == pytest.approx((2.0 + 0.1 + 0.1 + 0.5) / 2)
     value.backward()
-    assert mu.grad[:, 0].abs().min() > 0
-    assert not mu.grad[:, 1].any()
-    assert not logvar.grad[:, 1].any()
+    free = torch.tensor([[False, True], [True, False]])
+    assert torch.equal(mu.grad == 0, free)
+    assert not logvar.grad[free].any()
 
 
 def test_masked_error_by_hand():
-    guess, target = torch.tensor([1.0, 2.0, 30.0, 4.0]), torch.tensor([0.0, 4.0, 0.0, 4.0])
-    observed = torch.tensor([True, True, False, True])
-    assert losses.masked_square_error(guess, target, observed).item() == pytest.approx(5 / 3)
+    """Each series by its own observed values: 5 over 3 of the first, 16 over 1 of the second."""
+    guess, target = (
+        torch.tensor([[1.0, 2.0, 30.0, 4.0], [4.0, 9.0, 9.0, 9.0]]),
+        torch.tensor([[0.0, 4.0, 0.0, 4.0]] * 2),
+    )
+    observed = torch.tensor([[True, True, False, True], [True, False, False, False]])
+    assert losses.masked_square_error(guess, target, observed).item() == pytest.approx((5 / 3 + 16) / 2)
     guess.requires_grad_()
     losses.masked_square_error(guess, target, observed).backward()
-    assert guess.grad[2] == 0
+    assert torch.equal(guess.grad == 0, ~observed | (guess == target))
     assert losses.masked_square_error(guess, target, observed & False).item() == 0
 
 
@@ -208,7 +212,7 @@ def test_encoder_loss_is_its_terms(trainer, small):
     torch.testing.assert_close(total, terms["encoder/days"] + terms["encoder/numbers"] + kl)
 
 
-def test_days_loss_is_per_value_of_observed_days(trainer, small):
+def test_days_loss_is_the_mean_over_series_of_each_ones_observed_days(trainer, small):
     networks = trainer().state.networks.eval()
     rows, cond = torch.arange(4), torch.zeros(4, 4)
     value, _ = phases.days_loss(networks, small.data, rows, cond, None)
@@ -217,7 +221,8 @@ def test_days_loss_is_per_value_of_observed_days(trainer, small):
     density = law.log_likelihood(small.data.residual[rows])
     seen = small.data.observed[rows].float().mean(-1) >= 0.5
     assert not seen.all()
-    torch.testing.assert_close(value, -density[seen].mean() / 6)
+    each = [-of_series[of_seen].mean() / 6 for of_series, of_seen in zip(density, seen, strict=True)]
+    torch.testing.assert_close(value, torch.stack(each).mean())
 
 
 @pytest.mark.parametrize(
@@ -241,13 +246,21 @@ def test_days_loss_of_a_crop_is_that_of_its_days(trainer, small):
     static = torch.cat([networks.standard_numbers(small.data.numbers[rows]), cond], dim=1)
     whole = small.data.residual[rows], small.data.regular[rows], small.data.calendar_of(rows), static
     density = networks.days(*whole, at_BN=at).log_likelihood(whole[0][rows[:, None], at])
-    total, count = 0.0, 0
+    each = []
     for i, begin in enumerate(first.tolist()):
-        part = slice(begin, begin + 20)
-        seen = small.data.observed[i, part].float().mean(-1) >= 0.5
-        total -= density[i, seen].sum()
-        count += int(seen.sum())
-    torch.testing.assert_close(value, total / count / 6)
+        seen = small.data.observed[i, begin : begin + 20].float().mean(-1) >= 0.5
+        each.append(-density[i, seen].mean() / 6)
+    torch.testing.assert_close(value, torch.stack(each).mean())
+
+
+def test_series_without_observed_days_cost_nothing(trainer, small):
+    networks = trainer().state.networks.eval()
+    data = dataclasses.replace(small.data, observed=small.data.observed.clone())
+    data.observed[1] = False
+    one, both = (
+        phases.days_loss(networks, data, torch.tensor(rows), torch.zeros(2, 4), None)[0] for rows in ([0, 0], [0, 1])
+    )
+    torch.testing.assert_close(both, one / 2)
 
 
 def test_days_loss_of_some_slots_is_on_average_that_of_all(trainer, small):

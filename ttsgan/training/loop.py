@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from ttsgan import losses
 from ttsgan.config import SHARED, RunConfig, check_batch
 from ttsgan.data.scaling import SeriesScaler
-from ttsgan.losses import MeanOver
 from ttsgan.models.patching import unpatchify
 from ttsgan.seeds import seed_of
 from ttsgan.training import between, phases
@@ -254,22 +253,22 @@ class Trainer:
         self.data.ahead(batch_rows(candidates, seed, stage, seen + batch, batch)[rnd.rows], (*wanted, "observed"))
         return batch_rows(candidates, seed, stage, seen, batch)[rnd.rows], rnd
 
-    def _take(self, phase: str, loss: Loss, asks: bool = False) -> dict[str, float]:
-        def cast(part: slice, mean_over: MeanOver) -> phases.Told:
+    def _take(self, phase: str, loss: Loss) -> dict[str, float]:
+        def cast(part: slice) -> phases.Told:
             with autocast(self.dtype, self.runtime.device):
-                return loss(part, mean_over)
+                return loss(part)
 
-        return take_step(self.state, phase, cast, self.runtime, asks)
+        return take_step(self.state, phase, cast, self.runtime)
 
     def _encoder_step(self) -> dict[str, float]:
         networks, data = self.state.networks, self.data
         rows, rnd = self._begin("encoder", self.fitted_rows)
         noise = rnd.normal(self.config.encoder.latent_dim)
 
-        def loss(part: slice, mean_over: MeanOver) -> phases.Told:
-            return phases.encoder_loss(networks, data, rows[part], noise[part], self.config, mean_over)
+        def loss(part: slice) -> phases.Told:
+            return phases.encoder_loss(networks, data, rows[part], noise[part], self.config)
 
-        return self._take("encoder", loss, asks=True)
+        return self._take("encoder", loss)
 
     def _days_step(self) -> dict[str, float]:
         networks, data = self.state.networks, self.data
@@ -280,11 +279,11 @@ class Trainer:
         at = rnd.crop(data.shape.num_tokens, self.config.days.crop)
         slots = rnd.some(data.shape.points, self.config.days.values)
 
-        def loss(part: slice, mean_over: MeanOver) -> phases.Told:
+        def loss(part: slice) -> phases.Told:
             of_part = rows[part], cond[part], jitter[part], at[part]
-            return phases.days_loss(networks, data, *of_part, slots, mean_over, dropout)
+            return phases.days_loss(networks, data, *of_part, slots, dropout)
 
-        return self._take("days", loss, asks=True)
+        return self._take("days", loss)
 
     def _adversarial_step(self) -> dict[str, float]:
         figures = self._discriminator_step()
@@ -300,7 +299,7 @@ class Trainer:
             fake = phases.draw_fake(networks, batch)
         diversity = losses.diversity(fake, batch.real, mean_over(self.runtime))
 
-        def loss(part: slice, _: MeanOver) -> phases.Told:
+        def loss(part: slice) -> phases.Told:
             return phases.discriminator_loss(networks, batch.part(part), fake[part], penalise, config)
 
         return {**self._take("discriminator", loss), "diversity": float(diversity)}
@@ -311,7 +310,7 @@ class Trainer:
         other = self._noise(rnd)
         networks.generator.refresh_norm()
 
-        def loss(part: slice, _: MeanOver) -> phases.Told:
+        def loss(part: slice) -> phases.Told:
             noise = (other[0][part], other[1][part])
             return phases.generator_loss(networks, self.state.average, batch.part(part), noise, config)
 
@@ -351,19 +350,15 @@ class Trainer:
         # Each worker takes its share; with fewer series than workers, each takes all of them.
         mine = rows[first::size] if len(rows) >= size else rows
         cond = self.state.drawn["cond"][0, mine]
-        total, days = torch.zeros(2, device=self.runtime.device)
         # Whole years, in parts no larger than those of a step, or validation would need more memory than training.
         part = parts_of_share(self.config.training, self.runtime)[0].stop
-
-        def counted(seen: torch.Tensor) -> torch.Tensor:
-            nonlocal days
-            days = days + seen
-            return torch.ones_like(seen)
-
+        total = torch.zeros((), device=self.runtime.device)
         for of_part, cond_of_part in zip(mine.split(part), cond.split(part), strict=True):
-            total += phases.days_loss(self.state.average, self.data, of_part, cond_of_part, None, mean_over=counted)[0]
-        mean = mean_over(self.runtime)
-        value = float(mean(total) / mean(days).clamp(min=1))
+            total += len(of_part) * phases.days_loss(self.state.average, self.data, of_part, cond_of_part, None)[0]
+        # Shares may differ by one series.
+        both = torch.stack([total, torch.full_like(total, len(mine))])
+        self.runtime.mean([both])
+        value = float(both[0] / both[1])
         if value < self.state.best_loss:
             self.state.best_loss = value
             best = {f"best.{k}": v.clone() for k, v in self.state.average.days.state_dict().items()}

@@ -31,7 +31,6 @@ def encoder_loss(
     rows: Tensor,
     noise_BZ: Tensor,
     config: RunConfig,
-    mean_over: losses.MeanOver = losses.alone,
 ) -> Told:
     """Return the VAE loss: reconstruction error of scores and household numbers, and KL divergence."""
     calendar, observed = data.calendar_of(rows), data.observed[rows]
@@ -39,9 +38,9 @@ def encoder_loss(
     posterior = networks.encoder(data.scores[rows], observed, calendar, numbers)
     latent = posterior.mu + torch.exp(0.5 * posterior.logvar) * noise_BZ
     days, guess = networks.decoder(latent, calendar)
-    error_days = losses.masked_square_error(days.float(), data.scores[rows], observed, mean_over)
+    error_days = losses.masked_square_error(days.float(), data.scores[rows], observed)
     error_numbers = F.mse_loss(guess.float(), numbers)
-    kl = losses.kl_divergence(posterior.mu, posterior.logvar, config.encoder.free_bits, mean_over)
+    kl = losses.kl_divergence(posterior.mu, posterior.logvar, config.encoder.free_bits)
     total = error_days + error_numbers + config.encoder.kl_weight * kl / config.encoder.latent_dim
     return total, {"encoder/days": error_days, "encoder/numbers": error_numbers, "encoder/kl_nats": kl}
 
@@ -65,13 +64,13 @@ def days_loss(
     jitter_BH: Tensor | None,
     at_BN: Tensor | None = None,
     slots_S: Tensor | None = None,
-    mean_over: losses.MeanOver = losses.alone,
     last_dropout: float = 0.0,
 ) -> Told:
-    """Return the negative log likelihood of the days, in nats per value; days less than half observed do not count.
+    """Return the negative log likelihood of the days, in nats per value: the mean over series of each one's mean.
 
-    Only the consecutive days ``at_BN`` of each series and the slots ``slots_S`` of each day count; by default all.
-    ``last_dropout`` is the dropout before the value head, in training mode only.
+    Days less than half observed do not count. Only the consecutive days ``at_BN`` of each series and the slots
+    ``slots_S`` of each day count; by default all. ``last_dropout`` is the dropout before the value head, in training
+    mode only.
     """
     numbers = networks.standard_numbers(data.numbers[rows])
     if jitter_BH is not None:
@@ -79,12 +78,11 @@ def days_loss(
     residual, observed, static = data.residual[rows], data.observed[rows], torch.cat([numbers, cond_BZ], dim=-1)
     counted = observed if at_BN is None else tokens_at(observed, at_BN)
     weight = (counted.float().mean(-1) >= 0.5).float()
-    # All-reduced before the forward pass: workers start a step together; later they would wait for each other.
-    days_seen = mean_over(weight.sum()).clamp(min=1)
     law = networks.days(residual, data.regular[rows], data.calendar_of(rows), static, last_dropout, at_BN, slots_S)
     asked = residual if at_BN is None else tokens_at(residual, at_BN)
     asked = asked if slots_S is None else asked[..., slots_S]
-    return -(law.log_likelihood(asked) * weight).sum() / days_seen / asked.shape[-1], {}
+    each_B = (law.log_likelihood(asked) * weight).sum(1) / weight.sum(1).clamp(min=1)
+    return -each_B.mean() / asked.shape[-1], {}
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,8 @@ from ttsgan.models.ema import update_average
 from ttsgan.training.runtime import Runtime
 from ttsgan.training.state import STAGES, TrainState, stage_series
 
-Loss = Callable[[slice, MeanOver], tuple[Tensor, dict[str, Tensor]]]
-"""Computes a phase's loss, and the figures to log, on a part of this worker's share of the batch.
-
-Its second argument returns means over the whole batch, such as a count to divide by.
-"""
+Loss = Callable[[slice], tuple[Tensor, dict[str, Tensor]]]
+"""Computes a phase's loss, a mean over series, and figures to log, on a part of this worker's share of the batch."""
 
 LEAVING = "leaving"
 """Name of the figure of a step that is the share of workers that were asked to stop."""
@@ -79,13 +76,12 @@ def rate_factor(config: TrainingConfig, progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
 
 
-def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime, asks: bool) -> dict[str, float]:
+def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> dict[str, float]:
     """Take one optimizer step of ``phase``; return the mean figures of ``loss``, gradient norm and rate. Collective.
 
     Gradients are computed for the phase's networks only, averaged over workers by all-reduce, and clipped. The moving
     averages are then updated. ``training.accumulation`` above 1 accumulates the gradients of the parts of the batch:
-    the same step except for dropout masks, with the memory of one part. A loss that ``asks`` for means over the batch
-    is then computed twice, because its first part needs means that include the last part.
+    the same step except for dropout masks, with the memory of one part.
 
     Raises
     ------
@@ -105,9 +101,8 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime, asks:
         parameter.requires_grad_(True)
     told = []
     parts = parts_of_share(training, runtime)
-    means = _means_over_parts(loss, parts, runtime) if asks and len(parts) > 1 else None
     for part in parts:
-        value, figures = loss(part, mean_over(runtime) if means is None else _Given(means))
+        value, figures = loss(part)
         scaler.scale(value / len(parts)).backward()
         told.append({f"loss/{phase}": value.detach(), **figures})
     for parameter in parameters:
@@ -157,29 +152,6 @@ def mean_over(runtime: Runtime) -> MeanOver:
         return held
 
     return mean
-
-
-@torch.no_grad()
-def _means_over_parts(loss: Loss, parts: list[slice], runtime: Runtime) -> list[Tensor]:
-    """Return the means over all parts of all workers that ``loss`` requests, in the order of its requests."""
-    asked: list[list[Tensor]] = []
-    for part in parts:
-        held: list[Tensor] = []
-        loss(part, lambda tensor, held=held: held.append(tensor.detach().clone()) or tensor)
-        asked.append(held)
-    means = [torch.stack(same).mean(0) for same in zip(*asked, strict=True)]
-    runtime.mean(means)
-    return means
-
-
-class _Given:
-    """Replays means computed beforehand to a loss that requests them, in the same order."""
-
-    def __init__(self, means: list[Tensor]) -> None:
-        self.left = iter(means)
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        return next(self.left)
 
 
 def tried(state: TrainState) -> str:
