@@ -30,7 +30,7 @@ def base() -> RunConfig:
     return RunConfig(
         recipe="base",
         days=DaysConfig(width=128, depth=3, memory=60),
-        training=TrainingConfig(max_series=100_000, checkpoint_interval=10_000),
+        training=TrainingConfig(max_series=100_000, days_lr=3.5e-3, checkpoint_interval=10_000),
         evaluate=EvaluateConfig(max_series=2_000, bootstrap=500),
     )
 

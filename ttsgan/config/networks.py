@@ -59,7 +59,7 @@ class HouseholdConfig:
 class DaysConfig:
     """The temporal prior: a causal transformer over days, trained by maximum likelihood."""
 
-    width: int = 96
+    width: int = 64
     """Token width D; a multiple of twice ``heads``."""
     depth: int = 2
     """Transformer blocks; 1 or more."""

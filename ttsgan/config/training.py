@@ -59,7 +59,7 @@ class TrainingConfig:
     the dropout masks of the step change."""
     encoder_lr: float = 2e-3
     """Peak learning rate of the encoder; above 0."""
-    days_lr: float = 3.5e-3
+    days_lr: float = 5e-3
     """Peak learning rate of the temporal prior; above 0."""
     generator_lr: float = 5e-4
     """Peak learning rate of the generator; above 0."""
