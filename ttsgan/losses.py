@@ -1,6 +1,7 @@
 """All losses, as pure, differentiable functions of tensors without state or randomness.
 
-Each is a mean over series, so the mean over workers with equal shares of a batch is the loss of the batch.
+Each loss is a mean over series, so the mean over workers with equal shares of a batch is the loss of the batch. Only
+`diversity`, a figure, needs an exchange between workers.
 
 Synthetic series are called "fake" in adversarial losses. Logits are raw outputs of the discriminator, of any shape;
 each loss is the mean over them. Names of adversarial losses:

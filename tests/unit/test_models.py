@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ttsgan import recipes
-from ttsgan.config import GeneratorConfig
+from ttsgan.config import EncoderConfig, GeneratorConfig
 from ttsgan.models import ema
 from ttsgan.models.discriminator import Discriminator
-from ttsgan.models.encoder import Decoder
+from ttsgan.models.encoder import Decoder, Encoder
 from ttsgan.models.generator import Branch, Generator
+from ttsgan.models.layers import by_week
 from ttsgan.models.networks import Networks, SeriesShape
 from ttsgan.models.patching import patchify
 
@@ -190,6 +191,21 @@ def test_a_week_without_values_has_no_say_in_the_latent():
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize(("week", "tokens"), [(1, 3), (2, 3), (7, 1), (7, 15), (168, 24)])
+def test_weeks_of_any_length_give_a_latent(week, tokens, depth):
+    """Tokens of several days, of an hour, and series shorter than a week."""
+    torch.manual_seed(0)
+    config = EncoderConfig(width=8, heads=2, depth=depth, latent_dim=Z)
+    module = Encoder(config, 2, F, H, week).eval()
+    inputs = torch.randn(B, tokens, 2), torch.ones(B, tokens, 2, dtype=torch.bool), torch.randn(B, tokens, F)
+    mu, logvar = module(*inputs, torch.randn(B, H))
+    assert mu.shape == logvar.shape == (B, Z)
+    (mu.sum() + logvar.sum()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters())
+    assert by_week(inputs[0], week).shape[2] == min(week, tokens)
+
+
 def test_logvar_is_bounded():
     call = Call("encoder", "points")
     nn.init.constant_(call.module.to_posterior.bias, 1e4)
@@ -335,6 +351,7 @@ def test_share_of_the_correction(share):
     noise, base = whole.generator.draw_noise(B, torch.Generator(), "cpu"), torch.randn(B, n, p)
     rest = torch.randn(B, Z), torch.randn(B, H), torch.randn(B, n, F)
     made = whole.write_scores(noise, *rest, base)
+    assert (made is base) == (share == 0), "without a correction the generator need not run"
     torch.testing.assert_close(made, base + share * (whole.generator(noise, *rest, base) - base))
 
 

@@ -312,7 +312,7 @@ def test_no_alarm_before_its_time_or_above_the_floor(trainer):
 
 
 def test_a_look_at_validation_in_parts_is_one_at_all(trainer, two_stages):
-    """Days that are mostly missing do not count: parts hold different numbers of them."""
+    """The last part may be smaller."""
     made = two_stages(trainer("training.validation_share=0.3"))
     whole, sizes = made._validate_days(), []
     real = phases.days_loss

@@ -22,7 +22,7 @@ class EncoderConfig:
     kl_weight: float = 0.05
     """Weight of the KL term per latent dimension, relative to the reconstruction error; 0 or more."""
     free_bits: float = 0.1
-    """Nats per latent dimension that the KL term does not penalise, which prevents posterior collapse; 0 or more."""
+    """Nats per series and latent dimension that the KL term leaves free, against posterior collapse; 0 or more."""
 
     def __post_init__(self) -> None:
         require_width("encoder", self.width, self.heads)

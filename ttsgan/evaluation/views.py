@@ -54,7 +54,7 @@ class Views:
 
     @staticmethod
     def _log(x: np.ndarray) -> np.ndarray:
-        # Four times as fast as log1p, and as exact where it matters: 1e-7 is below any resolution.
+        # Four times as fast as log1p, and as exact where it matters: to 1e-7 of a typical value.
         return np.copysign(np.log(1 + np.abs(x)), x)
 
     def raw(self, judged: Judged) -> np.ndarray:

@@ -24,7 +24,7 @@ class Encoder(nn.Module):
     """Transformer over the days of each week, then over one token of household numbers and the mean days of all weeks.
 
     The posterior comes from the output of the first and the mean output of the others. Attention of all days to each
-    other would triple the time.
+    other would take more than twice the time.
 
     Parameters
     ----------

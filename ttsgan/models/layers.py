@@ -96,7 +96,8 @@ class Block(nn.Module):
 
 
 def by_week(x_BND: Tensor, week: int) -> Tensor:
-    """Return tokens by week (B, V, S, D); the last week is padded with zeros."""
+    """Return tokens by week (B, V, S, D), or all in one if there are fewer; the last week is padded with zeros."""
+    week = min(week, x_BND.shape[1])
     return F.pad(x_BND, (0, 0, 0, -x_BND.shape[1] % week)).unflatten(1, (-1, week))
 
 
