@@ -258,8 +258,7 @@ def membership(views, members, nonmembers, reference, synthetic, blocks=2):
 def test_blocks_do_not_change_membership(views):
     one, many = (attacked_in(views, blocks) for blocks in (1, 7))
     for name in one.members:
-        rounding = 1e-5 if name == "density" else 1e-9  # a difference of two densities, on axes in single precision
-        assert many.members[name] == pytest.approx(one.members[name], rel=rounding, abs=rounding), name
+        assert many.members[name] == pytest.approx(one.members[name], rel=1e-9, abs=1e-9), name
 
 
 def attacked_in(views, blocks):

@@ -209,8 +209,10 @@ class _Axes:
     """Projection on the whitened principal components of a sample (at most 16, fewer for few series)."""
 
     def __init__(self, base: np.ndarray) -> None:
+        # In double precision: rounding would make a density depend on the block that a series is in.
+        base = base.astype(np.float64)
         self.centre, self.spread = base.mean(0), np.maximum(base.std(0), 1e-6)
-        self.turn = np.eye(base.shape[1], dtype=np.float32)
+        self.turn = np.eye(base.shape[1])
         scaled = self(base)
         eigenvalues, vectors = np.linalg.eigh(scaled.T @ scaled / max(1, len(base) - 1))
         keep = max(1, min(DENSITY_DIMENSIONS, len(base) // 10, int((eigenvalues > 1e-6).sum())))
