@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from small_pool import small_pool
 
 from ttsgan import api, recipes
 from ttsgan.config import RunConfig
@@ -47,6 +48,13 @@ def pytest_xdist_auto_num_workers(config):
     """Share the quick tests among processes; Ray, slow tests and benchmarks have the machine to themselves."""
     quick = all(f"not {kind}" in config.option.markexpr for kind in ("ray", "slow", "benchmark"))
     return min(4, os.cpu_count() or 1) if quick else 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_training():
+    """Draw a small pool in every training of the tests."""
+    with small_pool():
+        yield
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,6 @@ import ttsgan
 from ttsgan import api, recipes
 from ttsgan.data.prepare import day_points, prepare
 from ttsgan.errors import TtsganError
-from ttsgan.training import between
 from ttsgan.training.dataset import build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime
@@ -120,18 +119,9 @@ def short_training(small, **changed) -> str:
     return mark.hexdigest()
 
 
-@pytest.fixture(autouse=True)
-def small_pool(monkeypatch):
-    monkeypatch.setattr(between, "POOL_CHUNK", 16)
-    monkeypatch.setattr(between, "POOL_CHUNKS", 2)
-
-
 @pytest.fixture(scope="module")
 def plain(small):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(between, "POOL_CHUNK", 16)
-        patch.setattr(between, "POOL_CHUNKS", 2)
-        yield short_training(small)
+    return short_training(small)
 
 
 def test_the_fingerprint_is_steady(small, plain):

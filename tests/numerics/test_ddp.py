@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_pool import small_pool
 from torch import nn
-from workers import found_by, meeting, small_pool
+from workers import found_by, meeting
 
 from ttsgan import api, recipes
 from ttsgan.config.training import LOSSES

@@ -16,17 +16,10 @@ from ray_jobs.failures import told
 from ray_jobs.runtime import forget_registry, write_checkpoint
 from ttsgan.data.storage import Location
 from ttsgan.errors import DataError, DivergedError
-from ttsgan.training import between
 from ttsgan.training import runtime as runtimes
 from ttsgan.training.runtime import LocalRuntime, NotKept, fault_of, patiently
 
 SETTINGS = ("training.checkpoint_interval=8",)
-
-
-@pytest.fixture(autouse=True)
-def small_pool(monkeypatch):
-    monkeypatch.setattr(between, "POOL_CHUNK", 16)
-    monkeypatch.setattr(between, "POOL_CHUNKS", 2)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ttsgan.training import between, phases, step
+from ttsgan.training import phases, step
 from ttsgan.training import runtime as runtimes
 from ttsgan.training.runtime import LocalRuntime
 
@@ -14,10 +14,8 @@ FP16 = ("training.precision=fp16", "training.checkpoint_interval=8")
 
 @pytest.fixture(autouse=True)
 def allowed(monkeypatch):
-    """Allow fp16 on a CPU, which is otherwise refused as too slow, and use a pool of 32 prior draws for speed."""
+    """Allow fp16 on a CPU, which is otherwise refused as too slow."""
     monkeypatch.setattr(step, "check_precision", lambda *_: None)
-    monkeypatch.setattr(between, "POOL_CHUNK", 16)
-    monkeypatch.setattr(between, "POOL_CHUNKS", 2)
 
 
 def everything(state) -> dict[str, object]:

@@ -3,21 +3,13 @@
 import json
 import re
 
-import pytest
 import torch
 
 from ray_jobs.cli import main
-from ttsgan.training import between
 from ttsgan.training.profiling import PROFILED
 from ttsgan.training.runtime import LocalRuntime
 
 STAGES = ["encoder", "days", "adversarial"]
-
-
-@pytest.fixture(autouse=True)
-def small_pool(monkeypatch):
-    monkeypatch.setattr(between, "POOL_CHUNK", 16)
-    monkeypatch.setattr(between, "POOL_CHUNKS", 2)
 
 
 def recorded(folder, stage) -> set[str]:

@@ -13,7 +13,7 @@ import torch
 
 from ttsgan import losses
 from ttsgan.errors import DivergedError
-from ttsgan.training import between, phases
+from ttsgan.training import phases
 from ttsgan.training.loop import MAX_ROLLBACKS
 from ttsgan.training.runtime import LocalRuntime
 from ttsgan.training.step import rate_factor
@@ -21,12 +21,6 @@ from ttsgan.training.telemetry import PROGRESS_FILE, Telemetry
 
 SETTINGS = ("training.checkpoint_interval=16", "training.log_interval=8", "training.encoder_share=0.5")
 """The encoder takes 64 series, which are eight steps, with a checkpoint after every second step."""
-
-
-@pytest.fixture(autouse=True)
-def small_pool(monkeypatch):
-    monkeypatch.setattr(between, "POOL_CHUNK", 16)
-    monkeypatch.setattr(between, "POOL_CHUNKS", 2)
 
 
 @pytest.fixture

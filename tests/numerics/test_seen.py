@@ -3,13 +3,13 @@
 import io
 import json
 import math
+import time
 from collections import defaultdict
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, EventAccumulator
-from workers import small_pool
 
 from ray_jobs.train import _progress_line
 from ttsgan import api, recipes
@@ -38,8 +38,7 @@ def shown(small, tmp_path_factory):
     """Return the JSON lines and the events of a training that logs every step."""
     folder = tmp_path_factory.mktemp("seen")
     config = recipes.override(small.config, ["training.log_interval=8", "training.max_series=160"])
-    with small_pool():
-        api.train(small.data, small.scaler, config, LocalRuntime(), folder, score)
+    api.train(small.data, small.scaler, config, LocalRuntime(), folder, score)
     lines = [json.loads(line) for line in (folder / PROGRESS_FILE).read_text().splitlines()]
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0, IMAGES: 0})
     events.Reload()
@@ -97,6 +96,7 @@ def test_steps_that_are_repeated_are_shown_once(tmp_path):
         for at in steps:
             told.report("days", at, {"loss/days": loss})
         told.close()
+        time.sleep(1)  # TensorBoard reads files in the order of the second in which they were made
     events = EventAccumulator(str(tmp_path), size_guidance={SCALARS: 0})
     events.Reload()
     held = [(event.step, event.value) for event in events.Scalars("loss/days")]
@@ -121,9 +121,8 @@ def test_a_picture_has_real_weeks_beside_synthetic_ones(tmp_path):
 
 def test_what_is_drawn_is_in_physical_units(trainer, small):
     """Real series are as read, up to rounding of their quantiles; synthetic ones are as written from the pool."""
-    with small_pool():
-        made = trainer("training.max_series=48", score=score)
-        state = made.train()
+    made = trainer("training.max_series=48", score=score)
+    state = made.train()
     name, at, real, synthetic, steps = made.telemetry.pictures[-1]
     assert (name, at, steps) == ("weeks", state.total_series, 42)
     for drawn, read in zip(real[:3], small.sample.values[:3], strict=True):

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from small_pool import small_pool
 from torch import nn
-from workers import found_by, meeting, small_pool
+from workers import found_by, meeting
 
 from ttsgan import api, recipes
 from ttsgan.errors import TtsganError

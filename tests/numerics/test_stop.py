@@ -15,7 +15,6 @@ from ray_jobs.run import run_stage
 from ray_jobs.train import run_train
 from ttsgan import recipes
 from ttsgan.data.storage import Location
-from ttsgan.training import between
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime, Stopped
 
@@ -29,13 +28,6 @@ from ttsgan.training import between
 between.POOL_CHUNK, between.POOL_CHUNKS = 16, 2
 run_train(RunFolder.load(Location.parse(sys.argv[1])), Console())
 """
-
-
-@pytest.fixture(autouse=True)
-def small_pool(monkeypatch):
-    """Use a pool of 32 prior draws, for speed."""
-    monkeypatch.setattr(between, "POOL_CHUNK", 16)
-    monkeypatch.setattr(between, "POOL_CHUNKS", 2)
 
 
 @pytest.fixture

@@ -1,30 +1,19 @@
-"""Shared code of tests with two worker processes: a small pool of draws, the rendezvous, the workers' results."""
+"""Shared code of tests with two worker processes: the rendezvous and the workers' results."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ttsgan import recipes
-from ttsgan.training import between
 
 WORKERS = 2
 PATIENCE = timedelta(seconds=120)
 """How long a worker waits for the other, which may have ended in an error."""
-
-
-@contextmanager
-def small_pool(chunks: int = 2) -> Iterator[None]:
-    """Use a pool of few prior draws, for speed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(between, "POOL_CHUNK", 16)
-        patch.setattr(between, "POOL_CHUNKS", chunks)
-        yield
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from small_pool import small_pool
 from torch import nn
 
 from ttsgan import losses
@@ -80,6 +81,13 @@ def test_workers_share_the_groupings(trainer, small, monkeypatch):
         shares.append(between._conditions(made.state, small.data, latents, made.runtime) / 3)
     assert sum((share != 0).any(-1).int() for share in shares).eq(1).all()
     torch.testing.assert_close(sum(shares), whole)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pool():
+    """Draw one chunk of each grouping."""
+    with small_pool(between.GROUPINGS):
+        yield
 
 
 @pytest.mark.parametrize("world", [2, 3, 8])
