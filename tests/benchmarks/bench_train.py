@@ -59,9 +59,10 @@ SIDE, PRODUCTS = 1024, 5
 """Rows and columns of the large matrices, and how many products of them are timed at once."""
 GROWTH = 1.25
 """Maximum ratio of the growth of cost to the growth of the token count; wider tokens make it a little more than one."""
-STEPS_OF_A_ROUND = 4
-FASTER = {"step": 1, "days": 4}
-"""Rounds of each kind for each round of adversarial steps; a step of the days costs less."""
+ROUNDS = {"step": 1, "days": 8}
+"""Rounds of each kind for each round of adversarial steps: a step of the days costs less."""
+STEPS = {"step": 4, "days": 2}
+"""Steps of each kind in a round of two workers."""
 
 
 # ---- one process -----------------------------------------------------------------------------------------------------
@@ -70,7 +71,6 @@ FASTER = {"step": 1, "days": 4}
 def steps_of_a_year(rounds: int) -> list[dict[str, Any]]:
     """Return cost per series, the rate as a share of that of the bare blocks, and waiting for data, at 2190 points."""
     trainer = make_trainer(2190, BATCH, LocalRuntime())
-    every = trainer.config.loss.penalty_interval
 
     def waiting() -> None:
         for phase in ("discriminator", "generator"):
@@ -78,49 +78,58 @@ def steps_of_a_year(rounds: int) -> list[dict[str, Any]]:
 
     out = []
     for kind, name in (("step", "step"), ("days", "days step")):
-        steps = partial(take_steps, trainer, kind, every)
-        bare, product = bare_blocks(trainer, kind), product_of(trainer.dtype)
+        count = steps_of_a_round(trainer, kind)
+        steps = partial(take_steps, trainer, kind, count)
+        bare, product = bare_blocks(trainer, kind, count), product_of(trainer.dtype)
         acts = {"step": steps, "bare": bare, "product": product, "waiting": waiting}
-        seconds = cpu_seconds(rounds * FASTER[kind], acts)
+        seconds = cpu_seconds(rounds * ROUNDS[kind], acts)
         trainer.state.series_seen = 0
         rate = flops(steps) / seconds["step"]
         limit = ANCESTOR_CPU_SECONDS / 60 if kind == "step" else None
         of_bare, of_product = flops(bare) / seconds["bare"], PRODUCTS * 2 * SIDE**3 / seconds["product"]
         out += [
-            figure(f"{name}, 2190 points, batch 16: CPU-s per series", seconds["step"] / every / BATCH, limit),
+            figure(f"{name}, 2190 points, batch 16: CPU-s per series", seconds["step"] / count / BATCH, limit),
             figure(f"{name}: FLOP rate over that of a bare stack of its blocks", rate / of_bare, at_least=0.8),
             figure(f"{name}: GFLOP per CPU-s", rate / 1e9),
             figure(f"{name}: FLOP rate over that of large matrix products", rate / of_product),
         ]
         if kind == "step":
-            share = seconds["waiting"] * every / seconds["step"]
+            share = seconds["waiting"] * count / seconds["step"]
             out.append(figure("share of a step spent on fetching its data and noise", share, 0.02))
     return out
 
 
-def bare_blocks(trainer: Trainer, kind: str) -> Callable[[], None]:
-    """Return a function that runs only the blocks of one step, on the same numbers of tokens, forward and backward.
+def steps_of_a_round(trainer: Trainer, kind: str) -> int:
+    """Return how many steps of a kind one process takes in a round: adversarial ones until the next penalty."""
+    return trainer.config.loss.penalty_interval if kind == "step" else STEPS[kind]
 
-    Widths, batch and precision are those of the step. Embeddings, losses, penalty, optimizer and averages are left out.
+
+def bare_blocks(trainer: Trainer, kind: str, count: int) -> Callable[[], None]:
+    """Return a function that runs only the blocks of the next ``count`` steps, forward and backward.
+
+    Widths, batch, tokens, dropout and precision are those of the steps: the gradient penalty is in single precision.
+    Embeddings, losses, the second derivative of the penalty, optimizer and averages are left out.
     """
-    seen: list[tuple[Block, torch.Size, torch.Tensor | None]] = []
+    seen: list[tuple[Block, bool, torch.Tensor, torch.Tensor | None]] = []
     hooks = [
-        module.register_forward_pre_hook(lambda block, given: seen.append((block, given[0].shape, *given[1:2])))
+        module.register_forward_pre_hook(
+            lambda block, given: seen.append((block, torch.is_autocast_enabled("cpu"), given[0].detach(), *given[1:2]))
+        )
         for module in trainer.state.networks.modules()
         if isinstance(module, Block)
     ]
-    take_steps(trainer, kind, 1)
+    take_steps(trainer, kind, count)
     for hook in hooks:
         hook.remove()
     calls = [
-        (Block(block.norm_mlp.normalized_shape[0], block.heads), torch.randn(shape, requires_grad=True), *mask)
-        for block, shape, *mask in seen
+        (Block(block.norm_mlp.normalized_shape[0], block.heads, block.dropout), cast, torch.randn_like(given), *mask)
+        for block, cast, given, *mask in seen
     ]
 
     def act() -> None:
-        for block, given, *mask in calls:
-            with autocast(trainer.dtype, torch.device("cpu")):
-                made = block(given, *mask)
+        for block, cast, given, *mask in calls:
+            with autocast(trainer.dtype if cast else torch.float32, torch.device("cpu")):
+                made = block(given.requires_grad_(), *mask)
             made.float().square().mean().backward()
 
     return act
@@ -179,14 +188,14 @@ def memory() -> list[dict[str, Any]]:
 def growth(rounds: int) -> list[dict[str, Any]]:
     """Return time by length; the lengths take turns."""
     trainers = {length: make_trainer(length, BATCH, LocalRuntime()) for length in LENGTHS}
-    every = trainers[LENGTHS[0]].config.loss.penalty_interval
     tokens = {length: trainer.data.shape.num_tokens for length, trainer in trainers.items()}
     out = []
     for kind, name in (("step", "a step"), ("days", "a days step")):
-        acts = {length: partial(take_steps, trainer, kind, every) for length, trainer in trainers.items()}
-        seconds = cpu_seconds(rounds * FASTER[kind], acts)
+        count = steps_of_a_round(trainers[LENGTHS[0]], kind)
+        acts = {length: partial(take_steps, trainer, kind, count) for length, trainer in trainers.items()}
+        seconds = cpu_seconds(rounds * ROUNDS[kind], acts)
         for length in LENGTHS:
-            out.append(figure(f"{length} points: CPU-s of {name}", seconds[length] / every))
+            out.append(figure(f"{length} points: CPU-s of {name}", seconds[length] / count))
         for length in LENGTHS[1:]:
             ratio, limit = seconds[length] / seconds[LENGTHS[0]], GROWTH * tokens[length] / tokens[LENGTHS[0]]
             out.append(figure(f"{length} points: CPU-s of {name} over that of {LENGTHS[0]} points", ratio, limit))
@@ -225,14 +234,14 @@ def work(rank: int, folder: str, rounds: int) -> None:
     }
     taken: dict[str, list[dict[str, list[float]]]] = {kind: [] for kind in STAGE}
     for kind in STAGE:
-        for _ in range(rounds * FASTER[kind]):
+        for _ in range(rounds * ROUNDS[kind]):
             seconds = {}
             for name, trainer in trainers.items():
                 dist.barrier()
                 if name == "alone" and rank:
                     continue  # this worker waits at the next barrier without computing
                 began, clock = time.process_time(), time.monotonic()
-                take_steps(trainer, kind, STEPS_OF_A_ROUND)
+                take_steps(trainer, kind, STEPS[kind])
                 seconds[name] = [time.monotonic() - clock, time.process_time() - began]
             taken[kind].append(seconds)
     Path(f"{folder}/{rank}.json").write_text(json.dumps(taken))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ttsgan.config import DaysConfig
 from ttsgan.models import history
 from ttsgan.models.days import DaysPrior
-from ttsgan.models.layers import Block, KeyValueCache, causal_mask, rotary_turns, rotate
+from ttsgan.models.layers import Block, KeyValueCache, causal_mask, dropout, rotary_turns, rotate
 from ttsgan.models.patching import num_tokens, patchify, unpatchify
 from ttsgan.models.values import BROADEST, LARGEST, SHARPEST, SURENESS
 
@@ -132,6 +132,30 @@ def test_a_mask_hides_the_rest():
     x = torch.randn(1, 8, 16, requires_grad=True)
     b(x, causal_mask(8, 3, CPU))[0, 4].sum().backward()
     assert torch.nonzero(x.grad[0].abs().sum(-1))[:, 0].tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("probability", [0.01, 0.1, 0.5, 0.9])
+def test_dropout_zeroes_its_share_and_keeps_the_mean(dtype, probability):
+    torch.manual_seed(0)
+    x = torch.ones(7, 29, 1001, dtype=dtype, requires_grad=True)
+    made = dropout(x, probability, True)
+    zeroed = (made == 0).float()
+    # Five standard errors of the share, in all and by the place of a value among the four of one random number.
+    for part in (zeroed, *(zeroed.view(-1)[place::4] for place in range(4))):
+        assert part.mean().item() == pytest.approx(probability, abs=5 * (0.25 / part.numel()) ** 0.5)
+    neighbours = torch.corrcoef(torch.stack([zeroed.view(-1)[:-1], zeroed.view(-1)[1:]]))[0, 1]
+    assert abs(neighbours) < 0.012
+    kept = made[made != 0].unique()
+    assert kept.tolist() == [pytest.approx(1 / (1 - probability), rel=1e-6 if dtype == torch.float32 else 4e-3)]
+    made.sum().backward()
+    torch.testing.assert_close(x.grad, made.detach())
+
+
+def test_dropout_of_0_and_outside_of_training_is_the_input_itself():
+    x = torch.randn(5)
+    assert torch.equal(dropout(x, 0.0, True), x)
+    assert torch.equal(dropout(x, 0.9, False), x)
 
 
 def test_dropout_is_for_training_only():

@@ -13,11 +13,10 @@ Axis letters: B series, N tokens (days), P values of a token, T input features, 
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ttsgan.config import DaysConfig
 from ttsgan.models.history import NUM_HISTORY, REGULAR, Memory, history_of
-from ttsgan.models.layers import Block, KeyValueCache, causal_mask
+from ttsgan.models.layers import Block, KeyValueCache, causal_mask, dropout
 from ttsgan.models.patching import tokens_at
 from ttsgan.models.values import DayLaw, ValueLaws
 
@@ -89,7 +88,7 @@ class DaysPrior(nn.Module):
         mask = causal_mask(x_BND.shape[1], self.config.memory, x_BND.device)
         for block in self.blocks:
             x_BND = block(x_BND, mask)
-        hidden_BND = F.dropout(self.norm(x_BND), last_dropout, self.training)
+        hidden_BND = dropout(self.norm(x_BND), last_dropout, self.training)
         return self.values(hidden_BND, history_TBNP, residual_BNP, slots_S)
 
     @torch.no_grad()

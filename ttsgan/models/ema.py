@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 @torch.no_grad()
@@ -19,7 +20,6 @@ def update_average(average: nn.Module, network: nn.Module, series: int, series_s
         random initialisation is forgotten (Karras 2024, ramp-up).
     """
     keep = 0.5 ** (series / min(half_life, max(series_seen / 4, 1)))
-    for mean, new in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(new.detach().to(mean.dtype), 1 - keep)
+    get_ema_multi_avg_fn(keep)(list(average.parameters()), list(network.parameters()), None)
     for mean, new in zip(average.buffers(), network.buffers(), strict=True):
         mean.copy_(new)

@@ -37,6 +37,15 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask_NN: Tensor | None 
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask_NN)
 
 
+def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Return `torch.nn.functional.dropout`; on a CPU in half its time, with 16 random bits for each value."""
+    if not training or probability == 0 or x.device.type != "cpu":
+        return F.dropout(x, probability, training)
+    drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    kept = drawn[: x.numel()].view(x.shape) >= round(2**16 * probability) - 2**15
+    return x * (kept.to(x.dtype) / (1 - probability))
+
+
 class KeyValueCache:
     """Key-value cache of one block: a ring buffer of the last tokens. Order is irrelevant: keys carry their positions.
 
@@ -74,12 +83,11 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.project = nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.dropout = nn.Dropout(dropout)
 
     def _heads(self, x_BND: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and keys, rotated by their positions from ``first`` on, and values (B, H, N, E)."""
@@ -91,8 +99,9 @@ class Block(nn.Module):
         return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _finish(self, x_BND: Tensor, attended_BHNE: Tensor) -> Tensor:
-        x_BND = x_BND + self.dropout(self.project(attended_BHNE.transpose(1, 2).flatten(2)))
-        return x_BND + self.dropout(self.mlp(self.norm_mlp(x_BND)))
+        attended_BND = self.project(attended_BHNE.transpose(1, 2).flatten(2))
+        x_BND = x_BND + dropout(attended_BND, self.dropout, self.training)
+        return x_BND + dropout(self.mlp(self.norm_mlp(x_BND)), self.dropout, self.training)
 
     def forward(self, x_BND: Tensor, mask_NN: Tensor | None = None) -> Tensor:
         """Return the tokens (B, N, D) after the block; ``mask_NN`` is true where a row may attend to a column."""
