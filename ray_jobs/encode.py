@@ -14,7 +14,7 @@ from ttsgan.data.split import read_splits, where_in
 from ttsgan.data.storage import Location
 from ttsgan.data.store import read_store
 from ttsgan.data.tables import write_table
-from ttsgan.trained import Model
+from ttsgan.trained_model import Model
 from ttsgan.training.runtime import device_of
 
 PART_ROWS = 8192

@@ -9,8 +9,8 @@ import numpy as np
 from ray_jobs.blocks import RaySpread
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
-from ray_jobs.inside import read_inside
-from ray_jobs.stored import Stored, open_half, open_series, read_rows
+from ray_jobs.model_attacks import read_inside
+from ray_jobs.run_series import Stored, open_half, open_series, read_rows
 from ttsgan import recipes
 from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
 from ttsgan.data.canaries import is_canary

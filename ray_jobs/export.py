@@ -8,7 +8,7 @@ import numpy as np
 from ray_jobs.console import Console
 from ray_jobs.evaluate import loosened_line, report_page
 from ray_jobs.folder import RunFolder
-from ray_jobs.stored import Stored, open_series
+from ray_jobs.run_series import Stored, open_series
 from ttsgan import recipes
 from ttsgan.errors import ReleaseRefused
 

@@ -10,7 +10,7 @@ import torch
 from ray_jobs.console import Console
 from ray_jobs.encode import load_model
 from ray_jobs.folder import RunFolder
-from ray_jobs.stored import open_half
+from ray_jobs.run_series import open_half
 from ttsgan.clustering import allocate
 from ttsgan.config import RuntimeConfig
 from ttsgan.data.storage import Location

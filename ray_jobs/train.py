@@ -20,17 +20,17 @@ from ray_jobs.console import Console
 from ray_jobs.evaluate import judged
 from ray_jobs.failures import WorkerLost, told
 from ray_jobs.folder import RunFolder
+from ray_jobs.run_series import open_half
 from ray_jobs.runtime import HeedTermination, RayRuntime, forget_registry
-from ray_jobs.stored import open_half
 from ttsgan import api, recipes
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.storage import Location, one_line
 from ttsgan.errors import ConfigError, DataError, DivergedError, TtsganError
-from ttsgan.trained import Model
-from ttsgan.training import between
+from ttsgan.trained_model import Model
+from ttsgan.training import transitions
 from ttsgan.training.dataset import TrainSet
-from ttsgan.training.mapped import map_train_set
+from ttsgan.training.memory_map import map_train_set
 from ttsgan.training.runtime import LocalRuntime, NotKept, Runtime, Stopped, device_of, patiently
 from ttsgan.training.telemetry import PROGRESS_FILE
 
@@ -101,7 +101,7 @@ def _write_all(files: dict[str, bytes], place: Location) -> None:
 
 def _training_data(
     where: Location, config: RunConfig, runtime: Runtime
-) -> tuple[TrainSet, SeriesScaler, between.Score | None]:
+) -> tuple[TrainSet, SeriesScaler, transitions.Score | None]:
     """Return the scaled training series, their scaler and, on rank 0, the score; few series are in memory at a time."""
     half = open_half(where, holdout=False)
     entities, step_seconds = half.entities.astype(str), half.nothing.step_seconds

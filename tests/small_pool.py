@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from ttsgan.training import between
+from ttsgan.training import transitions
 
 
 @contextmanager
 def small_pool(chunks: int = 1) -> Iterator[None]:
     """Train the generator on ``chunks`` times 16 draws."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(between, "POOL_CHUNK", 16)
-        patch.setattr(between, "POOL_CHUNKS", chunks)
+        patch.setattr(transitions, "POOL_CHUNK", 16)
+        patch.setattr(transitions, "POOL_CHUNKS", chunks)
         yield

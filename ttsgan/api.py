@@ -31,7 +31,7 @@ from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
 from ttsgan.seeds import seed_of
 from ttsgan.synthesis import Plan, make_plan, shared_starts
-from ttsgan.trained import Model
+from ttsgan.trained_model import Model
 from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime, Runtime, device_of

@@ -32,7 +32,7 @@ from threadpoolctl import threadpool_limits
 
 from ray_jobs.blocks import RaySpread
 from ray_jobs.evaluate import blocks_of
-from ray_jobs.stored import open_series
+from ray_jobs.run_series import open_series
 from ttsgan.data.storage import Location
 from ttsgan.data.store import series_metadata, write_part
 from ttsgan.evaluation.blocks import BLOCK_SERIES

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ttsgan import api, recipes
 from ttsgan.data.simulate import simulate
-from ttsgan.training import between
+from ttsgan.training import transitions
 from ttsgan.training.dataset import build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime
@@ -56,7 +56,7 @@ def measure(recipe: str, share: int, device: str) -> list[tuple[str, int, int, f
     data = build_train_set(people.values, people.starts, people.ids.astype(str), scaler, config)
     runtime = Counting(device)
     made = Trainer(config, data, scaler, runtime, Telemetry(None, 1))
-    between.POOL_CHUNK, between.POOL_CHUNKS = between.SHARED, 1
+    transitions.POOL_CHUNK, transitions.POOL_CHUNKS = transitions.SHARED, 1
     steps = {"encoder": made._encoder_step, "days": made._days_step, "adversarial": made._adversarial_step}
     out = []
     for stage, step in steps.items():

@@ -19,12 +19,12 @@ from ttsgan.clustering import form_groups
 from ttsgan.config import RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.evaluation.judged import Judged
-from ttsgan.trained import Model
-from ttsgan.training.between import Score
+from ttsgan.trained_model import Model
 from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime
 from ttsgan.training.state import STAGES, TrainState
+from ttsgan.training.transitions import Score
 
 AUTOENCODER = ("encoder", "decoder")
 EARLIER = (*AUTOENCODER, "household", "days")

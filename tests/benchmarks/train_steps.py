@@ -18,11 +18,11 @@ from ttsgan import api, recipes
 from ttsgan.config import SHARED, RunConfig
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.simulate import simulate
-from ttsgan.training.between import GROUPINGS
 from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import Runtime
 from ttsgan.training.telemetry import Telemetry
+from ttsgan.training.transitions import GROUPINGS
 
 BATCH = 16
 YEAR_SECONDS = 365 * 86_400

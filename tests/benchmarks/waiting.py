@@ -23,7 +23,7 @@ from ttsgan.models.networks import Networks
 from ttsgan.training import phases
 from ttsgan.training.dataset import TrainSet
 from ttsgan.training.loop import Trainer
-from ttsgan.training.mapped import map_train_set
+from ttsgan.training.memory_map import map_train_set
 from ttsgan.training.runtime import LocalRuntime, Machine
 
 

@@ -20,10 +20,10 @@ from workers import found_by, meeting
 from ttsgan import api, recipes
 from ttsgan.config.training import LOSSES
 from ttsgan.errors import DivergedError
-from ttsgan.training import between, dataset, mapped, phases
+from ttsgan.training import dataset, memory_map, phases, transitions
 from ttsgan.training.dataset import build_train_set
 from ttsgan.training.loop import Trainer
-from ttsgan.training.mapped import map_train_set
+from ttsgan.training.memory_map import map_train_set
 from ttsgan.training.runtime import LocalRuntime, NotKept, ProcessGroupRuntime
 from ttsgan.training.telemetry import Telemetry
 
@@ -104,11 +104,11 @@ def run_cases(config, values, starts, entities, runtime) -> dict[str, dict[str, 
             made = Trainer(recipes.override(config, assignments), gappy(data, gaps), scaler, runtime, telemetry)
             nn.init.constant_(made.state.networks.generator.gain, 0.3)
             made.state.average.load_state_dict(made.state.networks.state_dict())
-            between.make_conditions(made.state, made.data, runtime)
+            transitions.make_conditions(made.state, made.data, runtime)
             noise = made.config.generator.noise
             if stage == 2:
                 if noise not in drawn:
-                    between.draw_pool(made.state, data, scaler, runtime)
+                    transitions.draw_pool(made.state, data, scaler, runtime)
                     drawn[noise] = {k: v for k, v in made.state.drawn.items() if k.startswith("pool")}
                 made.state.drawn |= drawn[noise]
             made.state.stage = stage
@@ -202,7 +202,7 @@ def share_files(config, values, starts, entities, runtime) -> dict:
         return values[rows]
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (dataset, mapped):
+        for module in (dataset, memory_map):
             patch.setattr(module, "SCALE_ROWS", 10)
         data = map_train_set(take, starts, entities, scaler, config, runtime)
         memory = build_train_set(values, starts, entities, scaler, config)

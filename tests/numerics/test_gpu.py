@@ -14,7 +14,7 @@ from torch import nn
 
 from ttsgan import recipes
 from ttsgan.api import TTSGAN
-from ttsgan.training import between, phases, step
+from ttsgan.training import phases, step, transitions
 from ttsgan.training.runtime import LocalRuntime, ProcessGroupRuntime
 
 pytestmark = [
@@ -109,7 +109,7 @@ def far(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
 def test_training_ends_and_learns(trainer, precision):
     runtime = LocalRuntime(device="cuda")
     untrained = trainer(runtime=runtime)
-    between.make_conditions(untrained.state, untrained.data, runtime)
+    transitions.make_conditions(untrained.state, untrained.data, runtime)
     made = trainer(f"training.precision={precision}", "training.max_series=960", runtime=runtime)
     state = made.train()
     assert all(p.isfinite().all() for p in state.average.parameters())

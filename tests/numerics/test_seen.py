@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALA
 
 from ray_jobs.train import _progress_line
 from ttsgan import api, recipes
-from ttsgan.training import between
+from ttsgan.training import transitions
 from ttsgan.training.runtime import LocalRuntime
 from ttsgan.training.telemetry import PROGRESS_FILE, Telemetry
 
@@ -24,7 +24,7 @@ LOOKED = {
     "validation/days": "days",
     "score/prior": "days",
     **dict.fromkeys(("diversity", "generator/cycle", "score/pool", "correction"), "adversarial"),
-    **{f"score/correction_{share:g}": "adversarial" for share in between.CORRECTIONS},
+    **{f"score/correction_{share:g}": "adversarial" for share in transitions.CORRECTIONS},
 }
 """Figures other than losses, norms and rates, and the stage that shows them."""
 
@@ -128,7 +128,7 @@ def test_what_is_drawn_is_in_physical_units(trainer, small):
     for drawn, read in zip(real[:3], small.sample.values[:3], strict=True):
         assert np.corrcoef(drawn.ravel(), read.ravel())[0, 1] > 0.9
         assert drawn.mean() == pytest.approx(read.mean(), rel=0.05)
-    np.testing.assert_array_equal(synthetic, between.pool_values(state, made.data, made.scaler, 4)[0])
+    np.testing.assert_array_equal(synthetic, transitions.pool_values(state, made.data, made.scaler, 4)[0])
 
 
 def line(**said) -> bytes:

@@ -23,7 +23,7 @@ from workers import found_by, meeting
 from ttsgan import api, recipes
 from ttsgan.errors import TtsganError
 from ttsgan.models.networks import Networks
-from ttsgan.training import between, phases
+from ttsgan.training import phases, transitions
 from ttsgan.training import runtime as runtimes
 from ttsgan.training.dataset import build_train_set
 from ttsgan.training.loop import Trainer
@@ -77,8 +77,8 @@ class Given:
         made = self.trainer(*assignments)
         nn.init.constant_(made.state.networks.generator.gain, 0.3)
         made.state.average.load_state_dict(made.state.networks.state_dict())
-        between.make_conditions(made.state, made.data, made.runtime)
-        between.draw_pool(made.state, made.data, self.scaler, made.runtime)
+        transitions.make_conditions(made.state, made.data, made.runtime)
+        transitions.draw_pool(made.state, made.data, self.scaler, made.runtime)
         made.state.stage = 2
         return made
 

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from ttsgan import recipes
 from ttsgan.errors import DataError
 from ttsgan.training import step
-from ttsgan.training.agreement import check_equal
+from ttsgan.training.consistency import check_equal
 from ttsgan.training.runtime import LocalRuntime, seal_of
 from ttsgan.training.state import COSTS, STAGES, stage_series, work_left
 from ttsgan.training.step import Unstable, take_step

@@ -24,8 +24,8 @@ from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.train import run_train
 from ttsgan.data.storage import Location
-from ttsgan.training import between
-between.POOL_CHUNK, between.POOL_CHUNKS = 16, 2
+from ttsgan.training import transitions
+transitions.POOL_CHUNK, transitions.POOL_CHUNKS = 16, 2
 run_train(RunFolder.load(Location.parse(sys.argv[1])), Console())
 """
 

@@ -16,14 +16,14 @@ from threadpoolctl import threadpool_info
 from ray_jobs import blocks
 from ray_jobs import evaluate as jobs
 from ray_jobs.blocks import RaySpread
-from ray_jobs.stored import open_series
+from ray_jobs.run_series import open_series
 from ttsgan.data.storage import Location
 from ttsgan.data.store import SeriesSet, series_metadata, write_part, write_store
 from ttsgan.errors import DataError
 from ttsgan.evaluation.blocks import Blocks, in_turn
 from ttsgan.evaluation.fidelity import evaluate
-from ttsgan.evaluation.inside import Inside
 from ttsgan.evaluation.judged import Judged, joined
+from ttsgan.evaluation.model_attacks import Inside
 from ttsgan.evaluation.neighbours import merge_nearest, nearest
 from ttsgan.evaluation.privacy import audit
 

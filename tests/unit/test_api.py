@@ -11,7 +11,7 @@ from ttsgan import api, recipes
 from ttsgan.api import TTSGAN
 from ttsgan.errors import ConfigError, DataError, NotFittedError
 from ttsgan.evaluation.judged import Judged
-from ttsgan.trained import Model
+from ttsgan.trained_model import Model
 from ttsgan.training.dataset import build_train_set
 
 

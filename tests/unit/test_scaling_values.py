@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scaled import START, STEP, check_there_and_back, fitted, population
 
-from ttsgan.data import laws
+from ttsgan.data import readings
 from ttsgan.errors import DataError
 
 
@@ -93,7 +93,7 @@ def test_quantiles_are_monotone_for_any_numbers():
     # None may repeat another, so that those that do change places with others as large but for a little.
     numbers[:, scaler.layout["repeats"]] = -20
     in_order = np.take_along_axis(scaler.inverse(scores, numbers), scores.argsort(axis=2), axis=2)
-    moved = laws.STIRS * laws.LARGEST_STILLED * in_order.mean(axis=2, keepdims=True)
+    moved = readings.STIRS * readings.LARGEST_STILLED * in_order.mean(axis=2, keepdims=True)
     assert (np.diff(in_order, axis=2) >= -2 * moved).all()
     np.testing.assert_allclose(in_order, np.sort(in_order, axis=2), atol=moved.max())
 

@@ -15,7 +15,7 @@ from torch import nn
 from ttsgan import api, recipes
 from ttsgan.config import TrainingConfig, check_batch
 from ttsgan.errors import ConfigError, DivergedError
-from ttsgan.training import between, phases, state, step
+from ttsgan.training import phases, state, step, transitions
 from ttsgan.training.dataset import build_train_set
 from ttsgan.training.loop import ALARM_AFTER, VALIDATIONS, Trainer
 from ttsgan.training.runtime import LocalRuntime
@@ -122,8 +122,8 @@ def test_discriminator_step_leaves_the_generator_wholly_alone(small):
     scaler = api.fit_scaler(values, sample.starts, sample.step_seconds, config)
     data = build_train_set(values, sample.starts, sample.entities, scaler, config)
     made = Trainer(config, data, scaler, LocalRuntime(), Telemetry(None, 1), None)
-    between.make_conditions(made.state, data, made.runtime)
-    between.draw_pool(made.state, data, scaler, made.runtime)
+    transitions.make_conditions(made.state, data, made.runtime)
+    transitions.draw_pool(made.state, data, scaler, made.runtime)
     made.state.stage = 2
     made.state.networks.train()
     held = weights(made.state.networks.generator)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from ttsgan.data import laws, quantiles
+from ttsgan.data import quantiles, readings
 from ttsgan.extremes import BEHIND, bounds
 
 MIN_HOMES = 5
@@ -195,10 +195,10 @@ def find_caps(values_BCT: NDArray, signs_C: NDArray, owners_B: NDArray) -> tuple
 
 
 def _rises(logq_BF: NDArray, grid_Q: NDArray) -> NDArray[np.float64]:
-    """Return the log ratio (B, P) of the highest value to that at `laws.PEAK_FROM`, for parts that are not whole."""
+    """Return the log ratio (B, P) of the highest value to that at `PEAK_FROM`, for parts that are not whole."""
     logq_BPQ = logq_BF.reshape(len(logq_BF), -1, len(grid_Q))
-    inner = np.clip(np.searchsorted(grid_Q, laws.PEAK_FROM), 1, len(grid_Q) - 1)
-    share = np.clip((laws.PEAK_FROM - grid_Q[inner - 1]) / (grid_Q[inner] - grid_Q[inner - 1]), 0, 1)
+    inner = np.clip(np.searchsorted(grid_Q, readings.PEAK_FROM), 1, len(grid_Q) - 1)
+    share = np.clip((readings.PEAK_FROM - grid_Q[inner - 1]) / (grid_Q[inner] - grid_Q[inner - 1]), 0, 1)
     low, high, top = (np.expm1(np.maximum(logq_BPQ[..., at], 0)) for at in (inner - 1, inner, -1))
     return np.log(np.maximum(top, 1e-12)) - np.log(np.maximum(low + share * (high - low), 1e-12))
 
@@ -244,7 +244,7 @@ def rising(found: Marginals, state: dict[str, NDArray]) -> NDArray[np.float64]:
         shape_BT *= in_use_B1 / np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
         if not whole_P[p]:
             above_B = np.clip(found.peak[:, p] - found.level[:, p], state["peak_low"][p], state["peak_high"][p])
-            shape_BT = laws.with_peak(shape_BT, above_B, state["least_rise"][p])
+            shape_BT = readings.with_peak(shape_BT, above_B, state["least_rise"][p])
         values[:, p] = shape_BT * np.exp(found.level[:, p, None])
     return np.clip(_together(values, state["signs"]), state["lowest"][:, None], state["highest"][:, None])
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from ttsgan.config import DataConfig, PatchConfig
 from ttsgan.data.calendar import DAY_SECONDS
-from ttsgan.data.doubts import alike, look_like_registers, refuse_codes, refuse_other_steps, refuse_sums
 from ttsgan.data.grid import steps_of
+from ttsgan.data.plausibility import alike, look_like_registers, refuse_codes, refuse_other_steps, refuse_sums
 from ttsgan.data.quantiles import varies
 from ttsgan.data.readers import read_series
 from ttsgan.data.steps import DEFAULT_START, check_times, infer_step_seconds, join_steps, parse_period, parse_start

@@ -1,6 +1,6 @@
 """Readers of series from files: Parquet in the layout of the contract, tables in CSV or Parquet, and .npy arrays.
 
-The forms of tables are those of `ttsgan.data.forms`. Missing values are NaN.
+The layouts of tables are those of `ttsgan.data.layouts`. Missing values are NaN.
 """
 
 import csv
@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from ttsgan.data.columns import ID_NAMES, TIME_NAMES, VALUE_NAMES, is_stamp, plain_name, series_set
-from ttsgan.data.forms import series_of
 from ttsgan.data.grid import Period
+from ttsgan.data.layouts import series_of
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import SeriesSet, open_parquet, read_store, without_views
 from ttsgan.data.units import named_unit

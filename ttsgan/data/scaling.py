@@ -22,7 +22,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from ttsgan.config import HouseholdConfig
-from ttsgan.data import calendar, laws, low_times, marginals, quantiles, spectrum
+from ttsgan.data import calendar, low_times, marginals, quantiles, readings, spectrum
 from ttsgan.data.common_course import common_courses
 from ttsgan.data.habits import Habits
 from ttsgan.errors import DataError, NotFittedError
@@ -125,8 +125,8 @@ class SeriesScaler:
         }
         if (low := low_times.find(values, signs, starts, owners, self.step_seconds)).any():
             self.state["low_times"] = low
-        self.state["resolution"] = np.array([laws.find_resolution(values[:, c]) for c in range(channels)])
-        self.state["most_repeats"] = bounds(laws.repeat_share(values), owners)[1]
+        self.state["resolution"] = np.array([readings.find_resolution(values[:, c]) for c in range(channels)])
+        self.state["most_repeats"] = bounds(readings.repeat_share(values), owners)[1]
         self.state["lowest"], self.state["highest"] = marginals.find_caps(values, signs, owners)
         found = marginals.measure(values, signs, self.state["grid"])
         self.state |= marginals.limits(found, owners, self.state["grid"])
@@ -195,7 +195,7 @@ class SeriesScaler:
         numbers = np.zeros((len(values), self.num_numbers))
         numbers[:, layout["level"]], numbers[:, layout["zero_share"]] = found.level, found.zero_share
         numbers[:, layout["peak"]] = found.peak - self.state["peak_over"] * found.level
-        numbers[:, layout["repeats"]] = np.log(laws.repeat_share(values))
+        numbers[:, layout["repeats"]] = np.log(readings.repeat_share(values))
         numbers[:, layout["quantile"]] = self._project("quantile", found.log_quantiles)
         numbers[:, layout["habit"]] = self._project("habit", self._habits.coefficients(scores, observed, starts))
         rest = scores - self._habit(numbers[:, layout["habit"]], starts)
@@ -275,7 +275,7 @@ class SeriesScaler:
         share = np.exp(numbers[:, self.layout["repeats"]].astype(np.float64))
         count = np.rint(np.minimum(share, self.state["most_repeats"]) * values.shape[2] - 0.5).astype(np.int64)
         for c, step in enumerate(self.state["resolution"]):
-            values[:, c] = laws.with_repeats(laws.rounded(values[:, c], step), count[:, c])
+            values[:, c] = readings.with_repeats(readings.rounded(values[:, c], step), count[:, c])
         return values.astype(np.float32)
 
     def _sorted_values(self, numbers: NDArray) -> NDArray[np.float64]:

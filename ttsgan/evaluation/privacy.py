@@ -32,10 +32,10 @@ from scipy.stats import ks_2samp
 from ttsgan.evaluation import copying, fragments
 from ttsgan.evaluation.blocks import Blocks, Loader, Spread, Survey, do_part, gather, in_turn, survey
 from ttsgan.evaluation.gate import Thresholds, verdict
-from ttsgan.evaluation.inside import Inside, canary_check, network_checks, structure_checks
 from ttsgan.evaluation.judged import Judged, check_comparable, joined, sample_rows, split_by_entity
 from ttsgan.evaluation.linkage import LinkageSearch, linkage_checks
 from ttsgan.evaluation.membership import MembershipSearch, Splitting, membership_checks, splittings
+from ttsgan.evaluation.model_attacks import Inside, canary_check, network_checks, structure_checks
 from ttsgan.evaluation.neighbours import nearest
 from ttsgan.evaluation.stats import jsonable
 from ttsgan.evaluation.views import Views, align_weekday

@@ -18,7 +18,7 @@ from ttsgan.config import DaysConfig
 from ttsgan.models.history import NUM_HISTORY, REGULAR, Memory, history_of
 from ttsgan.models.layers import Block, KeyValueCache, causal_mask, dropout
 from ttsgan.models.patching import tokens_at
-from ttsgan.models.values import DayLaw, ValueLaws
+from ttsgan.models.values import DayDistribution, ValueHead
 
 IRREGULAR = -0.1, 0.6
 """Shares of the regular part that the first and the last component subtract at the start of training."""
@@ -51,7 +51,7 @@ class DaysPrior(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         skips = torch.zeros(NUM_HISTORY, config.mixtures)
         skips[REGULAR] = -torch.linspace(*IRREGULAR, config.mixtures)
-        self.values = ValueLaws(config, points, skips)
+        self.values = ValueHead(config, points, skips)
 
     def forward(
         self,
@@ -62,7 +62,7 @@ class DaysPrior(nn.Module):
         last_dropout: float = 0.0,
         at_BN: Tensor | None = None,
         slots_S: Tensor | None = None,
-    ) -> DayLaw:
+    ) -> DayDistribution:
         """Return the distribution of every value given all earlier tokens and the earlier values of its own token.
 
         Parameters

@@ -30,7 +30,7 @@ SURENESS = 1.25
 accumulates over a long chain: without the exponent, households that are away come back too soon."""
 
 
-class DayLaw(NamedTuple):
+class DayDistribution(NamedTuple):
     """Mixture of Gaussians of each value given the earlier ones: log weights, means and log scales, (B, N, P, K)."""
 
     log_weight: Tensor
@@ -45,8 +45,8 @@ class DayLaw(NamedTuple):
         return each.sum(-1) - 0.5 * values_BNP.shape[-1] * math.log(2 * math.pi)
 
 
-class ValueLaws(nn.Module):
-    """Network that returns the `DayLaw` of tokens, and draws tokens value by value.
+class ValueHead(nn.Module):
+    """Network that returns the `DayDistribution` of tokens, and draws tokens value by value.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class ValueLaws(nn.Module):
         self.base_log_scale = nn.Parameter(spread)
         self.skips = nn.Parameter(skips.clone())
 
-    def _law(self, x: Tensor, features: Tensor, slot: Tensor) -> DayLaw:
+    def _law(self, x: Tensor, features: Tensor, slot: Tensor) -> DayDistribution:
         """Return the distribution of values from hidden states (..., E), features (F, ...) and slot bias (3 K, ...)."""
         x = F.gelu(x)
         x = x + F.gelu(self.deeper(x))
@@ -82,7 +82,7 @@ class ValueLaws(nn.Module):
             mean = mean + (self.skips.T @ features.to(self.skips).flatten(1)).view_as(mean)
         spread = self.base_log_scale.view(-1, *[1] * (features.ndim - 1))
         law = weight.log_softmax(0), mean, (log_scale + spread).clamp(SHARPEST, BROADEST)
-        return DayLaw(*(of_component.movedim(0, -1) for of_component in law))
+        return DayDistribution(*(of_component.movedim(0, -1) for of_component in law))
 
     def _from_day(self, slots: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Return weights (S E, D) and bias (S E,) of the linear map from a day's hidden state to these slots."""
@@ -91,7 +91,7 @@ class ValueLaws(nn.Module):
 
     def forward(
         self, hidden_BND: Tensor, features_FBNP: Tensor, values_BNP: Tensor, slots_S: Tensor | None = None
-    ) -> DayLaw:
+    ) -> DayDistribution:
         """Return the distribution of every value given its day's hidden state and features and the values before it.
 
         If ``slots_S`` (S,) is given, return only these slots of a day, in their order.

@@ -21,8 +21,8 @@ from ttsgan.config import SHARED, RunConfig, check_batch
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.models.patching import unpatchify
 from ttsgan.seeds import seed_of
-from ttsgan.training import between, phases
-from ttsgan.training.agreement import check_equal, check_same_run, series_digest
+from ttsgan.training import phases, transitions
+from ttsgan.training.consistency import check_equal, check_same_run, series_digest
 from ttsgan.training.dataset import StepRandom, TrainSet, batch_rows
 from ttsgan.training.profiling import profiled
 from ttsgan.training.runtime import Runtime, Stopped
@@ -85,7 +85,7 @@ class Trainer:
         scaler: SeriesScaler,
         runtime: Runtime,
         telemetry: Telemetry,
-        score: between.Score | None = None,
+        score: transitions.Score | None = None,
     ) -> None:
         check_batch(config.training, range(runtime.world_size, runtime.world_size + 1))
         data = data.to(runtime.device)
@@ -159,10 +159,10 @@ class Trainer:
     def _enter(self) -> None:
         if self._stage == "days":
             self._tell("encoding the training series, grouping them, fitting the law of households")
-            between.make_conditions(self.state, self.data, self.runtime)
+            transitions.make_conditions(self.state, self.data, self.runtime)
         elif self._stage == "adversarial":
             self._tell("drawing households to train the generator on")
-            between.draw_pool(self.state, self.data, self.scaler, self.runtime)
+            transitions.draw_pool(self.state, self.data, self.scaler, self.runtime)
 
     def _tell(self, doing: str) -> None:
         self.telemetry.report(self._stage, self.state.total_series, {}, doing)
@@ -204,7 +204,7 @@ class Trainer:
         """Add periodic evaluations to ``figures``; return whether one was due. Collective.
 
         These are the prior's validation loss and the scores of series sampled from the prior or the generator. The
-        generator is not scored here at the end of its stage, where `between.choose_correction` scores more series.
+        generator is not scored here at the end of its stage, where `transitions.choose_correction` scores more series.
         """
 
         def due(times: int) -> bool:
@@ -213,13 +213,13 @@ class Trainer:
         if self._stage == "days" and due(VALIDATIONS):
             figures["validation/days"] = self._validate_days()
             if self.score is not None and due(DRAWN) and self.config.generator.noise == "prior":
-                values, starts = between.prior_values(self.state, self.data, self.scaler, SCORED)
+                values, starts = transitions.prior_values(self.state, self.data, self.scaler, SCORED)
                 figures["score/prior"] = self.score(values, starts)
                 self._draw_picture(values)
             return True
         if self._stage == "adversarial" and due(SCORES):
             if self.score is not None and not last:
-                values, starts = between.pool_values(self.state, self.data, self.scaler, SCORED)
+                values, starts = transitions.pool_values(self.state, self.data, self.scaler, SCORED)
                 figures["score/pool"] = self.score(values, starts)
             return True
         return False
@@ -237,9 +237,9 @@ class Trainer:
                 self.state.average.days.load_state_dict(best)
                 self.state.networks.days.load_state_dict(best)
         elif self._stage == "adversarial":
-            figures = between.choose_correction(self.state, self.data, self.scaler, self.runtime, self.score)
+            figures = transitions.choose_correction(self.state, self.data, self.scaler, self.runtime, self.score)
             self.telemetry.report("adversarial", self.state.total_series, figures)
-            self._draw_picture(between.pool_values(self.state, self.data, self.scaler, 4)[0])
+            self._draw_picture(transitions.pool_values(self.state, self.data, self.scaler, 4)[0])
 
     # ---- a step ----------------------------------------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ class Trainer:
     def _days_step(self) -> dict[str, float]:
         networks, data = self.state.networks, self.data
         rows, rnd = self._begin("days", self.fitted_rows)
-        cond = self.state.drawn["cond"][rnd.integers(between.GROUPINGS), rows]
+        cond = self.state.drawn["cond"][rnd.integers(transitions.GROUPINGS), rows]
         spread, dropout = phases.days_noise(self.config.days, len(self.fitted_rows))
         jitter = spread * rnd.normal(data.shape.num_numbers)
         at = rnd.crop(data.shape.num_tokens, self.config.days.crop)
@@ -328,7 +328,7 @@ class Trainer:
         pool = (first[:, None] + torch.arange(SHARED, device=first.device)).flatten()
         batch = phases.AdversarialBatch(
             real=self.data.scores[rows],
-            real_cond=drawn["cond"][rnd.integers(between.GROUPINGS), rows],
+            real_cond=drawn["cond"][rnd.integers(transitions.GROUPINGS), rows],
             real_calendar=self.data.calendar_of(rows),
             observed=self.data.observed[rows].float(),
             base=drawn["pool_base"][pool] if "pool_base" in drawn else None,

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ttsgan.config import DataConfig
-from ttsgan.data.doubts import look_like_registers
+from ttsgan.data.plausibility import look_like_registers
 from ttsgan.data.prepare import prepare
 from ttsgan.data.readers import read_series
 from ttsgan.data.storage import Location

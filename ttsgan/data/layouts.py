@@ -1,4 +1,4 @@
-"""The table layouts ("forms") of series, recognised by column names.
+"""The table layouts of series, recognised by column names.
 
 Axis letters: n series, C channels, L time steps. Missing values are NaN.
 
@@ -88,7 +88,7 @@ logger = logging.getLogger(__name__)
 def series_of(
     table: pa.Table, where: Location, step_seconds: int, entity: str, period: Period | None = None
 ) -> SeriesSet:
-    """Return the series of a table; its columns determine its form.
+    """Return the series of a table; its columns determine its layout.
 
     Parameters
     ----------

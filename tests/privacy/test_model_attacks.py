@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import norm
 
 from ttsgan.evaluation.gate import Thresholds
-from ttsgan.evaluation.inside import (
+from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.model_attacks import (
     Inside,
     canary_check,
     effective_dimensions,
@@ -18,7 +19,6 @@ from ttsgan.evaluation.inside import (
     tracing_check,
     tracing_scores,
 )
-from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.stats import auc_delong
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ray_jobs import stored
-from ray_jobs.stored import open_half, open_series
+from ray_jobs import run_series
+from ray_jobs.run_series import open_half, open_series
 from ttsgan.data.canaries import PREFIX
 from ttsgan.data.split import where_in, write_splits
 from ttsgan.data.storage import Location
@@ -56,14 +56,14 @@ def test_rows_are_those_of_the_half(where):
 
 def test_only_parts_that_hold_wanted_rows_are_read(where, monkeypatch):
     half, asked = open_half(where, holdout=False), []
-    real = stored.read_store
-    monkeypatch.setattr(stored, "read_store", lambda file: asked.append(file.name) or real(file))
+    real = run_series.read_store
+    monkeypatch.setattr(run_series, "read_store", lambda file: asked.append(file.name) or real(file))
     half.read(np.array([0, 1, len(half) - 1]))
     assert asked == ["part-00000.parquet", "part-00004.parquet"]
 
 
 def test_blocks_are_the_half_in_turn(where, monkeypatch):
-    monkeypatch.setattr(stored, "READ_SERIES", 4)
+    monkeypatch.setattr(run_series, "READ_SERIES", 4)
     half = open_half(where, holdout=False)
     blocks = list(half.blocks())
     assert [len(block) for block in blocks[:-1]] == [4] * (len(blocks) - 1)
@@ -85,7 +85,7 @@ def test_planted_series_can_be_left_out(where):
 
 
 def test_a_half_has_the_fingerprint_of_its_series(where, monkeypatch):
-    monkeypatch.setattr(stored, "READ_SERIES", 4)
+    monkeypatch.setattr(run_series, "READ_SERIES", 4)
     for holdout in (False, True):
         half = open_half(where, holdout)
         assert half.fingerprint() == half.read().fingerprint()
@@ -93,7 +93,7 @@ def test_a_half_has_the_fingerprint_of_its_series(where, monkeypatch):
 
 def test_parts_are_the_half_in_turn(where):
     half = open_half(where, holdout=False)
-    parts = [stored.read_store(file).subset(rows).ids for file, rows in half.parts()]
+    parts = [run_series.read_store(file).subset(rows).ids for file, rows in half.parts()]
     assert np.concatenate(parts).tolist() == half.ids.tolist()
     assert len(parts) == 4  # of five, one is wholly held out
 
@@ -104,7 +104,7 @@ def test_synthetic_series_are_their_own_entities(where):
     write_part(where / "synthetic" / "part-00000.parquet", columns, values, series_metadata("kWh", 3600, 1))
     synthetic = open_series(where / "synthetic")
     assert (synthetic.ids.tolist(), synthetic.entities.tolist()) == (["a", "b"], ["a", "b"])
-    assert synthetic.fingerprint() == stored.read_store(where / "synthetic").fingerprint()
+    assert synthetic.fingerprint() == run_series.read_store(where / "synthetic").fingerprint()
 
 
 def test_where_in_is_membership():

@@ -20,9 +20,9 @@ from ttsgan.data.scaling import SeriesScaler
 from ttsgan.errors import ConfigError, DataError
 from ttsgan.models.networks import Networks, SeriesShape
 from ttsgan.synthesis import Synthesizer
-from ttsgan.training.between import encode_all
 from ttsgan.training.dataset import TrainSet, build_train_set
 from ttsgan.training.runtime import LocalRuntime
+from ttsgan.training.transitions import encode_all
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ttsgan.errors import DataError
-from ttsgan.training import dataset, mapped
+from ttsgan.training import dataset, memory_map
 from ttsgan.training.dataset import TrainSet
 from ttsgan.training.runtime import LocalRuntime, NotKept
 
@@ -35,7 +35,7 @@ def in_files(small):
                 asked.append(rows.tolist())
             return sample.values[rows]
 
-        return mapped.map_train_set(
+        return memory_map.map_train_set(
             read or known, sample.starts, sample.entities, small.scaler, small.config, runtime or LocalRuntime()
         )
 
@@ -53,7 +53,7 @@ def test_it_is_the_set_in_memory(small, in_files):
 
 def test_blocks_are_read_once_and_written_in_place(small, in_files, monkeypatch):
     """Ties are broken by a series' place in its block, so that the set in memory is made of the same blocks."""
-    for module in (dataset, mapped):
+    for module in (dataset, memory_map):
         monkeypatch.setattr(module, "SCALE_ROWS", 20)
     s = small.sample
     wanted = dataset.build_train_set(s.values, s.starts, s.entities, small.scaler, small.config)
@@ -162,4 +162,4 @@ def test_other_errors_are_not_taken_for_a_full_disk(small):
 
     s = small.sample
     with pytest.raises(KeyError):
-        mapped.map_train_set(read, s.starts, s.entities, small.scaler, small.config, LocalRuntime())
+        memory_map.map_train_set(read, s.starts, s.entities, small.scaler, small.config, LocalRuntime())

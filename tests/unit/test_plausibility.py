@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from ttsgan.data.doubts import CODE_TIMES, alike, look_like_registers, refuse_codes, refuse_other_steps, refuse_sums
+from ttsgan.data.plausibility import (
+    CODE_TIMES,
+    alike,
+    look_like_registers,
+    refuse_codes,
+    refuse_other_steps,
+    refuse_sums,
+)
 from ttsgan.errors import DataError
 
 

@@ -10,7 +10,7 @@ from ttsgan.data.storage import Location
 from ttsgan.data.tables import read_table
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.privacy import Inside
-from ttsgan.trained import Model
+from ttsgan.trained_model import Model
 
 
 class RunNetworks:
