@@ -90,7 +90,7 @@ def guess_course(
 
     The mean is modelled as the true course plus an error, whose power at each frequency is estimated from the members'
     deviations. Noise is added, and the sum is weighted as by a Wiener filter. The power that the filter removes is
-    replaced by a random course: the result is a draw from the law of the true course given the noisy mean.
+    replaced by a random course: the result is a draw from the distribution of the true course given the noisy mean.
     `COURSE_NOISE` and ``most`` limit how far members may stand out in it. `spend` divides this budget among the
     frequencies, so that there is little noise where much is shared. With many members, the mean hardly changes; with
     few, little of it is left.

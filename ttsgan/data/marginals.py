@@ -1,8 +1,8 @@
-"""The law of a series' values: the share of zeros, and level, quantile function and peak of the non-zero values.
+"""The distribution of a series' values: the share of zeros; level, quantile function and peak of the other values.
 
 In some channels only some homes have negative values, such as a meter that also counts what a roof feeds in. Such a
-channel is split into two parts, the values above zero and the values below zero, each with a law of its own. In a home
-without values of one sign, that part is all zeros. A channel that is below zero in all homes, or for which zero is
+channel is split into two parts, the values above zero and the values below zero, each with its own distribution. In a
+home without values of one sign, that part is all zeros. A channel that is below zero in all homes, or for which zero is
 nothing special (a temperature), stays one part.
 
 Axis letters: B series, C channels, P parts, T time steps, Q points of a quantile function.
@@ -32,7 +32,7 @@ OF_LEVEL = 0.4
 """If the standard deviation of log(peak / level) is below this share of that of log(peak), the household number of the
 peak is relative to the level."""
 FLATTEST = 0.05
-"""Quantile of the rise of training laws at their top; no new law is compressed to a smaller rise."""
+"""Quantile of the rise of training distributions at their top; no new distribution is compressed to a smaller rise."""
 ABOVE, BOTH, WHOLE = 0, 1, 2
 """Kinds of channel: without negative values; split at zero into two parts; in one part with values of either sign, zero
 being nothing special."""
@@ -136,7 +136,7 @@ def _together(sorted_BPT: NDArray, signs_C: NDArray) -> NDArray:
 
 
 def measure(values_BCT: NDArray, signs_C: NDArray, grid_Q: NDArray) -> Marginals:
-    """Measure the laws of series; NaN values are left out."""
+    """Measure the distributions of series; NaN values are left out."""
     parts_BPT, whole_P = _apart(values_BCT, signs_C), whole(signs_C)
     zero_BPT, length = (parts_BPT == 0) & ~whole_P[:, None], values_BCT.shape[2]
     empty_BP = zero_BPT.sum(axis=2) / (~np.isnan(parts_BPT)).sum(axis=2)
@@ -155,7 +155,7 @@ def measure(values_BCT: NDArray, signs_C: NDArray, grid_Q: NDArray) -> Marginals
 
 
 def limits(found: Marginals, owners_B: NDArray, grid_Q: NDArray) -> dict[str, NDArray]:
-    """Return the limits of new laws and the usual law, which replaces an absent one, from training laws."""
+    """Return the limits of new distributions and the usual one, which replaces an absent one, from training data."""
     seen_BP = np.where(found.absent, np.nan, 1.0)
     level_BP, above_BP = found.level * seen_BP, (found.peak - found.level) * seen_BP
     seen_BF = np.repeat(seen_BP, found.log_quantiles.shape[1] // seen_BP.shape[1], axis=1)
@@ -204,7 +204,7 @@ def _rises(logq_BF: NDArray, grid_Q: NDArray) -> NDArray[np.float64]:
 
 
 def completed(found: Marginals, values_BCT: NDArray, state: dict[str, NDArray], seed: int) -> Marginals:
-    """Return laws in which absent ones are replaced, so that nothing is learned from them.
+    """Return distributions in which absent ones are replaced, so that nothing is learned from them.
 
     A home that feeds nothing in has no level of feed-in. A level drawn from those of others leaves the distribution of
     this number as it is among homes that have it. The draw depends on the seed and the series, not on other series.
@@ -232,7 +232,7 @@ def num_zeros(zero_share_BP: NDArray, state: dict[str, NDArray]) -> NDArray[np.i
 
 
 def rising(found: Marginals, state: dict[str, NDArray]) -> NDArray[np.float64]:
-    """Return the values (B, C, T) of series with these laws, in physical units and in rising order."""
+    """Return the values (B, C, T) of series with these distributions, in physical units and in rising order."""
     length, whole_P = int(state["shape"][1]), whole(state["signs"])
     logq_BF = np.clip(found.log_quantiles, state["logq_low"], state["logq_high"])
     zeros_BP = num_zeros(found.zero_share, state)

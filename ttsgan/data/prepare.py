@@ -25,8 +25,8 @@ from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates,
 from ttsgan.errors import ConfigError, DataError
 
 MOST_POINTS = 480
-"""Largest number of points of a day that make one token by default; the law of a token's values has weights for each
-pair of points."""
+"""Largest number of points of a day that make one token by default; the distribution of a token's values has weights
+for each pair of points."""
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Ranks and quantile functions: a series as the order of its values (normal scores) and the law of its values.
+"""Ranks and quantile functions: a series as the order of its values (normal scores) and the distribution of its values.
 
 Axis letters: B series, T time steps, Q points of a quantile function.
 """
@@ -31,10 +31,10 @@ def plotting_scores(count: int) -> NDArray[np.float64]:
 def normal_scores(values_BT: NDArray, seed: int) -> NDArray[np.float32]:
     """Return each series' normal scores (B, T); NaN stays NaN.
 
-    The k-th smallest of m observed values becomes the (k - 1/2)/m quantile of the standard normal law. Ties are ordered
-    at random, so that every series has the same continuous law whatever its resolution. `place` restores the one value
-    of tied readings, and `with_one_score` removes the order of ties that have a meaning. The order of ties depends on
-    the seed and the series itself, not on other series.
+    The k-th smallest of m observed values becomes the (k - 1/2)/m quantile of the standard normal distribution. Ties
+    are ordered at random, so that every series has the same continuous distribution whatever its resolution. `place`
+    restores the one value of tied readings, and `with_one_score` removes the order of ties that have a meaning. The
+    order of ties depends on the seed and the series itself, not on other series.
     """
     scores_BT = np.full(values_BT.shape, np.nan, dtype=np.float32)
     for row, values_T in enumerate(values_BT):

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from ttsgan.data.quantiles import plotting_scores
 
 PEAK_FROM = 2.0
-"""Normal score from which a law is stretched to reach its peak: its highest 2 %."""
+"""Normal score from which a distribution is stretched to reach its peak: its highest 2 %."""
 PEAK_ROUNDS = 4
 """Rounds of stretching and of rescaling to the mean, which the stretch changes."""
 STEEPEST = 0.9
-"""A law is compressed by at most this share of its rise: the log ratio of its peak to the value where the stretch
-begins."""
+"""A distribution is compressed by at most this share of its rise: the log ratio of its peak to the value where the
+stretch begins."""
 DIVISORS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 25)
 """A resolution is a power of ten over one of these. Readings of a decimal meter may be means of that many values, or
 multiples of 2 or 4 of its last digit if amounts per half or quarter hour were turned into rates; sensors count in
@@ -158,11 +158,11 @@ def _stir(x_T: NDArray, excess: int) -> None:
 
 
 def with_peak(sorted_BT: NDArray, log_peak_B: NDArray, least_rise: float = 0.0) -> NDArray:
-    """Return non-negative laws, stretched at the top to a largest value near ``exp(log_peak_B)``, of the same mean.
+    """Return non-negative distributions of the same mean, stretched to a largest value near ``exp(log_peak_B)``.
 
-    Components of a quantile function that are drawn separately do not add up to the peaks of real series. No law is
-    compressed to a rise, the log ratio of its peak to the value where the stretch begins, below ``least_rise``: many of
-    its readings would stand at one ceiling.
+    Components of a quantile function that are drawn separately do not add up to the peaks of real series. No
+    distribution is compressed to a rise, the log ratio of its peak to the value where the stretch begins, below
+    ``least_rise``: many of its readings would stand at one ceiling.
     """
     score_T = plotting_scores(sorted_BT.shape[1])
     if score_T[-1] <= PEAK_FROM:

@@ -98,8 +98,8 @@ class SeriesScaler:
         values : ndarray (B, C, T), float32, physical units, NaN where missing
         starts : ndarray (B,), datetime64
         seed : int
-            Seed of the order of tied values and of the laws drawn for absent parts. The noise on the common course
-            depends on the values alone.
+            Seed of the order of tied values and of the distributions drawn for absent parts. The noise on the common
+            course depends on the values alone.
         entities : ndarray (B,), str, optional
             Entity of each series; by default each series is its own. An entity counts once in the common course,
             however many series it has.

@@ -81,7 +81,7 @@ class HouseholdModel(nn.Module):
         super().__init__()
         self.config, self.num_numbers = config, num_numbers
         k, d = config.mixtures, num_numbers + latent_dim
-        self.register_buffer("law", torch.zeros(MAX_KEPT, num_numbers, dtype=torch.float64))
+        self.register_buffer("quantiles", torch.zeros(MAX_KEPT, num_numbers, dtype=torch.float64))
         self.register_buffer("log_weight", torch.full((k,), UNUSED, dtype=torch.float64))
         self.register_buffer("log_prior", torch.full((k,), UNUSED, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(k, d, dtype=torch.float64))
@@ -107,8 +107,8 @@ class HouseholdModel(nn.Module):
         """
         numbers = numbers_MH.double().cpu()
         low, high = bounds(numbers.numpy(), owners_M.cpu().numpy())
-        law = np.quantile(numbers.numpy(), np.linspace(0, 1, MAX_KEPT), axis=0).clip(low, high)
-        self.law.copy_(torch.from_numpy(law))
+        quantiles = np.quantile(numbers.numpy(), np.linspace(0, 1, MAX_KEPT), axis=0).clip(low, high)
+        self.quantiles.copy_(torch.from_numpy(quantiles))
         scores = _normal_scores(numbers)
         few = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:MAX_FITTED].sort()[0]
         rows = torch.cat([torch.cat([scores[few], cond[few].double().cpu()], dim=1) for cond in cond_GMZ])
@@ -170,9 +170,9 @@ class HouseholdModel(nn.Module):
         scores_BH = torch.special.ndtri(rank_BH)
         grid = _scores_of_ranks(MAX_KEPT).to(scores_BH.device)
         tail = int(TAIL * MAX_KEPT)
-        numbers = _interpolate(scores_BH, grid[:, None].expand(-1, h), self.law)
+        numbers = _interpolate(scores_BH, grid[:, None].expand(-1, h), self.quantiles)
         for end, inner, sign in ((-1, -tail, 1.0), (0, tail - 1, -1.0)):
-            slope = (self.law[end] - self.law[inner]) / (grid[end] - grid[inner])
+            slope = (self.quantiles[end] - self.quantiles[inner]) / (grid[end] - grid[inner])
             numbers = numbers + slope * sign * (sign * (scores_BH - grid[end])).clamp(min=0)
         return numbers
 

@@ -71,7 +71,7 @@ class ValueHead(nn.Module):
         self.base_log_scale = nn.Parameter(spread)
         self.skips = nn.Parameter(skips.clone())
 
-    def _law(self, x: Tensor, features: Tensor, slot: Tensor) -> DayDistribution:
+    def _mixture(self, x: Tensor, features: Tensor, slot: Tensor) -> DayDistribution:
         """Return the distribution of values from hidden states (..., E), features (F, ...) and slot bias (3 K, ...)."""
         x = F.gelu(x)
         x = x + F.gelu(self.deeper(x))
@@ -81,8 +81,8 @@ class ValueHead(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             mean = mean + (self.skips.T @ features.to(self.skips).flatten(1)).view_as(mean)
         spread = self.base_log_scale.view(-1, *[1] * (features.ndim - 1))
-        law = weight.log_softmax(0), mean, (log_scale + spread).clamp(SHARPEST, BROADEST)
-        return DayDistribution(*(of_component.movedim(0, -1) for of_component in law))
+        mixture = weight.log_softmax(0), mean, (log_scale + spread).clamp(SHARPEST, BROADEST)
+        return DayDistribution(*(of_component.movedim(0, -1) for of_component in mixture))
 
     def _from_day(self, slots: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Return weights (S E, D) and bias (S E,) of the linear map from a day's hidden state to these slots."""
@@ -104,7 +104,7 @@ class ValueHead(nn.Module):
         weight = torch.cat([weight_AD, before_PSE.flatten(1).T], dim=1)
         x = F.linear(torch.cat([hidden_BND, values_BNP.to(hidden_BND)], dim=-1), weight, bias_A)
         x = torch.addmm(x.view(-1, width), features_FBNS.flatten(1).T, self.from_features.weight.T)
-        return self._law(x.view(*features_FBNS.shape[1:], width), features_FBNS, self.slot[slots].T[:, None, None])
+        return self._mixture(x.view(*features_FBNS.shape[1:], width), features_FBNS, self.slot[slots].T[:, None, None])
 
     def sample(self, hidden_BD: Tensor, features_FBP: Tensor, generator: torch.Generator) -> Tensor:
         """Draw tokens (B, P) autoregressively, value by value, with a CPU ``generator``."""
@@ -116,10 +116,10 @@ class ValueHead(nn.Module):
         out = torch.zeros(batch, self.points, device=device)
         for p in range(self.points):
             x_BE = inputs_BPE[:, p] + out[:, :p] @ self.from_before[:p, p]
-            law = self._law(x_BE, features_FBP[..., p], self.slot[p, :, None])
-            below = (SURENESS * law.log_weight).softmax(-1).cumsum(-1) < uniform[:, p]
+            mixture = self._mixture(x_BE, features_FBP[..., p], self.slot[p, :, None])
+            below = (SURENESS * mixture.log_weight).softmax(-1).cumsum(-1) < uniform[:, p]
             pick = below.sum(-1, keepdim=True).clamp(max=below.shape[-1] - 1)
-            mean, log_scale = law.mean.gather(-1, pick), law.log_scale.gather(-1, pick)
+            mean, log_scale = mixture.mean.gather(-1, pick), mixture.log_scale.gather(-1, pick)
             drawn = mean + log_scale.exp() * normal[:, p]
             out[:, p] = drawn[:, 0].clamp(-LARGEST, LARGEST)
         return out

@@ -158,7 +158,7 @@ class Trainer:
 
     def _enter(self) -> None:
         if self._stage == "days":
-            self._tell("encoding the training series, grouping them, fitting the law of households")
+            self._tell("encoding the training series, grouping them, fitting the distribution of households")
             transitions.make_conditions(self.state, self.data, self.runtime)
         elif self._stage == "adversarial":
             self._tell("drawing households to train the generator on")

@@ -78,10 +78,10 @@ def days_loss(
     residual, observed, static = data.residual[rows], data.observed[rows], torch.cat([numbers, cond_BZ], dim=-1)
     counted = observed if at_BN is None else tokens_at(observed, at_BN)
     weight = (counted.float().mean(-1) >= 0.5).float()
-    law = networks.days(residual, data.regular[rows], data.calendar_of(rows), static, last_dropout, at_BN, slots_S)
+    days = networks.days(residual, data.regular[rows], data.calendar_of(rows), static, last_dropout, at_BN, slots_S)
     asked = residual if at_BN is None else tokens_at(residual, at_BN)
     asked = asked if slots_S is None else asked[..., slots_S]
-    each_B = (law.log_likelihood(asked) * weight).sum(1) / weight.sum(1).clamp(min=1)
+    each_B = (days.log_likelihood(asked) * weight).sum(1) / weight.sum(1).clamp(min=1)
     return -each_B.mean() / asked.shape[-1], {}
 
 
