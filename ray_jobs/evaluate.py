@@ -14,8 +14,9 @@ from ray_jobs.run_series import Stored, open_half, open_series, read_rows
 from ttsgan import recipes
 from ttsgan.config import AuditConfig, ClusterConfig, RunConfig
 from ttsgan.data.canaries import is_canary
+from ttsgan.data.series_set import SeriesSet, concatenate
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, concatenate, read_store
+from ttsgan.data.store import read_store
 from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, Spread, in_turn
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.figures import MAX_SERIES

@@ -14,8 +14,8 @@ from ray_jobs.folder import is_run
 from ray_jobs.machines import start_ray
 from ttsgan.config import RunConfig
 from ttsgan.data.prepare import prepare
+from ttsgan.data.series_set import refuse_untold_entities
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import refuse_untold_entities
 from ttsgan.errors import DataError
 from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, in_turn
 from ttsgan.evaluation.figures import MAX_SERIES

@@ -15,10 +15,11 @@ from ttsgan.config import RunConfig
 from ttsgan.data.canaries import PREFIX, is_canary, make_canaries
 from ttsgan.data.marginals import few_below
 from ttsgan.data.prepare import day_points, prepare
+from ttsgan.data.series_set import SeriesSet, concatenate, refuse_duplicates, refuse_untold_entities
 from ttsgan.data.simulate import simulate
 from ttsgan.data.split import check_disjoint, check_enough, split_entities, write_splits
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import SeriesSet, concatenate, refuse_duplicates, refuse_untold_entities, write_store
+from ttsgan.data.store import write_store
 from ttsgan.errors import DataError
 from ttsgan.evaluation.privacy import MIN_ENTITIES, other_dates
 

@@ -6,18 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ttsgan.data.canaries import is_canary
+from ttsgan.data.series_set import SeriesSet, concatenate, fingerprint
 from ttsgan.data.split import read_splits, where_in
 from ttsgan.data.storage import Location
-from ttsgan.data.store import (
-    ID_COLUMNS,
-    SeriesSet,
-    concatenate,
-    files_of,
-    fingerprint,
-    labels,
-    open_parquet,
-    read_store,
-)
+from ttsgan.data.store import ID_COLUMNS, files_of, labels, open_parquet, read_store
 from ttsgan.errors import DataError
 
 READ_SERIES = 512

@@ -11,9 +11,10 @@ import pytest
 
 from ttsgan.config import DataConfig
 from ttsgan.data.prepare import prepare
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.split import check_disjoint, check_enough
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, read_store, write_store
+from ttsgan.data.store import read_store, write_store
 from ttsgan.errors import DataError
 
 INF = float("inf")

@@ -17,8 +17,9 @@ from ray_jobs.overrides import joined
 from ray_jobs.run import run_stage
 from ray_jobs.settings import open_run
 from ttsgan import recipes
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, read_store, write_store
+from ttsgan.data.store import read_store, write_store
 from ttsgan.errors import DataError
 
 READING = "step entity unit step-seconds start aggregate"

@@ -17,8 +17,9 @@ from ray_jobs import blocks
 from ray_jobs import evaluate as jobs
 from ray_jobs.blocks import RaySpread
 from ray_jobs.run_series import open_series
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, series_metadata, write_part, write_store
+from ttsgan.data.store import series_metadata, write_part, write_store
 from ttsgan.errors import DataError
 from ttsgan.evaluation.blocks import Blocks, in_turn
 from ttsgan.evaluation.fidelity import evaluate

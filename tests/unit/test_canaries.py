@@ -3,7 +3,7 @@
 import numpy as np
 
 from ttsgan.data.canaries import is_canary, make_canaries
-from ttsgan.data.store import SeriesSet
+from ttsgan.data.series_set import SeriesSet
 
 
 def homes(num=20, length=336):

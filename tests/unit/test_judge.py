@@ -8,8 +8,9 @@ from ray_jobs import judge
 from ray_jobs.console import Console
 from ray_jobs.judge import judge_files, start_question, unit_question
 from ttsgan import recipes
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, write_store
+from ttsgan.data.store import write_store
 from ttsgan.evaluation.judged import Judged
 
 

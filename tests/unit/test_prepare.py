@@ -14,9 +14,10 @@ import pytest
 from ttsgan.config import DataConfig, PatchConfig
 from ttsgan.data.prepare import day_points, prepare
 from ttsgan.data.readers import read_series
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.steps import aggregate, infer_step_seconds, parse_step
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, write_store
+from ttsgan.data.store import write_store
 from ttsgan.errors import ConfigError, DataError
 
 HOURS = 48

@@ -6,9 +6,10 @@ import pytest
 from ray_jobs import run_series
 from ray_jobs.run_series import open_half, open_series
 from ttsgan.data.canaries import PREFIX
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.split import where_in, write_splits
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, series_metadata, write_part, write_store
+from ttsgan.data.store import series_metadata, write_part, write_store
 
 COUNT, PART = 23, 5
 

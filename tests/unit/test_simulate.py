@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.simulate import ARCHETYPES, BLOCK, FUSE_KW, simulate
-from ttsgan.data.store import SeriesSet
 from ttsgan.errors import ConfigError
 
 WEEKEND_2013 = (np.arange(365) + 1) % 7 >= 5

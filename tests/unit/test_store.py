@@ -8,16 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ttsgan.data.series_set import SeriesSet, concatenate
 from ttsgan.data.storage import Location
-from ttsgan.data.store import (
-    SeriesSet,
-    concatenate,
-    read_store,
-    series_metadata,
-    series_schema,
-    write_part,
-    write_store,
-)
+from ttsgan.data.store import read_store, series_metadata, series_schema, write_part, write_store
 from ttsgan.errors import DataError
 
 

@@ -7,9 +7,10 @@ from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.run import run_stage
 from ttsgan import recipes
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.split import read_splits
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, write_store
+from ttsgan.data.store import write_store
 from ttsgan.errors import DataError
 
 

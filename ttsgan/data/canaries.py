@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttsgan.data.calendar import DAY_SECONDS
-from ttsgan.data.store import SeriesSet
+from ttsgan.data.series_set import SeriesSet
 
 PREFIX = "canary-"
 

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pyarrow as pa
 
+from ttsgan.data.series_set import SeriesSet, refuse_duplicates, refuse_infinite
 from ttsgan.data.storage import Location
-from ttsgan.data.store import SeriesSet, labels, refuse_duplicates, refuse_infinite
+from ttsgan.data.store import labels
 from ttsgan.errors import DataError
 
 METER_NAMES = (

@@ -40,8 +40,9 @@ from ttsgan.data.columns import (
 )
 from ttsgan.data.grid import Period, frequent, inside, steps_of, twice_advice
 from ttsgan.data.long_tables import read_long
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import SeriesSet, labels
+from ttsgan.data.store import labels
 from ttsgan.data.units import bracketed_unit, named_unit
 from ttsgan.errors import DataError
 

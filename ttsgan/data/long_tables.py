@@ -22,8 +22,9 @@ from ttsgan.data.columns import (
     stamps,
 )
 from ttsgan.data.grid import Period, frequent, inside, span_of_all, steps_of, twice_advice
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import SeriesSet, labels
+from ttsgan.data.store import labels
 from ttsgan.data.units import named_unit
 from ttsgan.errors import DataError
 

@@ -19,9 +19,10 @@ from ttsgan.data.grid import steps_of
 from ttsgan.data.plausibility import alike, look_like_registers, refuse_codes, refuse_other_steps, refuse_sums
 from ttsgan.data.quantiles import varies
 from ttsgan.data.readers import read_series
+from ttsgan.data.series_set import SeriesSet, concatenate, refuse_duplicates, refuse_untold_entities
 from ttsgan.data.steps import DEFAULT_START, check_times, infer_step_seconds, join_steps, parse_period, parse_start
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import SeriesSet, concatenate, labels, refuse_duplicates, refuse_untold_entities
+from ttsgan.data.store import labels
 from ttsgan.errors import ConfigError, DataError
 
 MOST_POINTS = 480

@@ -17,8 +17,9 @@ import pyarrow.csv as pacsv
 from ttsgan.data.columns import ID_NAMES, TIME_NAMES, VALUE_NAMES, is_stamp, plain_name, series_set
 from ttsgan.data.grid import Period
 from ttsgan.data.layouts import series_of
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.storage import Location, one_line
-from ttsgan.data.store import SeriesSet, open_parquet, read_store, without_views
+from ttsgan.data.store import open_parquet, read_store, without_views
 from ttsgan.data.units import named_unit
 from ttsgan.errors import DataError
 

@@ -23,7 +23,7 @@ from scipy.signal import lfilter
 
 from ttsgan.data import calendar
 from ttsgan.data.appliances import APPLIANCES, ARCHETYPES, Archetype
-from ttsgan.data.store import SeriesSet
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.errors import ConfigError
 
 BLOCK = 256

@@ -13,7 +13,7 @@ import numpy as np
 from ttsgan.config import DataConfig
 from ttsgan.data.calendar import DAY_SECONDS
 from ttsgan.data.grid import Period
-from ttsgan.data.store import SeriesSet
+from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.units import aggregation_of
 from ttsgan.errors import ConfigError, DataError
 

@@ -1,4 +1,4 @@
-"""The series of a run in memory (`SeriesSet`) and in Parquet: one row per series, with ``values`` as one tensor.
+"""The series of a run in Parquet: one row per series, with ``values`` as one tensor.
 
 Axis letters: n series, C channels, L time steps. Missing values are NaN.
 
@@ -6,11 +6,7 @@ Axis letters: n series, C channels, L time steps. Missing values are NaN.
 are read too. The schema metadata holds ``unit``, ``step_seconds``, ``channels`` and, if there is one, a ``note``.
 """
 
-import dataclasses
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ttsgan.data.series_set import SeriesSet, concatenate, refuse_duplicates, refuse_infinite, refuse_untold_entities
 from ttsgan.data.storage import Location, one_line
 from ttsgan.errors import DataError
 
@@ -25,98 +22,6 @@ CONTRACT = ("id", "synthetic_id", "entity", "start", "values")
 """Columns of the contract, the agreed Parquet layout of series."""
 ID_COLUMNS = ("id", "synthetic_id")
 """Names of the column that identifies a series: for real series, and for synthetic ones."""
-
-
-@dataclass(frozen=True)
-class SeriesSet:
-    """A set of series of one length, step and unit.
-
-    Attributes
-    ----------
-    ids, entities : ndarray of shape (n,), object
-        Text; ids are unique, an entity may own several series. Both are the same array if the source has no entities.
-    starts : ndarray of shape (n,), datetime64[s]
-        Time stamp of the first value; NaT if the source has none.
-    values : ndarray of shape (n, C, L), float32, in ``unit``
-        NaN where missing.
-    unit : str
-        Empty if the source has none.
-    step_seconds : int
-        Seconds from one value to the next; 0 if the source has none.
-    attributes : pyarrow.Table or None
-        The other columns of the source, n rows.
-    note : str
-        What every user of the data must know, such as ``simulated``.
-    """
-
-    ids: np.ndarray
-    entities: np.ndarray
-    starts: np.ndarray
-    values: np.ndarray
-    unit: str
-    step_seconds: int
-    attributes: pa.Table | None = None
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        assert self.values.ndim == 3, self.values.shape
-        assert self.values.dtype == np.float32, self.values.dtype
-        assert self.starts.dtype == np.dtype("datetime64[s]"), self.starts.dtype
-        assert len(self.ids) == len(self.entities) == len(self.starts) == len(self.values)
-        assert self.attributes is None or self.attributes.num_rows == len(self.ids)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def channels(self) -> int:
-        """Number of channels C."""
-        return self.values.shape[1]
-
-    @property
-    def length(self) -> int:
-        """Number of time steps L."""
-        return self.values.shape[2]
-
-    @property
-    def tells_entities(self) -> bool:
-        """Whether the source has entities; otherwise each series is its own entity."""
-        return self.entities is not self.ids
-
-    def subset(self, index: np.ndarray) -> "SeriesSet":
-        """Return the series selected by a mask (n,) bool or by positions (m,) int, in that order."""
-        index = np.asarray(index)
-        rows = np.flatnonzero(index) if index.dtype == bool else index
-        ids = self.ids[rows]
-        return dataclasses.replace(
-            self,
-            ids=ids,
-            entities=self.entities[rows] if self.tells_entities else ids,
-            starts=self.starts[rows],
-            values=self.values[rows],
-            attributes=None if self.attributes is None else self.attributes.take(pa.array(rows)),
-        )
-
-    def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of ids, entities, starts, values, unit and step; attributes do not count.
-
-        The same data in the same order of series give the same hash, whatever file they came from.
-        """
-        blocks = (self.values[at : at + 256] for at in range(0, len(self), 256))
-        return fingerprint(self, self.ids, self.entities, self.starts, blocks)
-
-
-def fingerprint(
-    like: SeriesSet, ids: np.ndarray, entities: np.ndarray, starts: np.ndarray, blocks: Iterable[np.ndarray]
-) -> str:
-    """Return the `SeriesSet.fingerprint` of a set like ``like`` but with these labels (n,) and blocks (., C, L)."""
-    labels = [list(map(str, ids)), list(map(str, entities)), starts.astype(str).tolist()]
-    head = [like.unit, like.step_seconds, (len(ids), *like.values.shape[1:]), labels]
-    digest = hashlib.sha256(json.dumps(head).encode())
-    for block in blocks:
-        # NaN has many bit patterns; all of them mean missing, so one replaces them all.
-        digest.update(np.where(np.isnan(block), np.float32(np.nan), block).astype("<f4").tobytes())
-    return digest.hexdigest()
 
 
 def series_metadata(unit: str, step_seconds: int, channels: int, note: str = "") -> dict[str, str]:
@@ -219,68 +124,6 @@ def read_store(where: Location) -> SeriesSet:
     return series
 
 
-def refuse_untold_entities(parts: Mapping[str, SeriesSet], where: object) -> None:
-    """Raise `DataError` if one part of ``where`` has no entities and another part has some."""
-    without = [name for name, part in parts.items() if not part.tells_entities]
-    if without and any((part.entities != part.ids).any() for part in parts.values()):
-        raise DataError(
-            f"{without[0]} has no `entity` column, and other files of {where} have one: each of its series would be"
-            " protected by itself, and not whom they belong to; write the column into all files"
-        )
-
-
-def concatenate(parts: Sequence[SeriesSet], names: Sequence[str]) -> SeriesSet:
-    """Join sets of one length, step, unit and number of channels; attributes that all of them have are kept.
-
-    Raises
-    ------
-    DataError
-        Two parts differ; the message names both by ``names``.
-    """
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    for part, name in zip(parts[1:], names[1:], strict=True):
-        for what in ("length", "step_seconds", "unit", "channels"):
-            ours, theirs = getattr(first, what), getattr(part, what)
-            if ours != theirs:
-                raise DataError(
-                    f"{name}: {what} is {theirs!r}, but {ours!r} in {names[0]}; all sources need the same {what}"
-                )
-    tables = [part.attributes for part in parts]
-    attributes = None
-    if all(table is not None for table in tables):
-        shared = [
-            field.name
-            for field in tables[0].schema
-            if all(field.name in table.column_names and table.field(field.name).type == field.type for table in tables)
-        ]
-        attributes = pa.concat_tables([table.select(shared) for table in tables]) if shared else None
-    ids = np.concatenate([part.ids for part in parts])
-    told = any(part.tells_entities for part in parts)
-    return dataclasses.replace(
-        first,
-        ids=ids,
-        entities=np.concatenate([part.entities for part in parts]) if told else ids,
-        starts=np.concatenate([part.starts for part in parts]),
-        values=np.concatenate([part.values for part in parts]),
-        attributes=attributes,
-        # A note on some series does not hold for all: a mixture of simulated and real series is not simulated.
-        note=first.note if all(part.note == first.note for part in parts) else "",
-    )
-
-
-def refuse_duplicates(ids: np.ndarray, where: object) -> None:
-    """Raise `DataError` if an id occurs more than once."""
-    unique, counts = np.unique(ids.astype(str), return_counts=True)
-    twice = unique[counts > 1].tolist()
-    if twice:
-        raise DataError(
-            f"{where}: duplicate ids: {twice[0]!r} occurs more than once ({len(twice)} such"
-            " id(s)); each series needs its own id"
-        )
-
-
 def open_parquet(where: Location) -> pq.ParquetFile:
     """Open a Parquet file; `DataError` if it is absent, empty or not Parquet."""
     if where.size() == 0:
@@ -312,17 +155,6 @@ def labels(column: pa.ChunkedArray, where: object, name: str) -> np.ndarray:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0]) + 1
         raise DataError(f"{where}: column {name!r} is null in row {row}; every row needs a value there")
     return np.array(column.cast(kind).cast(pa.string()).to_pylist(), dtype=object)
-
-
-def refuse_infinite(values: np.ndarray, ids: np.ndarray, where: object) -> None:
-    """Raise `DataError` if values of shape (n, ...) contain an infinity; NaN is allowed."""
-    wrong = np.isinf(values).reshape(len(values), -1)
-    if wrong.any():
-        row, at = np.argwhere(wrong)[0]
-        raise DataError(
-            f"{where}: `values` of {ids[row]!r} is {values[row].flat[at]} at position {at + 1}; allowed: finite float32"
-            " numbers, NaN where missing"
-        )
 
 
 def _refuse_lengths(where: object, one: str, length: int, other: str, length_there: int) -> None:
