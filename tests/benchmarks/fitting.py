@@ -103,7 +103,7 @@ class Training(Trainer):
 
     def _inherit(self, parent: TrainState) -> None:
         state, known = self.state, dict(parent.average.named_buffers(recurse=False))
-        # Conditions, and with them the household law, are made when the days begin.
+        # Conditions, and with them the household model, are made when the days begin.
         made = EARLIER if STAGES[parent.stage] == "adversarial" else AUTOENCODER
         for networks in (state.networks, state.average):
             for name in made:

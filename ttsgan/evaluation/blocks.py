@@ -7,8 +7,6 @@ machines. Results are returned and merged in the order of the items, so they dep
 on which finishes first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -62,7 +60,7 @@ class Blocks:
             raise DataError("the synthetic set has no blocks; at least one series is needed")
 
     @classmethod
-    def of(cls, judged: Judged, size: int = BLOCK_SERIES) -> Blocks:
+    def of(cls, judged: Judged, size: int = BLOCK_SERIES) -> "Blocks":
         """Cut a set in memory into blocks of `size` series."""
         return cls(tuple(partial(judged.take, slice(i, i + size)) for i in range(0, len(judged), size)))
 

@@ -23,8 +23,6 @@ References
 Lopez-Paz, Oquab 2017, "Revisiting classifier two-sample tests", ICLR.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Axes: n series, C channels, L time steps, k candidates, F frequencies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -52,7 +50,7 @@ class CopyDistances:
     holdout: dict[str, np.ndarray]
     reference: dict[str, np.ndarray]
 
-    def take(self, rows: np.ndarray) -> CopyDistances:
+    def take(self, rows: np.ndarray) -> "CopyDistances":
         """Return the distances of the chosen synthetic series."""
         return CopyDistances(*({key: value[rows] for key, value in side.items()} for side in self.sides))
 

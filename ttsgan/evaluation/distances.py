@@ -3,8 +3,6 @@
 Axes: N pooled series (train, holdout, synthetic), K feature columns, M metrics, C channels, L time steps.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

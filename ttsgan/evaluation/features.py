@@ -7,8 +7,6 @@ features use values divided by the scale, so that only "level", "peak", "high qu
 `Features.columns` see size.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -18,8 +18,6 @@ loss from training on synthetic series instead of real ones (`utility`).
 A good value says nothing about privacy: a copy of the training set scores best of all. Read it beside the audit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

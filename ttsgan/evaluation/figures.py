@@ -6,8 +6,6 @@ need no series.
 Axes: n series, L time steps, D days, S slots of a day, K feature columns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 

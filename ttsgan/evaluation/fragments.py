@@ -17,8 +17,6 @@ less than a fifth), because series that all follow the weather are alike.
 Axes: n series, C channels, L time steps, w steps of a window, q windows tested.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 

@@ -8,8 +8,6 @@ between, nothing is proven. Lines that *inform* take no part in the verdict.
 with which a set without the leak passes with a probability of about 95 %.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 
 from ttsgan.errors import ConfigError

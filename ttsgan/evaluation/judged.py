@@ -6,8 +6,6 @@ A *day* is 86,400 / step_seconds steps. Where that is not a whole number, a patc
 a series shorter than one day is one day.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -90,11 +88,11 @@ class Judged:
         """Entity numbers 0.., shape (n,), int."""
         return np.unique(self.entities, return_inverse=True)[1]
 
-    def take(self, index: np.ndarray) -> Judged:
+    def take(self, index: np.ndarray) -> "Judged":
         """Return the series at these positions (or under this mask)."""
         return replace(self, values=self.values[index], entities=self.entities[index], starts=self.starts[index])
 
-    def channels_apart(self) -> Judged:
+    def channels_apart(self) -> "Judged":
         """Return every channel as a series of its own, (n * C, 1, L); channels of a series are next to each other."""
         count, length = self.values.shape[1:]
         labels = {name: np.repeat(getattr(self, name), count) for name in ("entities", "starts")}
@@ -106,7 +104,7 @@ class Judged:
         empty = np.isnan(low).all(axis=1)
         return empty, ~empty & ~(high > low).any(axis=1)
 
-    def sample_entities(self, limit: int, rng: np.random.Generator) -> Judged:
+    def sample_entities(self, limit: int, rng: np.random.Generator) -> "Judged":
         """Return at most `limit` series, whole entities as far as possible, in the original order."""
         return self if len(self) <= limit else self.take(sample_rows(self.entities, limit, rng))
 

@@ -8,8 +8,6 @@ holdout homes from the same groups of similar households. What is true for a kin
 Axes: n series, m targets, C channels, L time steps, D days, S slots of a day, A attributes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -7,8 +7,6 @@ References
 Naeem et al. 2020, "Reliable fidelity and diversity metrics for generative models", ICML.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist

@@ -12,8 +12,6 @@ directions. The choice of reference entities and of halves is random, so results
 Axes: n series, C channels, L time steps, D dimensions, k neighbours, m members, h non-members, e entities.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ members in conditions only informs, because conditions are never released; canar
 Axes: n series, D latent dimensions, K conditions, m members, e entities.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ equal series, as a collapsed generator draws them) are bounded again in float64.
 Axes: q queries, b base rows, D dimensions, k neighbours, p pairs, g groups of columns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ figures are several panels that the page lays out. Colours are written as CSS va
 light, dark and print.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

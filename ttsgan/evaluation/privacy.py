@@ -18,8 +18,6 @@ part of the audit, can run in parallel on any worker. The result depends neither
 ran what.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -70,7 +68,7 @@ class _Real:
     views: Views
 
     @classmethod
-    def of(cls, train: Judged, holdout: Judged) -> _Real:
+    def of(cls, train: Judged, holdout: Judged) -> "_Real":
         scale = np.concatenate([np.abs(part.values).mean(-1) for part in (train, holdout)])
         return cls(train, holdout, train.starts[0], Views(np.median(scale, axis=0)))
 

@@ -10,8 +10,6 @@ References
 Dempster, Petitjean, Webb 2020, "ROCKET", Data Min. Knowl. Disc. 34:1454 (random kernels, linear readout).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

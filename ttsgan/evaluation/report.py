@@ -5,8 +5,6 @@ positions; ``report.html.j2`` is the page, ``report_parts.html.j2`` its repeated
 style.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import jinja2

@@ -4,8 +4,6 @@ Every bound is one-sided unless stated otherwise, and every rate counts independ
 series).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

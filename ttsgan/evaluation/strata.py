@@ -7,8 +7,6 @@ small to prove anything would leave every audit unproven, so a group that is too
 Axes: n series, D dimensions, G groups.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.cluster import KMeans
 

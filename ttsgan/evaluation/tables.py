@@ -3,8 +3,6 @@
 A *place* is the position of a mark on its bar, in percent of the bar's width.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from itertools import groupby

@@ -14,8 +14,6 @@ Axes: n series, C channels, L time steps, D days, S slots of a day (at most 24),
 F inputs, Y targets, E entities.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -97,7 +95,7 @@ class _Examples:
     rows: NDArray[np.int64]
     entities: NDArray[np.int64]
 
-    def take(self, index: NDArray[np.int64]) -> _Examples:
+    def take(self, index: NDArray[np.int64]) -> "_Examples":
         return _Examples(**{name: value[index] for name, value in vars(self).items()})
 
 

@@ -10,8 +10,6 @@ Representations (rows of float32):
 Axes: n series, C channels, L time steps, S slots of a day, m targets.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
