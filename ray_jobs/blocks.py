@@ -15,8 +15,8 @@ MAX_RETRIES = 8
 IN_FLIGHT_PER_CPU = 2
 
 
-class RaySpread:
-    """A `ttsgan.evaluation.blocks.Spread` over the CPUs of the Ray cluster that this process has started or joined.
+class RayMap:
+    """A `ttsgan.evaluation.blocks.ParallelMap` over the CPUs of the Ray cluster that this process started or joined.
 
     Each task uses one CPU and one thread. At most two tasks per CPU are unfinished or hold a result that has not been
     consumed, so that few results pile up behind a slow consumer.

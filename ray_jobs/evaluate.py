@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ray_jobs.blocks import RaySpread
+from ray_jobs.blocks import RayMap
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ray_jobs.model_attacks import read_inside
@@ -17,7 +17,7 @@ from ttsgan.data.canaries import is_canary
 from ttsgan.data.series_set import SeriesSet, concatenate
 from ttsgan.data.storage import Location
 from ttsgan.data.store import read_store
-from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, Spread, in_turn
+from ttsgan.evaluation.blocks import BLOCK_SERIES, Blocks, ParallelMap, in_turn
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.figures import MAX_SERIES
 from ttsgan.evaluation.judged import Judged, sample_rows
@@ -83,7 +83,7 @@ def fidelity(
     holdout: Judged | Blocks,
     synthetic: Judged | Blocks,
     config: RunConfig,
-    spread: Spread = in_turn,
+    parallel_map: ParallelMap = in_turn,
 ) -> dict[str, Any]:
     """Evaluate fidelity with the settings of a configuration."""
     limits = config.evaluate
@@ -96,14 +96,14 @@ def fidelity(
         bootstrap=limits.bootstrap,
         classifier_series=limits.classifier_series,
         classifier_seeds=limits.classifier_seeds,
-        spread=spread,
+        parallel_map=parallel_map,
     )
 
 
 def run_evaluate(folder: RunFolder, console: Console) -> dict[str, Any]:
     """Write ``evaluation.json``; return the summary."""
     console.progress("measuring distances to the holdout")
-    result = fidelity(*map(blocks_of, open_three(folder.where)), folder.config, RaySpread())
+    result = fidelity(*map(blocks_of, open_three(folder.where)), folder.config, RayMap())
     (folder.where / "evaluation.json").write_json(result)
     return {"headline": result["headline"]}
 
@@ -123,7 +123,7 @@ def run_audit(folder: RunFolder, console: Console) -> dict[str, Any]:
         max_targets=config.audit.max_targets,
         inside=read_inside(where),
         canaries=read_canaries(where),
-        spread=RaySpread(),
+        parallel_map=RayMap(),
         progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
     )
     folder.manifest["audit_attempts"].append({"verdict": result["verdict"], **fingerprints})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from ray_jobs.blocks import RaySpread
+from ray_jobs.blocks import RayMap
 from ray_jobs.console import Console
 from ray_jobs.evaluate import fidelity, judged, loosened_line, thresholds
 from ray_jobs.folder import is_run
@@ -66,12 +66,12 @@ def judge_files(
         console.say(f"    {empty} of {len(sets[2])} synthetic series hold no reading")
     # A synthetic series belongs to nobody, whoever made it, so each is its own entity.
     sets[2] = dataclasses.replace(sets[2], entities=np.arange(len(sets[2])).astype(str))
-    large, spread = len(sets[2]) > RAY_SERIES, in_turn
+    large, parallel_map = len(sets[2]) > RAY_SERIES, in_turn
     if large:
         start_ray(config.runtime, address)
-        spread = RaySpread()
+        parallel_map = RayMap()
     console.progress("measuring distances to the holdout")
-    evaluation = fidelity(*sets, config, spread)
+    evaluation = fidelity(*sets, config, parallel_map)
     rng = np.random.default_rng(config.seed)
     pictures = Pictures(*(part.sample_entities(MAX_SERIES, rng) for part in sets))
     blocks = _shared(sets.pop()) if large else sets.pop()
@@ -81,7 +81,7 @@ def judge_files(
         thresholds=thresholds(config.audit, config.cluster),
         seed=config.seed,
         max_targets=config.audit.max_targets,
-        spread=spread,
+        parallel_map=parallel_map,
         progress=lambda share, text: console.progress(f"attacking: {text} ({share:.0%})"),
     )
     attempts = [*earlier, {"verdict": verdict["verdict"], **fingerprints}]

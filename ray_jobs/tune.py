@@ -98,7 +98,7 @@ class Untried(TPESampler):
         return sum(abs(v.index(one[name]) - v.index(other[name])) for name, v in self.values.items())
 
 
-class Told(Callback):
+class TrialLines(Callback):
     """Prints that a trial ended or failed, and the progress of running trials."""
 
     def __init__(self, console: Console, planned: int, series: int) -> None:
@@ -216,7 +216,7 @@ def _search(
 
     total = sum(stage_series(config.training, stage) for stage in ("encoder", "days"))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # `Told` prints one line for a failed trial; hide Tune's own output of its error.
+    # `TrialLines` prints one line for a failed trial; hide Tune's own output of its error.
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     return tune.Tuner(
@@ -234,7 +234,7 @@ def _search(
             max_concurrent_trials=runtime.max_concurrent_trials,
         ),
         run_config=tune.RunConfig(name="search", storage_path=storage.path, storage_filesystem=storage.filesystem,
-                                  verbose=0, callbacks=[Told(console, trials, total)]),
+                                  verbose=0, callbacks=[TrialLines(console, trials, total)]),
     ).fit()  # fmt: skip
 
 

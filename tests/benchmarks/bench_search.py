@@ -30,7 +30,7 @@ import ray
 from ray import cloudpickle
 from threadpoolctl import threadpool_limits
 
-from ray_jobs.blocks import RaySpread
+from ray_jobs.blocks import RayMap
 from ray_jobs.evaluate import blocks_of
 from ray_jobs.run_series import open_series
 from ttsgan.data.storage import Location
@@ -89,7 +89,7 @@ def search_block(targets, loader):
 def search(targets: np.ndarray, folder: Location) -> tuple[np.ndarray, np.ndarray]:
     """Return the neighbours of the targets in a store."""
     best, begin = None, 0
-    for count, found in RaySpread()(search_block, targets, blocks_of(open_series(folder)).loaders):
+    for count, found in RayMap()(search_block, targets, blocks_of(open_series(folder)).loaders):
         best = merge_nearest([found] if best is None else [best, found], [begin] if best is None else [0, begin])
         begin += count
     return best
@@ -174,7 +174,7 @@ def measure(num_targets: int, num_synthetic: int, length: int) -> list[dict]:
         planted = write_synthetic(store, draw, num_synthetic)
         targets = draw(num_targets)
         targets[: len(planted)] = planted + np.float32(1e-3)
-        for _ in RaySpread()(search_block, targets[:8], blocks_of(open_series(store)).loaders[: 2 * WORKERS]):
+        for _ in RayMap()(search_block, targets[:8], blocks_of(open_series(store)).loaders[: 2 * WORKERS]):
             pass
         with watched() as seen:
             wall, cpu = time.monotonic(), tree_cpu_seconds()

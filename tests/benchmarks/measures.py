@@ -20,9 +20,7 @@ def pool_of(train: Judged, holdout: Judged, third: Judged, rng: np.random.Genera
     """Return the features of three sets, scaled by the first two, as `evaluate` makes them."""
     real = np.concatenate([train.filled(), holdout.filled()])
     edges, smallest = histogram_edges(real), max(1e-4 * float(np.median(np.abs(real).mean(-1))), 1e-9)
-    pool = Pool(tuple(extract(part, edges, smallest) for part in (train, holdout, third)))
-    pool.setup(edges, rng)
-    return pool
+    return Pool(tuple(extract(part, edges, smallest) for part in (train, holdout, third)), edges, rng)
 
 
 def real_band(parts: Split, seed: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info
 
 from ray_jobs import blocks
 from ray_jobs import evaluate as jobs
-from ray_jobs.blocks import RaySpread
+from ray_jobs.blocks import RayMap
 from ray_jobs.run_series import open_series
 from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.storage import Location
@@ -65,12 +65,12 @@ def neighbours(targets, loader):
     return len(values), nearest(targets, flat(values), 4)
 
 
-def search(spread, targets, loaders):
-    counts, parts = zip(*spread(neighbours, targets, loaders), strict=True)
+def search(parallel_map, targets, loaders):
+    counts, parts = zip(*parallel_map(neighbours, targets, loaders), strict=True)
     return merge_nearest(parts, np.cumsum(counts) - counts)
 
 
-class OneWorker(RaySpread):
+class OneWorker(RayMap):
     """Runs one task at a time."""
 
     def __call__(self, function, shared, loaders):
@@ -83,8 +83,8 @@ def test_same_neighbours_with_any_workers_and_blocks(series, store, monkeypatch)
     whole = nearest(targets, flat(series.values), 4)
     for rows in (100, 333):
         monkeypatch.setattr(jobs, "BLOCK_SERIES", rows)
-        for spread in (RaySpread(), OneWorker(), in_turn):
-            found = search(spread, targets, jobs.blocks_of(open_series(store)).loaders)
+        for parallel_map in (RayMap(), OneWorker(), in_turn):
+            found = search(parallel_map, targets, jobs.blocks_of(open_series(store)).loaders)
             assert np.array_equal(found[0], whole[0])
             assert np.array_equal(found[1], whole[1])
 
@@ -112,13 +112,13 @@ def test_parts_that_are_not_those_of_one_store_are_refused(series, tmp_path):
     ):
         write_part(where / "part-1.parquet", columns, series.values[:5], metadata)
         with pytest.raises(DataError, match=what):
-            list(RaySpread()(neighbours, flat(series.values[:2]), jobs.blocks_of(open_series(where)).loaders))
+            list(RayMap()(neighbours, flat(series.values[:2]), jobs.blocks_of(open_series(where)).loaders))
     write_part(where / "part-1.parquet", columns, series.values[:5], series_metadata("kWh", 14_400, 2))
     loaders = jobs.blocks_of(open_series(where)).loaders
     few = {name: column[:2] for name, column in columns.items()}
     write_part(where / "part-1.parquet", few, series.values[:2], series_metadata("kWh", 14_400, 2))
     with pytest.raises(DataError, match=r"part-1\.parquet: 2 series are there, fewer than there were"):
-        list(RaySpread()(neighbours, flat(series.values[:2]), loaders))
+        list(RayMap()(neighbours, flat(series.values[:2]), loaders))
 
 
 def late_if_first(shared, loader):
@@ -135,7 +135,7 @@ def test_order_is_kept_and_few_results_wait(monkeypatch):
     submit = blocks._work.remote
     monkeypatch.setattr(blocks._work, "remote", lambda *args: given.append(args) or submit(*args))
     loaders = [partial(number, value) for value in range(20)]
-    results = RaySpread()(late_if_first, 100, loaders)
+    results = RayMap()(late_if_first, 100, loaders)
     assert next(results) == 100
     assert len(given) == 8
     time.sleep(0.5)
@@ -145,7 +145,7 @@ def test_order_is_kept_and_few_results_wait(monkeypatch):
 
 
 def test_no_blocks_give_no_results():
-    assert list(RaySpread()(late_if_first, 0, [])) == []
+    assert list(RayMap()(late_if_first, 0, [])) == []
 
 
 def test_errors_of_the_library_arrive_as_they_are():
@@ -153,7 +153,7 @@ def test_errors_of_the_library_arrive_as_they_are():
         raise DataError("part-3 is wrong; write it again")
 
     with pytest.raises(DataError, match="part-3 is wrong") as caught:
-        list(RaySpread()(refuse, None, [number]))
+        list(RayMap()(refuse, None, [number]))
     assert not isinstance(caught.value, ray.exceptions.RayTaskError)
 
 
@@ -162,7 +162,7 @@ def test_a_task_has_one_thread():
         shared @ shared
         return [pool["num_threads"] for pool in threadpool_info()]
 
-    (found,) = RaySpread()(threads, np.ones((8, 8)), [number])
+    (found,) = RayMap()(threads, np.ones((8, 8)), [number])
     assert found
     assert set(found) == {1}
 
@@ -177,7 +177,7 @@ def die_once(shared, loader):
 def test_a_lost_worker_is_survived(tmp_path):
     marker = tmp_path / "died"
     loaders = [partial(number, value) for value in range(6)]
-    assert list(RaySpread()(die_once, str(marker), loaders)) == list(range(6))
+    assert list(RayMap()(die_once, str(marker), loaders)) == list(range(6))
     assert marker.exists()
 
 
@@ -205,10 +205,12 @@ def test_the_judges_find_the_same_over_ray():
         encode=encode, discriminate=None, conditions=encode(train).reshape(4, 15, -1).mean(1),
         entities=train.entities, condition_of=np.repeat(np.arange(4), 15), dominance=np.full(4, 0.1),
     )  # fmt: skip
-    audits = [audit(train, holdout, Blocks.of(synthetic, 25), inside=known, spread=s) for s in (in_turn, RaySpread())]
+    audits = [
+        audit(train, holdout, Blocks.of(synthetic, 25), inside=known, parallel_map=s) for s in (in_turn, RayMap())
+    ]
     assert audits[0] == audits[1]
     assert audits[0]["self_test"]["holdout_as_synthetic"] == "clean"
     few = {"bootstrap": 5, "classifier_series": 20, "classifier_seeds": 1}
     cut = [Blocks.of(part, 25) for part in (train, holdout, synthetic)]
-    found = [evaluate(train, holdout, synthetic, **few), evaluate(*cut, **few, spread=RaySpread())]
+    found = [evaluate(train, holdout, synthetic, **few), evaluate(*cut, **few, parallel_map=RayMap())]
     assert found[0] == found[1]

@@ -40,8 +40,7 @@ def pooled(train, holdout, synthetic, **options):
     """Return a function that gives every metric between counts of pooled series by name."""
     sets = [as_set(values, **options) for values in (train, holdout, synthetic)]
     edges = histogram_edges(np.concatenate([part.filled() for part in sets[:2]]))
-    pool = Pool(tuple(extract(part, edges, 1e-9) for part in sets))
-    pool.setup(edges, np.random.default_rng(0))
+    pool = Pool(tuple(extract(part, edges, 1e-9) for part in sets), edges, np.random.default_rng(0))
 
     def compare(first, second):
         values = pool.distances(np.asarray(first), np.asarray(second), np.random.default_rng(1))

@@ -1,6 +1,7 @@
 """What is regular of a household: habit and common course, of series that are there and of new ones."""
 
 import numpy as np
+from scaled import decode_scores
 
 from ttsgan.config import HouseholdConfig
 from ttsgan.data import calendar
@@ -35,8 +36,8 @@ def test_regular_and_residual_are_the_scores_over_the_spread():
     starts = np.full(30, START)
     scaler = SeriesScaler(HouseholdConfig(), STEP).fit(values, starts)
     scaled = scaler.transform(values, starts)
-    spread = scaler.decode_scores(np.ones_like(scaled.residual), scaled.numbers, starts) - scaler.decode_scores(
-        np.zeros_like(scaled.residual), scaled.numbers, starts
+    spread = decode_scores(scaler, np.ones_like(scaled.residual), scaled.numbers, starts) - decode_scores(
+        scaler, np.zeros_like(scaled.residual), scaled.numbers, starts
     )
     np.testing.assert_allclose((scaled.regular + scaled.residual) * spread, scaled.scores, atol=1e-4)
 

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from scaled import STEP, check_there_and_back, correlation, fitted, population
+from scaled import STEP, check_there_and_back, correlation, decode_scores, fitted, population
 
 from ttsgan.config import HouseholdConfig
 from ttsgan.data import marginals
@@ -169,8 +169,8 @@ def test_common_course_of_one_date():
     shared = scaled.residual[:, 0].mean(0).var() / rest.var()
     assert shared < 0.1
     later = starts + np.timedelta64(364 * 86_400, "s")
-    course = scaler.decode_scores(np.zeros_like(scaled.residual), scaled.numbers, starts)
-    elsewhere = scaler.decode_scores(np.zeros_like(scaled.residual), scaled.numbers, later)
+    course = decode_scores(scaler, np.zeros_like(scaled.residual), scaled.numbers, starts)
+    elsewhere = decode_scores(scaler, np.zeros_like(scaled.residual), scaled.numbers, later)
     assert np.corrcoef((course - elsewhere)[-1, 0], weather)[0, 1] > 0.9
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from ttsgan.data.series_set import SeriesSet, concatenate
 from ttsgan.data.storage import Location
-from ttsgan.data.store import read_store, series_metadata, series_schema, write_part, write_store
+from ttsgan.data.store import read_store, series_metadata, write_part, write_store
 from ttsgan.errors import DataError
 
 
@@ -77,7 +77,8 @@ def test_values_are_the_open_tensor_type(tmp_path):
     assert (found.unit, found.step_seconds, found.channels, found.note) == ("kW", 900, 3, "simulated")
     assert found.starts[0] == np.datetime64("2024-01-01")
     types = [("synthetic_id", pa.string()), ("start", pa.timestamp("us"))]
-    assert series_schema(4, 3, "kW", 900, types).equals(table.schema)
+    types += [("values", pa.fixed_shape_tensor(pa.float32(), [3, 4]))]
+    assert pa.schema(types).equals(table.schema)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ being nothing special."""
 
 
 class Marginals(NamedTuple):
-    """Laws of the values of series, for each part of a channel.
+    """Distributions of the values of series, for each part of a channel.
 
     Attributes
     ----------
@@ -144,8 +144,8 @@ def measure(values_BCT: NDArray, signs_C: NDArray, grid_Q: NDArray) -> Marginals
     level_BP = np.log(np.maximum(np.nanmean(np.abs(rest_BPT), axis=2, dtype=np.float64), np.exp(NOTHING)))
     log_quantiles = []
     for p, is_whole in enumerate(whole_P):
-        law_BQ = quantiles.quantile_function(rest_BPT[:, p], grid_Q) / np.exp(level_BP[:, p, None])
-        log_quantiles.append(np.arcsinh(law_BQ) if is_whole else np.log1p(law_BQ))
+        quantiles_BQ = quantiles.quantile_function(rest_BPT[:, p], grid_Q) / np.exp(level_BP[:, p, None])
+        log_quantiles.append(np.arcsinh(quantiles_BQ) if is_whole else np.log1p(quantiles_BQ))
     return Marginals(
         level=level_BP,
         zero_share=logit((empty_BP * length + 0.5) / (length + 1)),
@@ -238,8 +238,8 @@ def rising(found: Marginals, state: dict[str, NDArray]) -> NDArray[np.float64]:
     zeros_BP = num_zeros(found.zero_share, state)
     values = np.empty((*zeros_BP.shape, length))
     for p, logq_BQ in enumerate(np.split(logq_BF, len(whole_P), axis=1)):
-        law_BQ = np.sort(np.sinh(logq_BQ) if whole_P[p] else np.expm1(logq_BQ), axis=1)
-        shape_BT = quantiles.sorted_values(state["grid"], law_BQ, length, zeros_BP[:, p])
+        quantiles_BQ = np.sort(np.sinh(logq_BQ) if whole_P[p] else np.expm1(logq_BQ), axis=1)
+        shape_BT = quantiles.sorted_values(state["grid"], quantiles_BQ, length, zeros_BP[:, p])
         in_use_B1 = 1 - zeros_BP[:, [p]] / length
         shape_BT *= in_use_B1 / np.maximum(np.abs(shape_BT).mean(axis=1, keepdims=True), 1e-12)
         if not whole_P[p]:

@@ -220,15 +220,8 @@ class SeriesScaler:
         The common course is the one for new series; it is taken as 0 in the ``before`` points before each series.
         """
         numbers = np.asarray(numbers, dtype=np.float64)
-        habit = self._habit(numbers[:, self.layout["habit"]], starts, before)
-        habit[..., before:] += numbers[:, self.layout["loading"], None] * self._common(starts, "common_guess")
-        return (habit / self._spread(numbers[:, self.layout["spread"]], starts, before)).astype(np.float32)
-
-    def decode_scores(self, residual: NDArray, numbers: NDArray, starts: NDArray) -> NDArray[np.float32]:
-        """Return the scores (B, C, T) of the residuals (B, C, T) that `transform` found with these numbers (B, H)."""
-        numbers = np.asarray(numbers, dtype=np.float64)
-        course = self._course(numbers, starts, "common_course")
-        return (course + residual * self._spread(numbers[:, self.layout["spread"]], starts)).astype(np.float32)
+        course = self._course(numbers, starts, before)
+        return (course / self._spread(numbers[:, self.layout["spread"]], starts, before)).astype(np.float32)
 
     def compose_scores(self, residual: NDArray, numbers: NDArray, starts: NDArray) -> NDArray[np.float32]:
         """Return the scores (B, C, T) of new series from drawn residuals (B, C, T) and drawn numbers (B, H).
@@ -238,7 +231,7 @@ class SeriesScaler:
         until the values in their order have the rhythm in the numbers. The common course is the one for new series.
         """
         layout, numbers = self.layout, np.asarray(numbers, dtype=np.float64)
-        course = self._course(numbers, starts, "common_guess")
+        course = self._course(numbers, starts)
         rest = residual * self._spread(numbers[:, layout["spread"]], starts)
         sorted_BCT = self._sorted_values(numbers)
         normal_BCT = quantiles.with_one_score(quantiles.plotting_scores(rest.shape[2]), self._zero(sorted_BCT))
@@ -264,10 +257,11 @@ class SeriesScaler:
         when_CT = self.state["low_times"][:, cell_T]
         return low_times.low_first(scores_BCT, sorted_BCT, self.state["signs"], when_CT)
 
-    def _course(self, numbers: NDArray, starts: NDArray, common: str) -> NDArray:
-        """Return habit and common course (B, C, T) of households with these numbers."""
-        habit = self._habit(numbers[:, self.layout["habit"]], starts)
-        return habit + numbers[:, self.layout["loading"], None] * self._common(starts, common)
+    def _course(self, numbers: NDArray, starts: NDArray, before: int = 0) -> NDArray:
+        """Return habit and common course (B, C, ``before`` + T) of new households with these numbers."""
+        course = self._habit(numbers[:, self.layout["habit"]], starts, before)
+        course[..., before:] += numbers[:, self.layout["loading"], None] * self._common(starts, "common_guess")
+        return course
 
     def inverse(self, scores: NDArray, numbers: NDArray) -> NDArray[np.float32]:
         """Return series (B, C, T) in physical units: the values that ``numbers`` give, in the order of ``scores``."""

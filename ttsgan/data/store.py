@@ -6,7 +6,7 @@ Axis letters: n series, C channels, L time steps. Missing values are NaN.
 are read too. The schema metadata holds ``unit``, ``step_seconds``, ``channels`` and, if there is one, a ``note``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,17 +30,8 @@ def series_metadata(unit: str, step_seconds: int, channels: int, note: str = "")
     return metadata | ({"note": note} if note else {})
 
 
-def series_schema(
-    length: int, channels: int, unit: str, step_seconds: int, extra_columns: Sequence[tuple[str, pa.DataType]]
-) -> pa.Schema:
-    """Return the Parquet schema: the extra columns, then ``values`` as a float32 tensor of shape [L] or [C, L]."""
-    tensor = pa.fixed_shape_tensor(pa.float32(), [length] if channels == 1 else [channels, length])
-    metadata = series_metadata(unit, step_seconds, channels)
-    return pa.schema([*extra_columns, ("values", tensor)], metadata=metadata)
-
-
 def table_of(columns: Mapping[str, Any], values: np.ndarray, metadata: Mapping[str, str]) -> pa.Table:
-    """Return one Arrow table of series.
+    """Return one Arrow table of series: the columns, then ``values`` as a float32 tensor of shape [L] or [C, L].
 
     Parameters
     ----------
@@ -59,8 +50,8 @@ def table_of(columns: Mapping[str, Any], values: np.ndarray, metadata: Mapping[s
             column = pa.array(column.tolist(), pa.string())
         arrays[name] = column if isinstance(column, pa.ChunkedArray) else pa.array(column)
     types = [(name, array.type) for name, array in arrays.items()]
-    schema = series_schema(length, channels, metadata["unit"], int(metadata["step_seconds"]), types)
-    schema = schema.with_metadata(dict(metadata))
+    tensor = pa.fixed_shape_tensor(pa.float32(), [length] if channels == 1 else [channels, length])
+    schema = pa.schema([*types, ("values", tensor)], metadata=dict(metadata))
     flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
     storage = pa.FixedSizeListArray.from_arrays(flat, channels * length)
     tensor = pa.ExtensionArray.from_storage(schema.field("values").type, storage)

@@ -1,8 +1,8 @@
-"""Sets of series read block by block, and the interface that spreads work over workers.
+"""Sets of series read block by block, and the interface of a parallel map over them.
 
 The judges never need a large set in one array: a `survey` reads every series once, and `gather` collects only the
-series that are compared. The judges give a `Spread` a function, an argument shared by all calls, and the items (blocks,
-and other parts of the work). `in_turn` makes the calls in this process; a cluster driver can make them on many
+series that are compared. The judges give a `ParallelMap` a function, an argument shared by all calls, and the items
+(blocks, and other parts of the work). `in_turn` makes the calls in this process; a cluster driver can make them on many
 machines. Results are returned and merged in the order of the items, so they depend neither on the number of workers nor
 on which finishes first.
 """
@@ -23,7 +23,7 @@ BLOCK_SERIES = 4096
 Loader = Callable[[], Judged]
 
 
-class Spread(Protocol):
+class ParallelMap(Protocol):
     """Calls ``function(shared, item)`` for every item and yields the results in the order of the items."""
 
     def __call__(self, function: Callable[[Any, Any], Any], shared: Any, items: Sequence[Any]) -> Iterator[Any]:
@@ -38,7 +38,7 @@ def in_turn(function: Callable[[Any, Any], Any], shared: Any, items: Sequence[An
 
 
 def do_part(field: Any, part: Callable[[Any], Any]) -> Any:
-    """Return ``part(field)``, for a `Spread` whose items are different parts of the work on one shared field."""
+    """Return ``part(field)``, for a `ParallelMap` whose items are different parts of the work on one shared field."""
     return part(field)
 
 
@@ -50,7 +50,7 @@ class Blocks:
     ----------
     loaders : tuple of callable
         Each returns one block as `Judged`; all of the same channels, length, step and unit. Picklable where the
-        `Spread` sends them to other processes, and cheap to send: a path rather than values.
+        `ParallelMap` sends them to other processes, and cheap to send: a path rather than values.
     """
 
     loaders: tuple[Loader, ...]
@@ -114,10 +114,10 @@ def _look(_: Any, loader: Loader) -> Survey:
     return Survey(block.entities, block.starts, *block.usable(), missing, digests, (len(block),), one)
 
 
-def survey(series: Judged | Blocks, spread: Spread = in_turn) -> Survey:
+def survey(series: Judged | Blocks, parallel_map: ParallelMap = in_turn) -> Survey:
     """Survey every series of a set, block by block; a set in memory is surveyed in this process."""
-    blocks, spread = (Blocks.of(series), in_turn) if isinstance(series, Judged) else (series, spread)
-    parts = list(spread(_look, None, blocks.loaders))
+    blocks, parallel_map = (Blocks.of(series), in_turn) if isinstance(series, Judged) else (series, parallel_map)
+    parts = list(parallel_map(_look, None, blocks.loaders))
     names = ("entities", "starts", "empty", "constant", "missing", "digests")
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return Survey(**columns, sizes=tuple(size for part in parts for size in part.sizes), like=parts[0].like)

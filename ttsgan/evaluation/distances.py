@@ -82,9 +82,18 @@ METRICS = (
 
 
 class Pool:
-    """Features of all three sets in one array, so that any weighted pair of samples can be compared fast."""
+    """Features of all three sets in one array, so that any weighted pair of samples can be compared fast.
 
-    def __init__(self, parts: tuple[Features, Features, Features]) -> None:
+    Parameters
+    ----------
+    parts : tuple of three Features
+    edges : ndarray of shape (C, bins + 1)
+        Bin edges of the histograms in the features.
+    rng : Generator
+        Draws the groups of real homes whose coincidence factors give its spread.
+    """
+
+    def __init__(self, parts: tuple[Features, Features, Features], edges: np.ndarray, rng: np.random.Generator) -> None:
         self.sizes = [len(part.values) for part in parts]
         real = self.sizes[0] + self.sizes[1]
         self.metrics: list[Metric] = []
@@ -133,13 +142,9 @@ class Pool:
         self.mean_load = np.abs(self.values[0]).mean((0, 2))
         steps = np.gradient(PROBABILITIES)
         self.duration_weights = np.tile(steps / steps.sum(), self.peaks.shape[1]) / self.peaks.shape[1]
-        self.coincidence_spread: np.ndarray | None = None
-
-    def setup(self, edges: np.ndarray, rng: np.random.Generator) -> None:
-        """Set the bin widths, and the spread of the coincidence factor over groups of real homes."""
         self.bin_widths = np.diff(edges, axis=1)
         counts = np.zeros(sum(self.sizes), int)
-        counts[: self.sizes[0] + self.sizes[1]] = 1
+        counts[:real] = 1
         factors = self._coincidence(counts, rng)
         self.coincidence_spread = np.array([max(float(np.std(f)), 0.01) for f in factors])
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ttsgan.errors import DataError
-from ttsgan.evaluation.blocks import Blocks, Spread, do_part, gather, in_turn, survey
+from ttsgan.evaluation.blocks import Blocks, ParallelMap, do_part, gather, in_turn, survey
 from ttsgan.evaluation.classifiers import classifier_entries
 from ttsgan.evaluation.distances import Pool, Sampler
 from ttsgan.evaluation.features import copy_gaps, curves, extract, histogram_edges
@@ -42,10 +42,10 @@ NUM_DRAWS = 32
 
 
 def _prepare(
-    sets: dict[str, Judged | Blocks], max_series: int, spread: Spread, rng: np.random.Generator
+    sets: dict[str, Judged | Blocks], max_series: int, parallel_map: ParallelMap, rng: np.random.Generator
 ) -> tuple[tuple[Judged, ...], dict]:
     """Set empty series aside, draw the series to compare, and copy the holdout's gaps into the synthetic series."""
-    seen = {name: survey(series, spread) for name, series in sets.items()}
+    seen = {name: survey(series, parallel_map) for name, series in sets.items()}
     check_comparable(**{name: of.like for name, of in seen.items()})
     sizes: dict = {}
     rows = {}
@@ -150,7 +150,7 @@ def evaluate(
     bootstrap: int = 200,
     classifier_series: int = 400,
     classifier_seeds: int = 5,
-    spread: Spread = in_turn,
+    parallel_map: ParallelMap = in_turn,
 ) -> dict:
     """Measure how close synthetic series are to holdout series, each distance beside its floor.
 
@@ -170,7 +170,7 @@ def evaluate(
         Largest number of series per side in classifiers and utility tasks (>= 4); 0 leaves both out.
     classifier_seeds : int
         Trainings of each classifier, each tested on its own fold of entities (>= 1).
-    spread : Spread
+    parallel_map : ParallelMap
         Runs the parts; by default one after the other in this process. The result does not depend on it.
 
     Returns
@@ -219,19 +219,18 @@ def evaluate(
     """
     rng = np.random.default_rng(seed)
     given = {"train": train, "holdout": holdout, "synthetic": synthetic}
-    sets, sizes = _prepare(given, max_series, spread, rng)
+    sets, sizes = _prepare(given, max_series, parallel_map, rng)
     real_values = np.concatenate([sets[0].filled(), sets[1].filled()])
     edges = histogram_edges(real_values)
     smallest = max(1e-4 * float(np.median(np.abs(real_values).mean(-1))), 1e-9)
     del real_values
     parts = tuple(extract(part, edges, smallest) for part in sets)
-    pool = Pool(parts)
-    pool.setup(edges, rng)
+    pool = Pool(parts, edges, rng)
     space, (of_map,) = feature_space(pool), rng.spawn(1)
     field = _Field(sets, pool, space, seed, sizes["compared"], bootstrap, classifier_series, classifier_seeds)
     tasks: list[Callable[[_Field], Any]] = [partial(_distances, rng=rng)]
     tasks += [_classifiers, _utility] if classifier_series else []
-    (headline, metrics), *others = spread(do_part, field, tasks)
+    (headline, metrics), *others = parallel_map(do_part, field, tasks)
     metrics += [entry for entries in others for entry in entries]
     named = zip(("train", "holdout", "synthetic"), sets, parts, strict=True)
     return jsonable(

@@ -28,7 +28,7 @@ import numpy as np
 from scipy.stats import ks_2samp
 
 from ttsgan.evaluation import copying, fragments
-from ttsgan.evaluation.blocks import Blocks, Loader, Spread, Survey, do_part, gather, in_turn, survey
+from ttsgan.evaluation.blocks import Blocks, Loader, ParallelMap, Survey, do_part, gather, in_turn, survey
 from ttsgan.evaluation.gate import Thresholds, verdict
 from ttsgan.evaluation.judged import Judged, check_comparable, joined, sample_rows, split_by_entity
 from ttsgan.evaluation.linkage import LinkageSearch, linkage_checks
@@ -145,7 +145,7 @@ class _Attacked:
 def _attack(
     real: _Real, blocks: Blocks, sketch: Judged, first_of: np.ndarray, limits: Thresholds, max_targets: int,
     rng: np.random.Generator, *, planted: Judged | None = None, inside: Inside | None = None, self_test: bool = False,
-    spread: Spread = in_turn, report: Progress = lambda done, text: None,
+    parallel_map: ParallelMap = in_turn, report: Progress = lambda done, text: None,
 ) -> _Attacked:  # fmt: skip
     """Run every attack; `planted` copies are searched too, without influence on the checks.
 
@@ -171,7 +171,7 @@ def _attack(
     parts |= {"self-test": partial(_self_test, rng=of_self_test)} if self_test else {}
     parts["fragments"] = partial(_fragments, rng=of_fragments)
     found: dict[str, Any] = {}
-    for name, outcome in zip(parts, spread(do_part, field, list(parts.values())), strict=True):
+    for name, outcome in zip(parts, parallel_map(do_part, field, list(parts.values())), strict=True):
         found[name] = outcome
         report(0.1 + 0.8 * len(found) / len(parts), f"{name} done, part {len(found)} of {len(parts)}")
     of_blocks = [found[name] for name in searched if found[name] is not None]
@@ -214,7 +214,7 @@ def _counts(of: Survey) -> dict:
 def audit(
     train: Judged, holdout: Judged | Blocks, synthetic: Judged | Blocks, *, thresholds: Thresholds = DEFAULT_THRESHOLDS,
     seed: int = 0, max_targets: int = 5000, inside: Inside | None = None, canaries: Canaries | None = None,
-    spread: Spread = in_turn, progress: Progress | None = None,
+    parallel_map: ParallelMap = in_turn, progress: Progress | None = None,
 ) -> dict:  # fmt: skip
     """Attack a synthetic set and give a verdict.
 
@@ -237,7 +237,7 @@ def audit(
         Conditions and networks of the run folder, for attacks with the owner's knowledge.
     canaries : Canaries, optional
         Canaries, where some were planted in training.
-    spread : Spread
+    parallel_map : ParallelMap
         Runs the parts of the audit, including the blocks; by default one after the other in this process.
     progress : callable (float, str) -> None, optional
         Called with the share done (0 to 1) and a status text.
@@ -264,7 +264,7 @@ def audit(
     """
     report = progress or (lambda done, text: None)
     blocks = synthetic if isinstance(synthetic, Blocks) else Blocks.of(synthetic)
-    seen = {"train": survey(train), "holdout": survey(holdout, spread), "synthetic": survey(blocks, spread)}
+    seen = {"train": survey(train), "holdout": survey(holdout, parallel_map), "synthetic": survey(blocks, parallel_map)}
     check_comparable(**{name: of.like for name, of in seen.items()})
     rng = np.random.default_rng(seed)
     usable = {name: np.flatnonzero(of.usable) for name, of in seen.items()}
@@ -303,7 +303,7 @@ def audit(
     planted = copying.plant(real.train, max(20, math.ceil(0.01 * min(num_synthetic, SKETCH_SERIES))), rng)
     outcome = _attack(
         real, blocks, sketch, first_of, thresholds, max_targets, rng, planted=planted, inside=inside, self_test=True,
-        spread=spread, report=report,
+        parallel_map=parallel_map, report=report,
     )  # fmt: skip
     failed, invalid = outcome.self_test_fails, []
     if outcome.planted_found < thresholds.planted_found * len(planted):

@@ -106,7 +106,7 @@ def build_train_set(
     scaler: SeriesScaler,
     config: RunConfig,
 ) -> TrainSet:
-    """Scale training series (M, C, L) and cut them into tokens, in memory; `mapped` does the same in files."""
+    """Scale training series (M, C, L) and cut them into tokens, in memory; `memory_map` does it in files."""
     shape = series_shape(scaler, config)
     held = {
         name: torch.empty(len(values), *size, dtype=torch.bool if name == "observed" else None)

@@ -254,7 +254,7 @@ class Trainer:
         return batch_rows(candidates, seed, stage, seen, batch)[rnd.rows], rnd
 
     def _take(self, phase: str, loss: Loss) -> dict[str, float]:
-        def cast(part: slice) -> phases.Told:
+        def cast(part: slice) -> phases.LossAndFigures:
             with autocast(self.dtype, self.runtime.device):
                 return loss(part)
 
@@ -265,7 +265,7 @@ class Trainer:
         rows, rnd = self._begin("encoder", self.fitted_rows)
         noise = rnd.normal(self.config.encoder.latent_dim)
 
-        def loss(part: slice) -> phases.Told:
+        def loss(part: slice) -> phases.LossAndFigures:
             return phases.encoder_loss(networks, data, rows[part], noise[part], self.config)
 
         return self._take("encoder", loss)
@@ -279,7 +279,7 @@ class Trainer:
         at = rnd.crop(data.shape.num_tokens, self.config.days.crop)
         slots = rnd.some(data.shape.points, self.config.days.values)
 
-        def loss(part: slice) -> phases.Told:
+        def loss(part: slice) -> phases.LossAndFigures:
             of_part = rows[part], cond[part], jitter[part], at[part]
             return phases.days_loss(networks, data, *of_part, slots, dropout)
 
@@ -299,7 +299,7 @@ class Trainer:
             fake = phases.draw_fake(networks, batch)
         diversity = losses.diversity(fake, batch.real, mean_over(self.runtime))
 
-        def loss(part: slice) -> phases.Told:
+        def loss(part: slice) -> phases.LossAndFigures:
             return phases.discriminator_loss(networks, batch.part(part), fake[part], penalise, config)
 
         return {**self._take("discriminator", loss), "diversity": float(diversity)}
@@ -310,7 +310,7 @@ class Trainer:
         other = self._noise(rnd)
         networks.generator.refresh_norm()
 
-        def loss(part: slice) -> phases.Told:
+        def loss(part: slice) -> phases.LossAndFigures:
             noise = (other[0][part], other[1][part])
             return phases.generator_loss(networks, self.state.average, batch.part(part), noise, config)
 

@@ -21,7 +21,7 @@ NOISE_SERIES = 100
 """Number of training series for which `DaysConfig` states ``jitter`` and ``last_dropout``."""
 
 Figures = dict[str, Tensor]
-Told = tuple[Tensor, Figures]
+LossAndFigures = tuple[Tensor, Figures]
 """A loss and the figures to log."""
 
 
@@ -31,7 +31,7 @@ def encoder_loss(
     rows: Tensor,
     noise_BZ: Tensor,
     config: RunConfig,
-) -> Told:
+) -> LossAndFigures:
     """Return the VAE loss: reconstruction error of scores and household numbers, and KL divergence."""
     calendar, observed = data.calendar_of(rows), data.observed[rows]
     numbers = networks.standard_numbers(data.numbers[rows])
@@ -65,7 +65,7 @@ def days_loss(
     at_BN: Tensor | None = None,
     slots_S: Tensor | None = None,
     last_dropout: float = 0.0,
-) -> Told:
+) -> LossAndFigures:
     """Return the negative log likelihood of the days, in nats per value: the mean over series of each one's mean.
 
     Days less than half observed do not count. Only the consecutive days ``at_BN`` of each series and the slots
@@ -127,7 +127,7 @@ def discriminator_loss(
     fake: Tensor,
     penalise: bool,
     config: RunConfig,
-) -> Told:
+) -> LossAndFigures:
     """Return the discriminator loss of the year and day logits, with ``fake`` from `draw_fake`.
 
     With ``penalise`` it includes the gradient penalty, times ``loss.penalty_interval``.
@@ -171,7 +171,7 @@ def generator_loss(
     batch: AdversarialBatch,
     other_noise: tuple[Tensor, Tensor],
     config: RunConfig,
-) -> Told:
+) -> LossAndFigures:
     """Return the generator loss: adversarial term, cycle term (mean latent near the condition), mode-seeking term."""
     loss = config.loss
     written = batch.written(networks)

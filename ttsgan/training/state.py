@@ -29,10 +29,13 @@ log = logging.getLogger(__name__)
 
 STAGES = ("encoder", "days", "adversarial")
 """Stages of training, in order; each trains its own networks, and those of earlier stages are frozen."""
+TRAINED = {
+    "encoder": ("encoder", "decoder"), "days": ("days",), "discriminator": ("discriminator",),
+    "generator": ("generator",),
+}  # fmt: skip
+"""Networks that each phase trains."""
 COSTS = {"encoder": 1.0, "days": 1.0, "adversarial": 4.0}
 """Approximate relative cost of a series in each stage, to estimate the remaining time."""
-
-
 CHECKED_SECTIONS = (
     "seed", "patch", "encoder", "household", "days", "generator", "discriminator", "loss", "training", "cluster",
 )  # fmt: skip
@@ -95,7 +98,7 @@ class TrainState:
         self.networks = Networks(config, shape).to(device)
         self.average = copy.deepcopy(self.networks).eval().requires_grad_(False)
         self.networks.requires_grad_(False)
-        self.optimizers = {name: self._optimizer(name) for name in self.trained_modules()}
+        self.optimizers = {name: self._optimizer(name) for name in TRAINED}
         self.grad_scalers = {
             name: torch.amp.GradScaler(device.type, enabled=dtype == torch.float16) for name in self.optimizers
         }
@@ -103,19 +106,9 @@ class TrainState:
         self.drawn: dict[str, Tensor] = {}
         self.best_loss, self.diversity = float("inf"), 1.0
 
-    def trained_modules(self) -> dict[str, list[nn.Module]]:
-        """Return the modules that each phase trains."""
-        n = self.networks
-        return {
-            "encoder": [n.encoder, n.decoder],
-            "days": [n.days],
-            "discriminator": [n.discriminator],
-            "generator": [n.generator],
-        }
-
     def parameters_of(self, phase: str) -> list[nn.Parameter]:
         """Return the parameters that ``phase`` trains."""
-        return [p for module in self.trained_modules()[phase] for p in module.parameters()]
+        return [p for name in TRAINED[phase] for p in self.networks.get_submodule(name).parameters()]
 
     def _optimizer(self, phase: str) -> torch.optim.AdamW:
         training = self.config.training

@@ -12,7 +12,7 @@ from ttsgan.errors import DivergedError
 from ttsgan.losses import MeanOver
 from ttsgan.models.ema import update_average
 from ttsgan.training.runtime import Runtime
-from ttsgan.training.state import STAGES, TrainState, stage_series
+from ttsgan.training.state import STAGES, TRAINED, TrainState, stage_series
 
 Loss = Callable[[slice], tuple[Tensor, dict[str, Tensor]]]
 """Computes a phase's loss, a mean over series, and figures to log, on a part of this worker's share of the batch."""
@@ -124,10 +124,10 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> di
     scaler.update()
     for parameter in parameters:
         parameter.grad = None
-    for module in state.trained_modules()[phase]:
-        average = state.average.get_submodule(_name_of(state, module))
-        seen = state.series_seen + training.batch_size
-        update_average(average, module, training.batch_size, seen, training.ema_half_life)
+    seen = state.series_seen + training.batch_size
+    for name in TRAINED[phase]:
+        average, network = (networks.get_submodule(name) for networks in (state.average, state.networks))
+        update_average(average, network, training.batch_size, seen, training.ema_half_life)
     out = dict(zip(named, logged.tolist(), strict=True))
     return {**out, f"gradient_norm/{phase}": float(norm), f"rate/{phase}": optimizer.param_groups[0]["lr"]}
 
@@ -169,7 +169,3 @@ def _advice(state: TrainState, phase: str) -> str:
     if training.precision != "fp32":
         ways.append("set training.precision=fp32")
     return f"{', or '.join(ways)}, and start over"
-
-
-def _name_of(state: TrainState, module: torch.nn.Module) -> str:
-    return next(name for name, child in state.networks.named_children() if child is module)
