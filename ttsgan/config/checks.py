@@ -9,6 +9,20 @@ def require(holds: bool, name: str, value: object, allowed: str) -> None:
         raise ConfigError(f"{name} is {value!r}; allowed: {allowed}")
 
 
+def require_least(config: object, section: str, least: float, *names: str) -> None:
+    """Check that these fields of a section are ``least`` or more."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= least, f"{section}.{name}", value, f"{least} or more")
+
+
+def require_share(config: object, section: str, *names: str) -> None:
+    """Check that these fields of a section are 0 or more and below 1."""
+    for name in names:
+        value = getattr(config, name)
+        require(0 <= value < 1, f"{section}.{name}", value, "0 to below 1")
+
+
 def require_width(section: str, width: int, heads: int) -> None:
     """Check that the width of a network is a positive multiple of twice its number of heads."""
     require(width > 0 and heads > 0, f"{section}.width", width, "a positive whole number")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ttsgan.config.checks import require
+from ttsgan.config.checks import require, require_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,9 +81,9 @@ class SampleConfig:
     """Seed of the simulation, independent of the seed of the run; 0 or more."""
 
     def __post_init__(self) -> None:
-        require(self.households >= 1, "sample.households", self.households, "1 or more")
+        require_least(self, "sample", 1, "households")
+        require_least(self, "sample", 0, "seed")
         require(self.length in (2190, 8760), "sample.length", self.length, "2190 or 8760")
-        require(self.seed >= 0, "sample.seed", self.seed, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

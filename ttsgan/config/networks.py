@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ttsgan.config.checks import require, require_width
+from ttsgan.config.checks import require, require_least, require_share, require_width
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,11 +26,9 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         require_width("encoder", self.width, self.heads)
-        require(self.depth >= 1, "encoder.depth", self.depth, "1 or more")
-        require(self.latent_dim >= 1, "encoder.latent_dim", self.latent_dim, "1 or more")
-        require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "0 to below 1")
-        require(self.kl_weight >= 0, "encoder.kl_weight", self.kl_weight, "0 or more")
-        require(self.free_bits >= 0, "encoder.free_bits", self.free_bits, "0 or more")
+        require_least(self, "encoder", 1, "depth", "latent_dim")
+        require_least(self, "encoder", 0, "kl_weight", "free_bits")
+        require_share(self, "encoder", "dropout")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,13 +43,7 @@ class HouseholdConfig:
     """Most Gaussians in the mixture over household numbers and condition, 1 to 64; few households get fewer."""
 
     def __post_init__(self) -> None:
-        require(
-            self.quantile_components >= 1,
-            "household.quantile_components",
-            self.quantile_components,
-            "1 or more",
-        )
-        require(self.habit_components >= 1, "household.habit_components", self.habit_components, "1 or more")
+        require_least(self, "household", 1, "quantile_components", "habit_components")
         require(1 <= self.mixtures <= 64, "household.mixtures", self.mixtures, "1 to 64")
 
 
@@ -90,15 +82,9 @@ class DaysConfig:
 
     def __post_init__(self) -> None:
         require_width("days", self.width, self.heads)
-        require(self.depth >= 1, "days.depth", self.depth, "1 or more")
-        require(self.memory >= 1, "days.memory", self.memory, "1 or more")
-        require(self.crop >= 1, "days.crop", self.crop, "1 or more")
-        require(self.values >= 1, "days.values", self.values, "1 or more")
-        require(self.mixtures >= 1, "days.mixtures", self.mixtures, "1 or more")
-        require(self.value_width >= 1, "days.value_width", self.value_width, "1 or more")
-        require(0 <= self.dropout < 1, "days.dropout", self.dropout, "0 to below 1")
-        require(self.jitter >= 0, "days.jitter", self.jitter, "0 or more")
-        require(0 <= self.last_dropout < 1, "days.last_dropout", self.last_dropout, "0 to below 1")
+        require_least(self, "days", 1, "depth", "memory", "crop", "values", "mixtures", "value_width")
+        require_least(self, "days", 0, "jitter")
+        require_share(self, "days", "dropout", "last_dropout")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,9 +107,8 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         require_width("generator", self.width, self.heads)
-        require(self.depth >= 1, "generator.depth", self.depth, "1 or more")
+        require_least(self, "generator", 1, "depth", "noise_dim")
         require(self.noise in ("prior", "white"), "generator.noise", self.noise, "prior, white")
-        require(self.noise_dim >= 1, "generator.noise_dim", self.noise_dim, "1 or more")
         require(self.correction_limit > 0, "generator.correction_limit", self.correction_limit, "above 0")
 
 
@@ -142,5 +127,5 @@ class DiscriminatorConfig:
 
     def __post_init__(self) -> None:
         require_width("discriminator", self.width, self.heads)
-        require(self.depth >= 1, "discriminator.depth", self.depth, "1 or more")
-        require(self.local_weight >= 0, "discriminator.local_weight", self.local_weight, "0 or more")
+        require_least(self, "discriminator", 1, "depth")
+        require_least(self, "discriminator", 0, "local_weight")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ttsgan.config.checks import require
+from ttsgan.config.checks import require, require_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,9 +24,9 @@ class ClusterConfig:
     """Largest share that one entity may have in the sum of levels of its group; above 0, up to 1."""
 
     def __post_init__(self) -> None:
-        require(self.min_group_size >= 10, "cluster.min_group_size", self.min_group_size, "10 or more")
+        require_least(self, "cluster", 10, "min_group_size")
+        require_least(self, "cluster", 1, "iterations")
         require(self.groups == 0 or self.groups >= 2, "cluster.groups", self.groups, "0 (automatic) or 2 or more")
-        require(self.iterations >= 1, "cluster.iterations", self.iterations, "1 or more")
         ok = self.probes == 0 or self.probes >= self.min_group_size
         require(
             ok,
@@ -54,8 +54,8 @@ class GenerateConfig:
     the number of workers."""
 
     def __post_init__(self) -> None:
+        require_least(self, "generate", 1, "chunk")
         require(self.series >= 0, "generate.series", self.series, "0 (as many as training entities) or more")
-        require(self.chunk >= 1, "generate.chunk", self.chunk, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +72,11 @@ class EvaluateConfig:
     """Times that each classifier is trained, each time tested on another fold of entities; 1 or more."""
 
     def __post_init__(self) -> None:
-        require(self.max_series >= 10, "evaluate.max_series", self.max_series, "10 or more")
-        require(self.bootstrap >= 20, "evaluate.bootstrap", self.bootstrap, "20 or more")
+        require_least(self, "evaluate", 10, "max_series")
+        require_least(self, "evaluate", 20, "bootstrap")
+        require_least(self, "evaluate", 1, "classifier_seeds")
         ok = self.classifier_series == 0 or self.classifier_series >= 10
         require(ok, "evaluate.classifier_series", self.classifier_series, "0 (leave out) or 10 or more")
-        require(self.classifier_seeds >= 1, "evaluate.classifier_seeds", self.classifier_seeds, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +101,7 @@ class AuditConfig:
     1, exclusive."""
 
     def __post_init__(self) -> None:
-        require(self.max_targets >= 100, "audit.max_targets", self.max_targets, "100 or more")
+        require_least(self, "audit", 100, "max_targets")
         require(0.5 < self.auc < 1, "audit.auc", self.auc, "between 0.5 and 1")
         for name in ("tpr", "outlier_tpr"):
             require(0.01 < getattr(self, name) < 1, f"audit.{name}", getattr(self, name), "between 0.01 and 1")
@@ -130,15 +130,7 @@ class RuntimeConfig:
     """Trials of a search that run at the same time; 1 or more."""
 
     def __post_init__(self) -> None:
-        require(self.num_workers >= 0, "runtime.num_workers", self.num_workers, "0 or more")
+        require_least(self, "runtime", 0, "num_workers", "scale_up_seconds", "max_failures")
+        require_least(self, "runtime", 1, "cpus_per_worker", "max_concurrent_trials")
         allowed = f"0 (not elastic) to runtime.num_workers ({self.num_workers})"
         require(0 <= self.min_workers <= self.num_workers, "runtime.min_workers", self.min_workers, allowed)
-        require(self.cpus_per_worker >= 1, "runtime.cpus_per_worker", self.cpus_per_worker, "1 or more")
-        require(self.scale_up_seconds >= 0, "runtime.scale_up_seconds", self.scale_up_seconds, "0 or more")
-        require(self.max_failures >= 0, "runtime.max_failures", self.max_failures, "0 or more")
-        require(
-            self.max_concurrent_trials >= 1,
-            "runtime.max_concurrent_trials",
-            self.max_concurrent_trials,
-            "1 or more",
-        )

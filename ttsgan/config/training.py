@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ttsgan.config.checks import require
+from ttsgan.config.checks import require, require_least, require_share
 from ttsgan.errors import ConfigError
 
 LOSSES = ("standard", "hinge", "lsgan", "wgan-gp", "relativistic")
@@ -33,10 +33,9 @@ class LossConfig:
     """Weight of the cycle term: series of one condition must encode, on average, to that condition; 0 or more."""
 
     def __post_init__(self) -> None:
+        require_least(self, "loss", 1, "penalty_interval")
         require(self.name in LOSSES, "loss.name", self.name, ", ".join(LOSSES))
-        require(self.penalty_interval >= 1, "loss.penalty_interval", self.penalty_interval, "1 or more")
-        for name in ("penalty_weight", "drift", "mode_seeking", "cycle"):
-            require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "0 or more")
+        require_least(self, "loss", 0, "penalty_weight", "drift", "mode_seeking", "cycle")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,27 +90,19 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         counts = ("max_series", "batch_size", "accumulation", "ema_half_life", "checkpoint_interval", "log_interval")
-        for name in counts:
-            require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
+        require_least(self, "training", 1, *counts)
+        require_least(self, "training", 0, "checksum_interval", "weight_decay")
         for name in ("encoder_lr", "days_lr", "generator_lr", "discriminator_lr", "grad_clip"):
             require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "above 0")
-        for name in ("encoder_share", "days_share", "warmup", "diversity_floor"):
-            require(0 <= getattr(self, name) < 1, f"training.{name}", getattr(self, name), "0 to below 1")
+        require_share(self, "training", "encoder_share", "days_share", "warmup", "diversity_floor")
         require(
             0 < self.validation_share <= 0.5,
             "training.validation_share",
             self.validation_share,
             "above 0, to 0.5",
         )
-        require(
-            self.checksum_interval >= 0,
-            "training.checksum_interval",
-            self.checksum_interval,
-            "0 or more",
-        )
         shares = self.encoder_share + self.days_share
         require(shares <= 1, "training.encoder_share + training.days_share", shares, "at most 1")
-        require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         require(self.precision in PRECISIONS, "training.precision", self.precision, ", ".join(PRECISIONS))
 
 
