@@ -48,7 +48,7 @@ class RayMap:
                 while begun < len(items) and len(waiting) < room:
                     waiting.append(_work.remote(function, sent, items[begun]))
                     begun += 1
-                yield _result(waiting.popleft())
+                yield result_of(waiting.popleft())
         finally:
             for task in waiting:
                 ray.cancel(task)
@@ -60,9 +60,10 @@ def _work(function: Callable[[Any, Any], Any], shared: Any, item: Any) -> Any:
         return function(shared, item)
 
 
-def _result(task: ray.ObjectRef) -> Any:
+def result_of(tasks: ray.ObjectRef | list[ray.ObjectRef]) -> Any:
+    """Return `ray.get`; raise this library's errors as they are, not as Ray's ``RayTaskError``."""
     try:
-        return ray.get(task)
+        return ray.get(tasks)
     except RayTaskError as error:
         if isinstance(error.cause, TtsganError):
             raise error.cause from None

@@ -202,6 +202,5 @@ def _facts(folder: RunFolder, show_data: bool) -> list[tuple[str, str]]:
 
 
 def _changes(config: RunConfig, show_data: bool) -> list[str]:
-    usual = recipes.flat(recipes.by_name(config.recipe))
-    shown = {name: value for name, value in recipes.flat(config).items() if usual[name] != value}
-    return [f"{name} = {value}" for name, value in shown.items() if show_data or not name.startswith("data.")]
+    changed = recipes.changes(config).items()
+    return [f"{name} = {value}" for name, value in changed if show_data or not name.startswith("data.")]

@@ -10,13 +10,12 @@ from typing import Any, Self
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayTaskError
 
+from ray_jobs.blocks import result_of
 from ttsgan.clustering import Groups, Shard, entity_latents, form_groups
 from ttsgan.config import ClusterConfig
 from ttsgan.data.storage import Location
 from ttsgan.data.tables import read_table
-from ttsgan.errors import TtsganError
 
 MAX_RESTARTS = 8
 
@@ -76,12 +75,7 @@ class ActorShards:
     def each(self, method: str, *arguments: Any) -> list[Any]:
         """Call ``method`` of every `Shard`; return the results in the order of the shards."""
         sent = [ray.put(value) if isinstance(value, np.ndarray) else value for value in arguments]
-        try:
-            return ray.get([actor.call.remote(self._entities, method, *sent) for actor in self.actors])
-        except RayTaskError as error:
-            if isinstance(error.cause, TtsganError):
-                raise error.cause from None
-            raise
+        return result_of([actor.call.remote(self._entities, method, *sent) for actor in self.actors])
 
     def __enter__(self) -> Self:
         """Return these shards."""

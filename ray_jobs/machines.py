@@ -27,6 +27,11 @@ WORKERS_PER_CORE = 2
 POLL_SECONDS = 5.0
 
 
+def resources_of_worker(runtime: RuntimeConfig) -> dict[str, int]:
+    """Return what a training worker asks Ray for."""
+    return {"CPU": runtime.cpus_per_worker} | ({"GPU": 1} if runtime.use_gpu else {})
+
+
 def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False, trials: int = 1) -> None:
     """Start a local Ray for this command (``local``), or join the cluster at ``address``.
 
@@ -157,7 +162,7 @@ def check_resources(runtime: RuntimeConfig, trials: int = 1) -> None:
     """
     of_one = runtime.min_workers or max(runtime.num_workers, 1)
     workers = of_one * trials
-    each = {"CPU": runtime.cpus_per_worker, **({"GPU": 1} if runtime.use_gpu else {})}
+    each = resources_of_worker(runtime)
     missing = _missing(each, workers)
     if missing and runtime.scale_up_seconds:
         request_resources(bundles=[each] * workers)

@@ -72,7 +72,6 @@ def open_run(general: RunOptions, data: DataOptions, console: Console) -> RunFol
         folder = RunFolder.create(where, config, general.fresh)
     else:
         folder.go_on(config, reads_again=False)
-    usual = recipes.flat(recipes.by_name(folder.config.recipe))
-    changed = [f"{k} = {v}" for k, v in recipes.flat(folder.config).items() if v != usual[k]]
+    changed = [f"{name} = {value}" for name, value in recipes.changes(folder.config).items()]
     console.say(f"run {where}: recipe {folder.config.recipe}" + "".join(f"\n    {line}" for line in changed))
     return folder

@@ -20,6 +20,7 @@ from ray_jobs.console import Console
 from ray_jobs.evaluate import judged
 from ray_jobs.failures import WorkerLost, told
 from ray_jobs.folder import RunFolder
+from ray_jobs.machines import resources_of_worker
 from ray_jobs.run_series import open_half
 from ray_jobs.runtime import HeedTermination, RayRuntime, forget_registry
 from ttsgan import api, recipes
@@ -281,7 +282,7 @@ def _fit(where: Location, config: RunConfig, profile: bool) -> dict[str, Any]:
             num_workers=(runtime.min_workers, runtime.num_workers) if runtime.min_workers else runtime.num_workers,
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=runtime.use_gpu,
-            resources_per_worker={"CPU": runtime.cpus_per_worker, **({"GPU": 1} if runtime.use_gpu else {})},
+            resources_per_worker=resources_of_worker(runtime),
         ),
         run_config=ray.train.RunConfig(
             name="train",

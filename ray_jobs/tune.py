@@ -32,7 +32,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
-from ray_jobs.machines import check_resources, check_this_machine, start_ray
+from ray_jobs.machines import check_resources, check_this_machine, resources_of_worker, start_ray
 from ray_jobs.runtime import RayRuntime
 from ray_jobs.train import SCALER_FILE, SILENCE_SECONDS, fit_run_scaler, train_worker
 from ttsgan import recipes
@@ -202,7 +202,7 @@ def _search(
             scaling_config=ScalingConfig(
                 num_workers=max(runtime.num_workers, 1),
                 use_gpu=runtime.use_gpu,
-                resources_per_worker={"CPU": runtime.cpus_per_worker, **({"GPU": 1} if runtime.use_gpu else {})},
+                resources_per_worker=resources_of_worker(runtime),
             ),
             run_config=TrainRunConfig(
                 name=f"trial-{tune.get_context().get_trial_id()}",

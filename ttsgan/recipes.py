@@ -165,6 +165,12 @@ def _coerce(value: Any, hint: Any, full: str) -> Any:
     return number
 
 
+def changes(config: RunConfig) -> dict[str, Any]:
+    """Return the fields that differ from the recipe, by dotted name."""
+    usual = flat(by_name(config.recipe))
+    return {name: value for name, value in flat(config).items() if value != usual[name]}
+
+
 def flat(config: RunConfig) -> dict[str, Any]:
     """Return all fields as a flat dict by dotted name, such as ``generator.depth``."""
     out = {}
