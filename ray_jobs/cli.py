@@ -211,6 +211,8 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
     rows += [("set aside", f"{item.id}: {item.reason}") for item in told.set_aside[:10]]
     rows += [("joined", told.joined)] if told.joined else []
     rows += [("points, step, unit", f"{told.length}, {told.step_seconds} s, {told.unit}")]
+    rows += [("least, mean, largest value", f"{told.smallest:.4g}, {told.mean:.4g}, {told.largest:.4g}")]
+    rows += [("missing values", f"{told.missing_share:.2%}")]
     rows += [("from, until", f"{told.first}, {told.end}"), ("store", str(where))]
     console.table("Prepared", rows)
     return 0

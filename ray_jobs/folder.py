@@ -195,7 +195,10 @@ class RunFolder:
         if different:
             shown = ", ".join(f"{name} was {old.get(name)!r} and is now {new[name]!r}" for name in different[:4])
             shown += f", and {len(different) - 4} more" if len(different) > 4 else ""
-            advice = "use --fresh to start over, or another folder for --out"
+            advice = (
+                f"ttsgan run --out {self.where.quoted} goes on with its own settings; use --fresh to start over, or"
+                " another folder for --out"
+            )
             sections = {name.split(".")[0] for name in different}
             if different == ["generate.series"]:
                 advice = f"ttsgan generate --out {self.where.quoted} --series N draws N without training again"

@@ -1,6 +1,7 @@
 """``ttsgan judge``: fidelity and privacy of any synthetic series, from plain files, without a run folder."""
 
 import dataclasses
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -57,13 +58,9 @@ def judge_files(
     refuse_untold_entities({train: sets[0], holdout: sets[1]}, one_line(f"{train} and {holdout}", 160))
     fingerprints = {"train": sets[0].fingerprint(), "synthetic": sets[2].fingerprint()}
     sets = [judged(series) for series in sets]
-    for name, other in (("holdout", sets[1]), ("synthetic", sets[2])):
-        if told := unit_question(sets[0], other, name):
-            console.say(f"    {told}")
-    if told := start_question(sets[0], sets[2]):
+    warnings = list(questions(*sets))
+    for told in warnings:
         console.say(f"    {told}")
-    if empty := int(sets[2].usable()[0].sum()):
-        console.say(f"    {empty} of {len(sets[2])} synthetic series hold no reading")
     # A synthetic series belongs to nobody, whoever made it, so each is its own entity.
     sets[2] = dataclasses.replace(sets[2], entities=np.arange(len(sets[2])).astype(str))
     large, parallel_map = len(sets[2]) > RAY_SERIES, in_turn
@@ -71,7 +68,7 @@ def judge_files(
         start_ray(config.runtime, address)
         parallel_map = RayMap()
     console.progress("measuring distances to the holdout")
-    evaluation = fidelity(*sets, config, parallel_map)
+    evaluation = fidelity(*sets, config, parallel_map) | {"warnings": warnings}
     rng = np.random.default_rng(config.seed)
     pictures = Pictures(*(part.sample_entities(MAX_SERIES, rng) for part in sets))
     blocks = _shared(sets.pop()) if large else sets.pop()
@@ -88,6 +85,7 @@ def judge_files(
     verdict |= {"fingerprints": fingerprints, "attempts": attempts, "loosened": loosened_line(config)}
     if out is not None:
         facts = [("Training", train), ("Holdout", holdout), ("Synthetic", synthetic), ("Seed", str(config.seed))]
+        facts += [("Warning", told) for told in warnings]
         page = render(
             title="Judgement of synthetic series", evaluation=evaluation, audit=verdict, pictures=pictures, facts=facts,
             first_line=verdict["loosened"],
@@ -108,6 +106,22 @@ def _earlier_attempts(out: Location | None) -> list[dict[str, Any]]:
             f"{out / 'audit.json'} is not of a judgement and would be lost; choose another folder for --out"
         )
     return said.get("attempts", [])
+
+
+def questions(train: Judged, holdout: Judged, synthetic: Judged) -> Iterator[str]:
+    """Yield warnings of what the figures alone do not tell; they go into ``evaluation.json`` and the report as well."""
+    for name, other in (("holdout", holdout), ("synthetic", synthetic)):
+        if told := unit_question(train, other, name):
+            yield told
+    if told := start_question(train, synthetic):
+        yield told
+    if same := sum(map(set(holdout.fingerprints()).__contains__, synthetic.fingerprints())):
+        yield (
+            f"{same} of {len(synthetic)} synthetic series are series of the holdout: these are real, and no figure here"
+            " is one of a synthetic set"
+        )
+    if empty := int(synthetic.usable()[0].sum()):
+        yield f"{empty} of {len(synthetic)} synthetic series hold no reading"
 
 
 def unit_question(train: Judged, other: Judged, name: str) -> str:

@@ -1,6 +1,7 @@
 """Stage prepare: read the sources into ``store/`` and ``splits.parquet``; the split comes before anything is fitted."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -154,7 +155,8 @@ def _remarks(series: SeriesSet, holdout: NDArray[np.bool_], wanted: int) -> Iter
     if dates := other_dates(*((series.starts[half], entities[half]) for half in (~holdout, holdout))):
         yield f"{dates}: the audit will say INVALID, so nothing of this run can be released"
     if (kept := len(np.unique(entities[holdout]))) < MIN_ENTITIES:
+        share = math.ceil(100 * MIN_ENTITIES / len(np.unique(entities))) / 100
         yield (
             f"holdout has {kept} entities; the audit needs {MIN_ENTITIES}, so nothing of this run can be released:"
-            " add entities or change --holdout"
+            f" add entities, or hold out more, such as --holdout {min(share, 0.5):g}"
         )

@@ -6,7 +6,7 @@ import numpy as np
 
 from ray_jobs import judge
 from ray_jobs.console import Console
-from ray_jobs.judge import judge_files, start_question, unit_question
+from ray_jobs.judge import judge_files, questions, start_question, unit_question
 from ttsgan import recipes
 from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.storage import Location
@@ -53,6 +53,16 @@ def test_other_weekdays_or_hours_are_asked_about():
     told = start_question(tuesday, judged(values, ["2021-01-01"] * 3 + ["2013-01-01"]))
     assert "synthetic series start on a Friday at 00:00:00, most training series on a Tuesday at 00:00:00" in told
     assert "Tuesday at 12:30:00" in start_question(tuesday, judged(values, "2013-01-01T12:30"))
+
+
+def test_synthetic_series_that_are_held_out_ones_are_told():
+    values = np.random.default_rng(0).gamma(1.0, 1.0, (30, 1, 48)).astype(np.float32)
+    values[12, 0, 3] = np.nan
+    train, holdout, other = (judged(values[10 * i : 10 * i + 10], "2013-01-01") for i in range(3))
+    assert list(questions(train, holdout, other)) == []
+    mixed = judged(np.concatenate([values[20:], values[11:14]]), "2013-01-01")
+    (told,) = questions(train, holdout, mixed)
+    assert told.startswith("3 of 13 synthetic series are series of the holdout")
 
 
 def judge_arrays(tmp_path, monkeypatch, starts, synthetic):

@@ -7,6 +7,8 @@ from ttsgan.data.plausibility import (
     CODE_TIMES,
     alike,
     look_like_registers,
+    odd_meter,
+    odd_reading,
     refuse_codes,
     refuse_other_steps,
     refuse_sums,
@@ -16,6 +18,32 @@ from ttsgan.errors import DataError
 
 def draw(shape=(12, 1, 500), seed=0):
     return np.random.default_rng(seed).gamma(1.0, 0.5, shape).astype(np.float32)
+
+
+def test_a_meter_in_another_unit_is_doubted():
+    values, ids = draw(), np.array([f"home {i}" for i in range(12)])
+    values[0, 0] = np.nan
+    values[1, 0] = 0
+    assert odd_meter(values, ids) == ""
+    values[4] *= 100
+    assert odd_meter(values, ids) == "", "a school among homes"
+    values[3] *= 1000
+    values[7] *= 1000
+    told = odd_meter(values, ids)
+    assert "'home 3'" in told
+    assert "(and 1 more series): are they in another unit?" in told
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_value_far_from_all_others_is_doubted(channels):
+    values, ids = draw((12, channels, 500)), np.array([f"home {i}" for i in range(12)])
+    values[0] = np.nan
+    assert odd_reading(values, ids) == ""
+    values[4, -1] *= 1000
+    assert odd_reading(values, ids) == "", "large as a whole"
+    values[5, -1, 7:10] = -1e4
+    told = odd_reading(values, ids)
+    assert told.startswith("'home 5' has the value -10000, and most series none above ")
 
 
 CODES = [

@@ -49,7 +49,17 @@ from ttsgan.errors import DataError
 NO_HOME_WORDS = frozenset(
     (
         *("aggregate", "average", "avg", "mean", "sum", "total"),
-        *("humidity", "irradiance", "price", "radiation", "temp", "temperature", "weather"),
+        *(
+            "humidity",
+            "irradiance",
+            "price",
+            "radiation",
+            "temp",
+            "temperature",
+            "temperatur",
+            "temperatura",
+            "weather",
+        ),
         *("dayofweek", "holiday", "hour", "month", "season", "tariff", "weekday", "weekend", "year"),
     )
 )

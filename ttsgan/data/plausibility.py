@@ -1,7 +1,9 @@
-"""Checks for faults in series: counters, codes for missing values, sums of others, steps of two lengths.
+"""Checks for faults in series: counters, codes for missing values, other units, sums of others, steps of two lengths.
 
 Axis letters: n series, C channels, L time steps.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,6 +19,10 @@ CODES = frozenset(map(float, map(np.float32, (32767, 65535, 2147483647, 42949672
 """Codes that are not written with nines: largest integers of a type, and fill values of NetCDF."""
 FAR_BELOW = 10
 """Multiple of the largest value; a value further below zero is no feed-in: no home feeds in what it never draws."""
+OTHER_UNIT = 300
+"""Ratio of a series' median size to that of most series, above which it is taken to be in another unit."""
+FAR_OFF = 100
+"""Multiple of the 99 % quantile of its series, and of the peak of most series, above which a value is doubted."""
 SPARSE_RUN = 48
 """Number of consecutive values, all the same few steps apart, that is no coincidence."""
 SUM_ERROR = 1e-3
@@ -59,6 +65,47 @@ def refuse_codes(values: np.ndarray, where: object) -> None:
                 f" {len(values)} series, and no other is {side} {code / 2:.10g}: it seems to be a code for missing"
                 " values; leave them empty"
             )
+
+
+def odd_meter(values: np.ndarray, ids: np.ndarray) -> str:
+    """Return a warning of series (n, C, L) whose median size is over `OTHER_UNIT` times that of most, or ""."""
+    for of_channel in values.swapaxes(0, 1):
+        sizes = np.array([np.median(np.abs(row[row != 0])) if row.any() else 0.0 for row in _seen(of_channel)])
+        times = sizes / np.median(sizes[sizes > 0]) if sizes.any() else sizes
+        rows = np.flatnonzero(times > OTHER_UNIT)
+        if len(rows):
+            return (
+                f"the values of {str(ids[rows[0]])!r} are {times[rows[0]]:.3g} times those of most series"
+                f"{_others(rows)}: are they in another unit?"
+            )
+    return ""
+
+
+def odd_reading(values: np.ndarray, ids: np.ndarray) -> str:
+    """Return a warning of single values far outside of their series (n, C, L) and of most others, or ""."""
+    for of_channel in values.swapaxes(0, 1):
+        peaks = np.fmax.reduce(np.abs(of_channel), axis=1)
+        usual = np.nanmedian(peaks) if np.isfinite(peaks).any() else np.nan
+        rows = np.flatnonzero(peaks > FAR_OFF * usual)
+        highs = np.array([np.quantile(np.abs(row), 0.99) for row in _seen(of_channel[rows])])
+        rows = rows[peaks[rows] > FAR_OFF * highs]
+        if len(rows):
+            row = of_channel[rows[0]]
+            value = row[np.nanargmax(np.abs(row))]
+            return (
+                f"{str(ids[rows[0]])!r} has the value {value:.6g}{_others(rows)}, and most series none above"
+                f" {usual:.3g}: is it a fault of the meter? Leave such values empty"
+            )
+    return ""
+
+
+def _seen(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the observed values of each series (n, L)."""
+    return (row[~np.isnan(row)] for row in values)
+
+
+def _others(rows: np.ndarray) -> str:
+    return f" (and {len(rows) - 1} more series)" if len(rows) > 1 else ""
 
 
 def alike(names: np.ndarray) -> list[str]:

@@ -16,7 +16,15 @@ import numpy as np
 from ttsgan.config import DataConfig, PatchConfig
 from ttsgan.data.calendar import DAY_SECONDS
 from ttsgan.data.grid import steps_of
-from ttsgan.data.plausibility import alike, look_like_registers, refuse_codes, refuse_other_steps, refuse_sums
+from ttsgan.data.plausibility import (
+    alike,
+    look_like_registers,
+    odd_meter,
+    odd_reading,
+    refuse_codes,
+    refuse_other_steps,
+    refuse_sums,
+)
 from ttsgan.data.quantiles import varies
 from ttsgan.data.readers import read_series
 from ttsgan.data.series_set import SeriesSet, concatenate, refuse_duplicates, refuse_untold_entities
@@ -60,6 +68,8 @@ class PrepareReport:
         ``sum`` or ``mean``, if steps were joined.
     missing_share : float
         Share of missing values in the series used (0 to 1).
+    smallest, mean, largest : float
+        Of the values used, in ``unit``.
     first, end : str
         First moment of the series used, and the first moment after their end, ISO 8601; in UTC if the source has time
         zones.
@@ -76,6 +86,9 @@ class PrepareReport:
     aggregated_from: int | None
     aggregated_by: str | None
     missing_share: float
+    smallest: float
+    mean: float
+    largest: float
     first: str
     end: str
 
@@ -159,6 +172,9 @@ def prepare(
         aggregated_from=before if how else None,
         aggregated_by=how,
         missing_share=float(np.isnan(series.values).mean()),
+        smallest=float(np.fmin.reduce(series.values, axis=None)),
+        mean=float(np.nansum(series.values, dtype=np.float64) / max(1, np.count_nonzero(~np.isnan(series.values)))),
+        largest=float(np.fmax.reduce(series.values, axis=None)),
         first=str(series.starts.min()),
         end=str(series.starts.max() + np.timedelta64(series.length * series.step_seconds, "s")),
     )
@@ -172,6 +188,9 @@ def _doubt(series: SeriesSet, name: str) -> None:
     refuse_sums(series.values, series.ids, name)
     if look_like_registers(series.values):
         logger.warning("%s: values hardly ever fall: are they readings of a register? Take their differences", name)
+    for told in (odd_meter(series.values, series.ids), odd_reading(series.values, series.ids)):
+        if told:
+            logger.warning("%s: %s", name, told)
     if twins := alike(series.entities):
         logger.warning(
             "%s: %r and %r are taken for two entities: if they are one, give it one name, or it may be trained on and"
@@ -255,8 +274,8 @@ def fill_unknown(
         The settings of `ttsgan.config.DataConfig`. If empty or 0, the unit stays unknown, the step is a year divided by
         the length, and the start is 2013-01-01.
     like : SeriesSet, optional
-        Training series, used before these defaults: their step if the series have the same length, and their start, if
-        they have only one, if the series cover the same span of time.
+        Training series, used before these defaults: their unit; their step if the series have the same length; and
+        their start, if they have only one, if the series cover the same span of time.
 
     Raises
     ------
@@ -277,6 +296,9 @@ def fill_unknown(
     if not known and like is not None and like.length == series.length:
         known = like.step_seconds
         taken.append(f"the step of {known} s")
+    if like is not None and like.unit and not series.unit and not unit:
+        unit = like.unit
+        taken.append(f"the unit {unit}")
     step = known or infer_step_seconds(series.length)
     if not step:
         raise DataError(

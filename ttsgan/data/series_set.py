@@ -124,6 +124,7 @@ def concatenate(parts: Sequence[SeriesSet], names: Sequence[str]) -> SeriesSet:
             if ours != theirs:
                 raise DataError(
                     f"{name}: {what} is {theirs!r}, but {ours!r} in {names[0]}; all sources need the same {what}"
+                    " (parts of one table, such as months, are joined where their folder is given)"
                 )
     tables = [part.attributes for part in parts]
     attributes = None
@@ -165,7 +166,8 @@ def refuse_duplicates(ids: np.ndarray, where: object) -> None:
     if twice:
         raise DataError(
             f"{where}: duplicate ids: {twice[0]!r} occurs more than once ({len(twice)} such"
-            " id(s)); each series needs its own id"
+            " id(s)); each series needs its own id (parts of one table, such as months, are joined where their folder"
+            " is given)"
         )
 
 

@@ -273,7 +273,8 @@ def _odd(found: Membership, limits: Thresholds) -> Stratum:
 def _tail_line(stratum: str, counts: np.ndarray, limit: float, share: float, parts: int, limits: Thresholds) -> dict:
     """Judge the true positive rate in one of `parts` strata of the same kind, which share the error (Bonferroni)."""
     hits, trials, false_hits, false_trials = (float(x) for x in counts)
-    error = FAIL_ERROR / (2 * parts)
+    error, others = FAIL_ERROR / (2 * parts), false_hits / max(1, false_trials)
+    too_few = f": they are too few to measure {100 * limits.fpr:g} %" if others > 2 * limits.fpr else ""
     low = clopper_pearson_lower(hits, trials, error)
     if low <= clopper_pearson_upper(false_hits, false_trials, error):
         low = 0.0
@@ -284,7 +285,7 @@ def _tail_line(stratum: str, counts: np.ndarray, limit: float, share: float, par
         "here). Averages hide such leaks.",
         value=hits / max(1, trials), low=low, high=clopper_pearson_upper(hits, trials), threshold=limit,
         needed=None if needed is None else math.ceil(needed / share),
-        beside=f"{false_hits / max(1, false_trials):.2g} of non-members are recognised as well",
+        beside=f"of other non-members {others:.2g} are recognised{too_few}",
     )  # fmt: skip
 
 
