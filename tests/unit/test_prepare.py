@@ -200,6 +200,8 @@ def test_prepare_sorts_aggregates_and_reports(series, tmp_path):
         **{"aggregated_from": 3600, "aggregated_by": "mean", "missing_share": 0.0},
         **{"set_aside": [], "set_aside_by_reason": {}},
         **{"first": "2013-01-01T00:00:00", "end": "2013-01-03T00:00:00"},
+        **{"smallest": float(found.values.min()), "largest": float(found.values.max())},
+        "mean": pytest.approx(float(found.values.mean()), rel=1e-5),
     }
     assert told == expected
     assert prepare(DataConfig(step="1h"), [where])[1].aggregated_from is None
