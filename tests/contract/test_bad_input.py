@@ -68,12 +68,15 @@ def test_dates_in_the_place_of_ids(tmp_path):
     """Hours would have become the households that are protected."""
     rows = [f"01/31/2013 {hour:02d}:00;1;2;{hour}" for hour in range(24)]
     (tmp_path / "a.csv").write_text("\n".join(["Zeitstempel;Haus 1;Haus 2;Haus 3", *rows]))
-    with refused("a.csv", "Zeitstempel", "01/31/2013 00:00", "ISO 8601", "name the column of ids 'id'"):
+    with refused("a.csv", "Zeitstempel", "01/31/2013 00:00", "as 2013-01-01 00:30", "name the column of ids 'id'"):
         ready(tmp_path / "a.csv")
     months = [row.replace("01/31/2013", "31-Jan-2013") for row in rows]
     (tmp_path / "b.csv").write_text("\n".join(["Zeitstempel;Haus 1;Haus 2;Haus 3", *months]))
     with refused("b.csv", "Zeitstempel", "31-Jan-2013 00:00", "in the place of ids"):
         ready(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_text("\n".join(["Zeitstempel;Haus 1;Haus 2;Haus 3", *rows, "Summe;24;48;276"]))
+    with refused("c.csv", "in the place of ids", "leave out 'Summe' in row 25"):
+        ready(tmp_path / "c.csv")
     (tmp_path / "a.csv").write_text("\n".join(["id;h1;h2;h3", *rows]))
     assert len(ready(tmp_path / "a.csv")[0]) == 24, "ids that look like dates"
 

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ttsgan.data.series_set import SeriesSet, refuse_duplicates, refuse_infinite
 from ttsgan.data.storage import Location
@@ -96,7 +97,7 @@ def stamps(column: pa.ChunkedArray, where: object, name: str) -> np.ndarray:
         raise DataError(f"{where}: column {name!r} has no time stamp in row {row}; every row needs one")
     row = 0
     if is_text(column.type):
-        column = column.cast(pa.string())
+        column = pc.utf8_trim_whitespace(column.cast(pa.string()))
         for kind in (pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
             try:
                 column = column.cast(kind)

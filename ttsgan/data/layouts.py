@@ -385,9 +385,11 @@ def _read_by_row(table: pa.Table, where: Location, id_column: str | None) -> Ser
         raise DataError(f"{where} has no id column; name one of its columns 'id', or save the numbers as .npy")
     ids = labels(table[id_column], where, id_column)
     if guessed and all(_MOMENT.match(name) for name in ids[:10]):
+        others = (f"leave out {name!r} in row {row}, or " for row, name in enumerate(ids, 1) if not _MOMENT.match(name))
         raise DataError(
-            f"{where}: {id_column!r} holds dates that are not ISO 8601, such as {ids[0]!r}, in the place of ids; write"
-            " them as 2013-01-01 00:30 for a column for each series, or name the column of ids 'id'"
+            f"{where}: {id_column!r} holds dates, such as {ids[0]!r}, in the place of ids;"
+            f" {next(others, '')}write them as 2013-01-01 00:30 for a column for each series, or name the column of"
+            " ids 'id'"
         )
     values = np.stack([numbers(table[name], where, name) for name in steps], axis=1)[:, None, :]
     others = [name for name in names if name not in (*steps, id_column)]
