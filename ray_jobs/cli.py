@@ -138,7 +138,7 @@ def evaluate(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) 
     ----------
     general : StageOptions
     set : tuple of str
-        Overrides of the configuration, such as evaluate.bootstrap=500.
+        Overrides of the configuration, such as evaluate.bootstrap=500; the run folder keeps them for later calls.
     """
     return _stage("evaluate", general, set)
 
@@ -150,7 +150,7 @@ def audit(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) -> 
     ----------
     general : StageOptions
     set : tuple of str
-        Overrides of the configuration, such as audit.auc=0.6.
+        Overrides of the configuration, such as audit.auc=0.6; the run folder keeps them until they are set again.
     """
     return _stage("audit", general, set)
 
