@@ -26,6 +26,8 @@ from ttsgan.evaluation.report import Pictures, render
 
 OTHER_SIZE = 5.0
 """Ratio of median sizes that sets of one unit and population do not exceed."""
+FEWEST_PLAUSIBLE = 0.05
+"""Precision below which the sets are as good as disjoint."""
 RAY_SERIES = 4_000
 """More synthetic series than this are judged on Ray; fewer are judged in less time than Ray needs to start."""
 
@@ -68,7 +70,11 @@ def judge_files(
         start_ray(config.runtime, address)
         parallel_map = RayMap()
     console.progress("measuring distances to the holdout")
-    evaluation = fidelity(*sets, config, parallel_map) | {"warnings": warnings}
+    evaluation = fidelity(*sets, config, parallel_map)
+    if told := apart_question(evaluation):
+        warnings.append(told)
+        console.say(f"    {told}")
+    evaluation["warnings"] = warnings
     rng = np.random.default_rng(config.seed)
     pictures = Pictures(*(part.sample_entities(MAX_SERIES, rng) for part in sets))
     blocks = _shared(sets.pop()) if large else sets.pop()
@@ -122,6 +128,17 @@ def questions(train: Judged, holdout: Judged, synthetic: Judged) -> Iterator[str
         )
     if empty := int(synthetic.usable()[0].sum()):
         yield f"{empty} of {len(synthetic)} synthetic series hold no reading"
+
+
+def apart_question(evaluation: dict[str, Any]) -> str:
+    """Return a warning if fewer than `FEWEST_PLAUSIBLE` of the synthetic series lie among real ones, or ""."""
+    precision = next((m["value"] for m in evaluation["metrics"] if m["name"].startswith("precision")), 1.0)
+    if precision >= FEWEST_PLAUSIBLE:
+        return ""
+    return (
+        f"only {precision:.0%} of the synthetic series lie among real ones (precision): the two sets are told apart by"
+        " something, which a mean over all distances, such as fidelity, may hide"
+    )
 
 
 def unit_question(train: Judged, other: Judged, name: str) -> str:

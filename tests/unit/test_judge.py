@@ -3,10 +3,11 @@
 import contextlib
 
 import numpy as np
+import pytest
 
 from ray_jobs import judge
 from ray_jobs.console import Console
-from ray_jobs.judge import judge_files, questions, start_question, unit_question
+from ray_jobs.judge import apart_question, judge_files, questions, start_question, unit_question
 from ttsgan import recipes
 from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.storage import Location
@@ -63,6 +64,14 @@ def test_synthetic_series_that_are_held_out_ones_are_told():
     mixed = judged(np.concatenate([values[20:], values[11:14]]), "2013-01-01")
     (told,) = questions(train, holdout, mixed)
     assert told.startswith("3 of 13 synthetic series are series of the holdout")
+
+
+@pytest.mark.parametrize(("precision", "told"), [(0.0, "only 0% of"), (0.04, "only 4% of"), (0.06, ""), (0.9, "")])
+def test_disjoint_sets_are_told(precision, told):
+    metrics = [{"name": "ramp", "value": 0.0}, {"name": "precision (shortfall from 1)", "value": precision}]
+    assert apart_question({"metrics": metrics}).startswith(told)
+    assert bool(apart_question({"metrics": metrics})) == bool(told)
+    assert apart_question({"metrics": metrics[:1]}) == ""
 
 
 def judge_arrays(tmp_path, monkeypatch, starts, synthetic):
