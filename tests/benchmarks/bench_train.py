@@ -287,10 +287,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     mp.get_context("forkserver").set_forkserver_preload(["ttsgan.api", "ttsgan.training.loop"])
     lines = memory()
-    lines += steps_of_a_year(2 if options.quick else 6)
-    lines += growth(2 if options.quick else 6)
+    lines += steps_of_a_year(1 if options.quick else 3)
+    lines += growth(1 if options.quick else 3)
     lines += files_out_of_memory(4 if options.quick else 16)
-    lines += workers(2 if options.quick else 9)
+    lines += workers(1 if options.quick else 5)
     if options.keep:
         about = {
             "date": datetime.date.today().isoformat(),
