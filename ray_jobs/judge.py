@@ -121,13 +121,15 @@ def questions(train: Judged, holdout: Judged, synthetic: Judged) -> Iterator[str
             yield told
     if told := start_question(train, synthetic):
         yield told
-    if same := sum(map(set(holdout.fingerprints()).__contains__, synthetic.fingerprints())):
+    empty, constant = synthetic.usable()
+    held_out, varied = set(holdout.fingerprints()), synthetic.take(~(empty | constant))
+    if same := sum(map(held_out.__contains__, varied.fingerprints())):
         yield (
             f"{same} of {len(synthetic)} synthetic series are series of the holdout: these are real, and no figure here"
             " is one of a synthetic set"
         )
-    if empty := int(synthetic.usable()[0].sum()):
-        yield f"{empty} of {len(synthetic)} synthetic series hold no reading"
+    if empty.any():
+        yield f"{empty.sum()} of {len(synthetic)} synthetic series hold no reading"
 
 
 def apart_question(evaluation: dict[str, Any]) -> str:

@@ -61,9 +61,11 @@ def test_synthetic_series_that_are_held_out_ones_are_told():
     values[12, 0, 3] = np.nan
     train, holdout, other = (judged(values[10 * i : 10 * i + 10], "2013-01-01") for i in range(3))
     assert list(questions(train, holdout, other)) == []
-    mixed = judged(np.concatenate([values[20:], values[11:14]]), "2013-01-01")
+    values[19] = 0
+    holdout = judged(values[10:20], "2013-01-01")
+    mixed = judged(np.concatenate([values[20:], values[11:14], values[19:20]]), "2013-01-01")
     (told,) = questions(train, holdout, mixed)
-    assert told.startswith("3 of 13 synthetic series are series of the holdout")
+    assert told.startswith("3 of 14 synthetic series are series of the holdout")
 
 
 @pytest.mark.parametrize(("precision", "told"), [(0.0, "only 0% of"), (0.04, "only 4% of"), (0.06, ""), (0.9, "")])
