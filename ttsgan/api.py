@@ -22,7 +22,7 @@ from ttsgan.clustering import allocate, form_groups
 from ttsgan.config import RunConfig
 from ttsgan.data.marginals import MIN_HOMES
 from ttsgan.data.prepare import day_points
-from ttsgan.data.quantiles import varies
+from ttsgan.data.quantiles import informative
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.split import check_enough
 from ttsgan.data.steps import DEFAULT_START
@@ -182,9 +182,9 @@ class TTSGAN:
         infinite = np.flatnonzero(np.isinf(values).any(axis=(1, 2)))
         if len(infinite):
             raise DataError(f"series {infinite[0]} holds an infinite value; allowed: finite numbers, NaN where missing")
-        varied = varies(values).all(axis=1)
-        if not varied.all():
-            row = int(np.flatnonzero(~varied)[0])
+        usable = informative(values)
+        if not usable.all():
+            row = int(np.flatnonzero(~usable)[0])
             raise DataError(f"series {row} is constant or wholly missing in a channel; leave it out")
         usual = np.full(len(values), np.datetime64(DEFAULT_START, "s"))
         try:

@@ -261,6 +261,20 @@ def test_two_channels_end_to_end(sample, small_config):
     assert (made[:, 1] < 0).any()
 
 
+def test_a_channel_that_only_some_homes_have(sample, small_config):
+    """Two homes in three have no roof: their second channel is zero throughout, and that of about as many new ones."""
+    sun = np.array([0, 0, 0.8, 0.9, 0, 0])[np.arange(252) % 6]
+    fed = sun * np.random.default_rng(0).gamma(2.0, 0.5, (48, 252))
+    fed[np.arange(48) % 3 > 0] = 0
+    values = np.stack([sample.values[:, 0], fed.astype(np.float32)], axis=1)
+    made = TTSGAN(small_config).fit(values, step_seconds=sample.step_seconds).sample(48)
+    none = (made[:, 1] == 0).all(axis=1)
+    assert none.mean() == pytest.approx(2 / 3, abs=0.15)
+    assert made[~none, 1].mean() == pytest.approx(fed[::3].mean(), rel=0.2)
+    assert (made[~none][:, 1].reshape(-1, 6)[:, [0, 1, 4, 5]] == 0).mean() > 0.85, "nights"
+    assert (made[:, 0].mean(axis=1) > 0).all()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused_before_training(sample, small_config):
     config = recipes.override(small_config, ["runtime.use_gpu=true"])

@@ -124,6 +124,22 @@ def test_zeros_come_before_the_law_of_the_rest(rng):
     np.testing.assert_array_equal(made[1, 20:], np.interp(ndtri((np.arange(30) + 0.5) / 30), grid, laws[1]))
 
 
+def test_which_series_can_be_used():
+    nan = np.nan
+    values = np.array(
+        [
+            [[1.0, 2.0], [0.0, 0.0]],
+            [[nan, 0.0], [1.0, 2.0]],
+            [[1.0, 2.0], [3.0, 3.0]],
+            [[1.0, 2.0], [nan, nan]],
+            [[0.0, 0.0], [0.0, 0.0]],
+            [[1.0, 2.0], [2.0, 1.0]],
+        ]
+    )
+    assert quantiles.informative(values).tolist() == [True, True, False, False, False, True]
+    assert quantiles.informative(values[:, :1]).tolist() == [True, False, True, True, False, True]
+
+
 def test_varies():
     nan = np.nan
     values = np.array([[[1.0, 2.0], [3.0, 3.0]], [[nan, 1.0], [nan, nan]], [[-1.0, -1.5], [0.0, -0.0]]])

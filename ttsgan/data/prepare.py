@@ -25,7 +25,7 @@ from ttsgan.data.plausibility import (
     refuse_other_steps,
     refuse_sums,
 )
-from ttsgan.data.quantiles import varies
+from ttsgan.data.quantiles import informative
 from ttsgan.data.readers import read_series
 from ttsgan.data.series_set import SeriesSet, concatenate, refuse_duplicates, refuse_untold_entities
 from ttsgan.data.steps import DEFAULT_START, check_times, infer_step_seconds, join_steps, parse_period, parse_start
@@ -357,9 +357,9 @@ def _set_aside(series: SeriesSet, min_observed: float) -> tuple[SeriesSet, tuple
     for at in range(0, len(series), 256):
         block = series.values[at : at + 256]
         seen[at : at + 256] = 1 - np.isnan(block).mean(axis=(1, 2))
-        constant[at : at + 256] = ~varies(block).all(axis=1)
+        constant[at : at + 256] = ~informative(block)
     reasons = np.full(len(series), "", dtype=object)
-    reasons[constant] = "constant" if series.channels == 1 else "constant or missing in a channel"
+    reasons[constant] = "constant" if series.channels == 1 else "constant or missing in a channel, and not zero there"
     reasons[seen < min_observed] = f"observed below {min_observed:g} (data.min_observed)"
     reasons[seen == 0] = "all values missing"
     order = np.argsort(series.ids.astype(str), kind="stable")

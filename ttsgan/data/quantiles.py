@@ -17,6 +17,16 @@ def varies(values: NDArray) -> NDArray[np.bool_]:
     return np.fmax.reduce(values, axis=-1) > np.fmin.reduce(values, axis=-1)
 
 
+def informative(values: NDArray) -> NDArray[np.bool_]:
+    """Return which series (n, C, L) can be used: a channel varies, and each that does not is zero throughout.
+
+    A home without a roof feeds nothing in: that is what its channel says.
+    """
+    varied = varies(values)
+    absent = np.fmax.reduce(np.abs(values), axis=-1) == 0
+    return varied.any(axis=1) & (varied | absent).all(axis=1)
+
+
 def score_grid(length: int) -> NDArray[np.float64]:
     """Return the normal scores (Q,) at which quantile functions of series of ``length`` points are kept."""
     top = ndtri(1 - 0.5 / max(length, 2))

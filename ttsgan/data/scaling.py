@@ -107,13 +107,13 @@ class SeriesScaler:
         Raises
         ------
         DataError
-            If there are fewer than 3 series, or one has a channel with fewer than two distinct values.
+            If there are fewer than 3 series, or one cannot be used (`quantiles.informative`).
         """
         if len(values) < 3:
             raise DataError(f"the scaler was given {len(values)} training series; at least 3 are needed")
-        varied = quantiles.varies(values).all(axis=1)
-        if not varied.all():
-            row = int(np.flatnonzero(~varied)[0])
+        usable = quantiles.informative(values)
+        if not usable.all():
+            row = int(np.flatnonzero(~usable)[0])
             raise DataError(f"training series {row} is constant or wholly missing in a channel; set it aside first")
         channels, length = values.shape[1:]
         owners = np.arange(len(values)) if entities is None else entities
