@@ -426,3 +426,20 @@ def test_a_home_beside_the_id_of_the_contract(tmp_path, caplog):
     found = prepare(DataConfig(step_seconds=3600), places)[0]
     assert list(found.entities) == list(found.ids) == ["1", "2"]
     assert "--entity 'household'" in caplog.text
+
+
+def test_an_array_beside_joined_series_has_the_step_that_makes_it_as_long(tmp_path, caplog):
+    """Training series of half-hours were joined to four hours; an array of as many half-hours tells no step."""
+    values = np.random.default_rng(0).gamma(1.0, 1.0, (20, 1, 336)).astype(np.float32)
+    ids = np.array([f"m{i:02d}" for i in range(20)], dtype=object)
+    starts = np.full(20, np.datetime64("2021-01-01", "s"))
+    write_store(SeriesSet(ids, ids, starts, values, "kWh", 1800), Location.parse(str(tmp_path / "train")))
+    np.save(tmp_path / "array.npy", values[:, 0])
+    config = DataConfig(step="4h")
+    train, _ = prepare(config, [Location.parse(str(tmp_path / "train"))], keep_all=True)
+    other, _ = prepare(config, [Location.parse(str(tmp_path / "array.npy"))], keep_all=True, like=train)
+    np.testing.assert_allclose(other.values, train.values, rtol=1e-6)
+    assert (other.unit, other.step_seconds, other.starts[0]) == (train.unit, 14_400, train.starts[0])
+    assert (
+        "array.npy: it tells none, so it is given the step of 1800 s, to be as long as training series" in caplog.text
+    )

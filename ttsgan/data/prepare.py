@@ -202,8 +202,19 @@ def _doubt(series: SeriesSet, name: str) -> None:
 
 def _read_one(where: Location, config: DataConfig, like: SeriesSet | None) -> SeriesSet:
     series = read_series(where, config.step_seconds, config.entity, parse_period(config.period))
-    series = fill_unknown(series, where, config.unit, config.step_seconds, config.start, like)
+    step = config.step_seconds or (_step_before_joining(series, where, like) if config.step and like is not None else 0)
+    series = fill_unknown(series, where, config.unit, step, config.start, like)
     return _with_entities(_cut(series, config, where), config.entity, where)
+
+
+def _step_before_joining(series: SeriesSet, where: object, like: SeriesSet) -> int:
+    """Return the step with which series that tell none cover the span of joined training series, or 0."""
+    parts, rest = divmod(series.length, like.length)
+    if series.step_seconds or parts < 2 or rest or like.step_seconds % parts:
+        return 0
+    step = like.step_seconds // parts
+    logger.warning("%s: it tells none, so it is given the step of %d s, to be as long as training series", where, step)
+    return step
 
 
 def _cut(series: SeriesSet, config: DataConfig, where: object) -> SeriesSet:
