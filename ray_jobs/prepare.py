@@ -156,7 +156,8 @@ def _remarks(series: SeriesSet, holdout: NDArray[np.bool_], wanted: int) -> Iter
         yield f"{dates}: the audit will say INVALID, so nothing of this run can be released"
     if (kept := len(np.unique(entities[holdout]))) < MIN_ENTITIES:
         share = math.ceil(100 * MIN_ENTITIES / len(np.unique(entities))) / 100
+        more = f", or hold out more, such as --holdout {share:g}" if share <= 0.5 else ""
         yield (
             f"holdout has {kept} entities; the audit needs {MIN_ENTITIES}, so nothing of this run can be released:"
-            f" add entities, or hold out more, such as --holdout {min(share, 0.5):g}"
+            f" add entities{more}"
         )

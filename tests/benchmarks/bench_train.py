@@ -62,7 +62,7 @@ GROWTH = 1.25
 ROUNDS = {"step": 2, "days": 8}
 """Rounds of each kind for each round of adversarial steps: a step of the days costs less."""
 STEPS = {"step": 4, "days": 2}
-"""Steps of each kind in a round of two workers."""
+"""Steps of each kind in a round; one process takes adversarial steps until the next penalty instead."""
 
 
 # ---- one process -----------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def steps_of_a_year(rounds: int) -> list[dict[str, Any]]:
         count = steps_of_a_round(trainer, kind)
         steps = partial(take_steps, trainer, kind, count)
         bare, product = bare_blocks(trainer, kind, count), product_of(trainer.dtype)
-        acts = {"step": steps, "bare": bare, "product": product, "waiting": waiting}
+        acts = {"step": steps, "bare": bare, "product": product} | ({"waiting": waiting} if name == "step" else {})
         seconds = cpu_seconds(rounds * ROUNDS[kind], acts)
         trainer.state.series_seen = 0
         rate = flops(steps) / seconds["step"]

@@ -440,6 +440,19 @@ def test_an_array_beside_joined_series_has_the_step_that_makes_it_as_long(tmp_pa
     other, _ = prepare(config, [Location.parse(str(tmp_path / "array.npy"))], keep_all=True, like=train)
     np.testing.assert_allclose(other.values, train.values, rtol=1e-6)
     assert (other.unit, other.step_seconds, other.starts[0]) == (train.unit, 14_400, train.starts[0])
-    assert (
-        "array.npy: it tells none, so it is given the step of 1800 s, to be as long as training series" in caplog.text
-    )
+    given = "the step of 1800 s and the unit kWh and the start 2021-01-01T00:00:00 of the training series"
+    assert f"array.npy: it tells none, so it is given {given}" in caplog.text
+    # Where nothing was joined, an array twice as long is not taken for one of half the step.
+    short = dataclasses.replace(train, values=values[..., :168], step_seconds=1800)
+    with pytest.raises(DataError, match="the step of 336 values is not known"):
+        prepare(DataConfig(), [Location.parse(str(tmp_path / "array.npy"))], keep_all=True, like=short)
+
+
+def test_files_that_share_ids_may_be_parts_of_one_table(tmp_path):
+    values = np.random.default_rng(0).gamma(1.0, 1.0, (3, 1, 48)).astype(np.float32)
+    ids, starts = np.array(["a", "b", "c"], dtype=object), np.full(3, np.datetime64("2021-01-01", "s"))
+    places = [Location.parse(str(tmp_path / name)) for name in ("january", "march")]
+    for place in places:
+        write_store(SeriesSet(ids, ids, starts, values, "kWh", 3600), place)
+    with pytest.raises(DataError, match=r"duplicate ids: 'a' .*; parts of one table, such as months, are joined where"):
+        prepare(DataConfig(), places)

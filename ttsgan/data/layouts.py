@@ -49,17 +49,8 @@ from ttsgan.errors import DataError
 NO_HOME_WORDS = frozenset(
     (
         *("aggregate", "average", "avg", "mean", "sum", "total"),
-        *(
-            "humidity",
-            "irradiance",
-            "price",
-            "radiation",
-            "temp",
-            "temperature",
-            "temperatur",
-            "temperatura",
-            "weather",
-        ),
+        *("humidity", "irradiance", "price", "radiation", "weather"),
+        *("temp", "temperature", "temperatur", "temperatura"),
         *("dayofweek", "holiday", "hour", "month", "season", "tariff", "weekday", "weekend", "year"),
     )
 )
@@ -385,10 +376,10 @@ def _read_by_row(table: pa.Table, where: Location, id_column: str | None) -> Ser
         raise DataError(f"{where} has no id column; name one of its columns 'id', or save the numbers as .npy")
     ids = labels(table[id_column], where, id_column)
     if guessed and all(_MOMENT.match(name) for name in ids[:10]):
-        others = (f"leave out {name!r} in row {row}, or " for row, name in enumerate(ids, 1) if not _MOMENT.match(name))
+        strays = (f"leave out {name!r} in row {row}, or " for row, name in enumerate(ids, 1) if not _MOMENT.match(name))
         raise DataError(
             f"{where}: {id_column!r} holds dates, such as {ids[0]!r}, in the place of ids;"
-            f" {next(others, '')}write them as 2013-01-01 00:30 for a column for each series, or name the column of"
+            f" {next(strays, '')}write them as 2013-01-01 00:30 for a column for each series, or name the column of"
             " ids 'id'"
         )
     values = np.stack([numbers(table[name], where, name) for name in steps], axis=1)[:, None, :]

@@ -134,8 +134,8 @@ def prepare(
     Returns
     -------
     SeriesSet
-        Sorted by id, unless ``keep_all``. Series without values, with too few, or with only one distinct value are set
-        aside; a meter that is nearly always zero is kept.
+        Sorted by id, unless ``keep_all``. Series without values, with too few, or that tell nothing
+        (`quantiles.informative`) are set aside; a meter that is nearly always zero is kept.
     PrepareReport
 
     Raises
@@ -147,14 +147,16 @@ def prepare(
     """
     check_times(config)
     if simulated is not None:
-        series = _with_entities(_cut(fill_unknown(simulated, "sample"), config, "sample"), config.entity, "sample")
+        series = fill_unknown(simulated, "sample", DataConfig())
+        series = _with_entities(_cut(series, config, "sample"), config.entity, "sample")
     else:
         places = sources if sources is not None else [Location.parse(text) for text in config.source]
         names, parts = [str(place) for place in places], [_read_one(place, config, like) for place in places]
         refuse_untold_entities(dict(zip(names, parts, strict=True)), one_line(", ".join(names), 160))
         series = concatenate(parts, names)
     name = "sample" if simulated is not None else ", ".join(names)
-    refuse_duplicates(series.ids, one_line(name, 160))
+    months = "; parts of one table, such as months, are joined where their folder is given"
+    refuse_duplicates(series.ids, one_line(name, 160), months if simulated is None and len(parts) > 1 else "")
     if simulated is None:
         _doubt(series, one_line(name, 160))
     before = series.step_seconds
@@ -202,19 +204,8 @@ def _doubt(series: SeriesSet, name: str) -> None:
 
 def _read_one(where: Location, config: DataConfig, like: SeriesSet | None) -> SeriesSet:
     series = read_series(where, config.step_seconds, config.entity, parse_period(config.period))
-    step = config.step_seconds or (_step_before_joining(series, where, like) if config.step and like is not None else 0)
-    series = fill_unknown(series, where, config.unit, step, config.start, like)
+    series = fill_unknown(series, where, config, like)
     return _with_entities(_cut(series, config, where), config.entity, where)
-
-
-def _step_before_joining(series: SeriesSet, where: object, like: SeriesSet) -> int:
-    """Return the step with which series that tell none cover the span of joined training series, or 0."""
-    parts, rest = divmod(series.length, like.length)
-    if series.step_seconds or parts < 2 or rest or like.step_seconds % parts:
-        return 0
-    step = like.step_seconds // parts
-    logger.warning("%s: it tells none, so it is given the step of %d s, to be as long as training series", where, step)
-    return step
 
 
 def _cut(series: SeriesSet, config: DataConfig, where: object) -> SeriesSet:
@@ -270,9 +261,7 @@ def check_replaceable(where: Location, sources: Iterable[Location]) -> None:
 def fill_unknown(
     series: SeriesSet,
     where: object,
-    unit: str = "",
-    step_seconds: int = 0,
-    start: str = "",
+    config: DataConfig,
     like: SeriesSet | None = None,
 ) -> SeriesSet:
     """Return the set with unit, step and start filled in where its source does not give them.
@@ -281,12 +270,13 @@ def fill_unknown(
     ----------
     where : object
         Name of the source, for messages.
-    unit, step_seconds, start
-        The settings of `ttsgan.config.DataConfig`. If empty or 0, the unit stays unknown, the step is a year divided by
-        the length, and the start is 2013-01-01.
+    config : DataConfig
+        Its unit, step and start. If they are empty or 0, the unit stays unknown, the step is a year divided by the
+        length, and the start is 2013-01-01.
     like : SeriesSet, optional
-        Training series, used before these defaults: their unit; their step if the series have the same length; and
-        their start, if they have only one, if the series cover the same span of time.
+        Training series, used before these defaults: their unit; their step if the series have the same length, or the
+        step before ``data.step`` joined theirs if that makes the series as long; and their start, if they have only
+        one, if the series cover the same span of time.
 
     Raises
     ------
@@ -294,19 +284,22 @@ def fill_unknown(
         Source and setting disagree on unit or step, neither gives the step and the length does not fit a year, or only
         some series have a start and no setting gives one.
     """
+    unit, start = config.unit, config.start
     for name, told, set_to in (
         ("unit", series.unit, unit),
-        ("step_seconds", series.step_seconds, step_seconds),
+        ("step_seconds", series.step_seconds, config.step_seconds),
     ):
         if told and set_to and str(told).lower() != str(set_to).lower():
             raise DataError(
                 f"{where}: {name} is {told} in the file and {set_to} in the setting data.{name}; leave the setting out,"
                 " or correct the file"
             )
-    known, taken = series.step_seconds or step_seconds, []
-    if not known and like is not None and like.length == series.length:
-        known = like.step_seconds
-        taken.append(f"the step of {known} s")
+    known, taken = series.step_seconds or config.step_seconds, []
+    if not known and like is not None:
+        parts, rest = divmod(series.length, like.length)
+        if not rest and (parts == 1 or config.step) and like.step_seconds % parts == 0:
+            known = like.step_seconds // parts
+            taken.append(f"the step of {known} s")
     if like is not None and like.unit and not series.unit and not unit:
         unit = like.unit
         taken.append(f"the unit {unit}")

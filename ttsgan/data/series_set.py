@@ -159,15 +159,14 @@ def refuse_untold_entities(parts: Mapping[str, SeriesSet], where: object) -> Non
         )
 
 
-def refuse_duplicates(ids: np.ndarray, where: object) -> None:
-    """Raise `DataError` if an id occurs more than once."""
+def refuse_duplicates(ids: np.ndarray, where: object, advice: str = "") -> None:
+    """Raise `DataError` if an id occurs more than once; ``advice`` ends the message."""
     unique, counts = np.unique(ids.astype(str), return_counts=True)
     twice = unique[counts > 1].tolist()
     if twice:
         raise DataError(
             f"{where}: duplicate ids: {twice[0]!r} occurs more than once ({len(twice)} such"
-            " id(s)); each series needs its own id (parts of one table, such as months, are joined where their folder"
-            " is given)"
+            f" id(s)); each series needs its own id{advice}"
         )
 
 
