@@ -210,7 +210,7 @@ def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions
     rows = [("series", f"{told.kept} of {told.read}"), ("entities", str(told.entities))]
     rows += [("set aside", f"{item.id}: {item.reason}") for item in told.set_aside[:10]]
     rows += [("joined", told.joined)] if told.joined else []
-    rows += [("points, step, unit", f"{told.length}, {told.step_seconds} s, {told.unit}")]
+    rows += [("points, step, unit", f"{told.length}, {told.step_seconds} s, {told.unit or 'not known (--unit)'}")]
     rows += [("least, mean, largest value", f"{told.smallest:.4g}, {told.mean:.4g}, {told.largest:.4g}")]
     rows += [("missing values", f"{told.missing_share:.2%}")]
     rows += [("from, until", f"{told.first}, {told.end}"), ("store", str(where))]

@@ -84,13 +84,11 @@ def check_release(folder: RunFolder, accept_unproven: bool) -> None:
         raise ReleaseRefused(f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release")
     looser = loosened_line(folder.config)
     if looser and not accept_unproven:
-        raise ReleaseRefused(
-            f"{looser} There is no release. Where that is acceptable, run again with --accept-unproven"
-        )
+        raise ReleaseRefused(f"{looser} Such a set is released only with --accept-unproven")
     if verdict != "PASS" and not accept_unproven:
         raise ReleaseRefused(
-            f"the audit's verdict is {verdict}: {audit['reasons'][0]}; there is no release. "
-            "Where that is acceptable, run again with --accept-unproven"
+            f"the audit's verdict is {verdict}: {audit['reasons'][0]}; such a set is released only with "
+            "--accept-unproven"
         )
     if open_series(where / "synthetic").fingerprint() != audit["fingerprints"]["synthetic"]:
         raise ReleaseRefused(

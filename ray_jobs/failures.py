@@ -19,6 +19,10 @@ _LOWER = (
 )
 
 
+class ClusterError(TtsganError, ConnectionError):
+    """A Ray cluster does not answer, refuses the token or a job, or was lost."""
+
+
 class OutOfMemory(TtsganError, MemoryError):
     """A worker needed more memory than its machine or its GPU has."""
 

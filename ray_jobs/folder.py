@@ -203,8 +203,9 @@ class RunFolder:
             if different == ["generate.series"]:
                 advice = f"ttsgan generate --out {self.where.quoted} --series N draws N without training again"
             elif sections <= {"evaluate", "audit"}:
-                stage = min(sections, key=STAGES.index)
-                advice = f"ttsgan {stage} --out {self.where.quoted} --set {stage}.FIELD=VALUE needs no new training"
+                anew = [f"ttsgan {x} --out {self.where.quoted} --set {x}.FIELD=VALUE" for x in STAGES if x in sections]
+                advice = f"ttsgan run --out {self.where.quoted} goes on with its own settings; without a new training, "
+                advice += f"{' and '.join(anew)} {'changes' if len(anew) == 1 else 'change'} them"
             raise DataError(f"{self.where} was made with another configuration ({shown}); {advice}")
         if reads_again and input_fingerprint(config) != self.manifest["input_fingerprint"]:
             source = ", ".join(config.data.source)

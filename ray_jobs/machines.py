@@ -16,6 +16,7 @@ import ray.data
 import torch
 from ray.autoscaler.sdk import request_resources
 
+from ray_jobs.failures import ClusterError
 from ttsgan.config import RuntimeConfig
 from ttsgan.errors import ConfigError
 
@@ -40,7 +41,7 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False, tri
 
     Raises
     ------
-    ConfigError
+    ClusterError
         If the cluster cannot be joined.
     """
     if ray.is_initialized():
@@ -75,10 +76,10 @@ def start_ray(runtime: RuntimeConfig, address: str, dashboard: bool = False, tri
             )
         return
     try:
-        with _own_sigterm():
+        with _no_stderr(), _own_sigterm():
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"--address {address} cannot be joined: {' '.join(str(error).split())[:200]}") from error
+        raise ClusterError(f"--address {address} cannot be joined: {' '.join(str(error).split())[:200]}") from error
 
 
 def _free_port() -> int:
@@ -94,10 +95,14 @@ def cores() -> int:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Restore this program's SIGTERM handler afterwards: Ray's ends the process without a message."""
+    """Take SIGTERM as this program does while Ray starts, and afterwards: Ray's handler exits without a message."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as left:
+        if left.code == signal.SIGTERM:
+            raise KeyboardInterrupt from None
+        raise
     finally:
         if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)

@@ -53,7 +53,8 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
         # Before anything is read: also for prepare, since its data are to be trained on here.
         if stage in ("prepare", "train", *ON_ACTORS) and address == "local":
             check_this_machine(needed)
-        if stage in ON_RAY and (stage != "train" or runtime.num_workers):
+        # A cluster is joined before anything is read, too.
+        if address != "local" or (stage in ON_RAY and (stage != "train" or runtime.num_workers)):
             start_ray(runtime, address)
         # Before anything is removed.
         if stage == "export":
@@ -85,9 +86,11 @@ def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: 
         console.say(f"{folder.where} is finished; nothing to do")
         show_result(folder, console)
         return DONE
-    for stage in STAGES[:-1]:
-        if not folder.done(stage):
-            run_stage(folder, stage, console, address)
+    open_stages = [stage for stage in STAGES[:-1] if not folder.done(stage)]
+    if not open_stages:
+        console.say(f"{folder.where} is finished but for its release")
+    for stage in open_stages:
+        run_stage(folder, stage, console, address)
     refusal = None
     # Export may be done although an earlier stage was not: rebuilding the report keeps the release.
     if not folder.done("export"):

@@ -28,6 +28,7 @@ from rich.console import Console
 
 import ray_jobs
 import ttsgan
+from ray_jobs.failures import ClusterError
 from ttsgan.data.storage import one_line
 from ttsgan.errors import ConfigError
 
@@ -98,9 +99,9 @@ def submit(
     Raises
     ------
     ConfigError
-        If the address is not http(s), cannot be reached or refuses the token; a word contains credentials; more than
-        `MAX_UPLOAD_BYTES` would be uploaded; the cluster refuses the job; or the connection is lost for more than
-        `PATIENCE_SECONDS`.
+        If the address is not http(s), a word contains credentials, or more than `MAX_UPLOAD_BYTES` would be uploaded.
+    ClusterError
+        If the cluster cannot be reached, refuses the token or the job, or is lost for more than `PATIENCE_SECONDS`.
     """
     say = partial((console or Console(stderr=True)).print, markup=False, highlight=False, soft_wrap=True)
     url = normal_address(address)
@@ -299,21 +300,21 @@ def _token() -> str | None:
 
 @contextmanager
 def _told(url: str) -> Iterator[None]:
-    """Turn errors of the client into a `ConfigError` whose one line says what to do."""
+    """Turn errors of the client into a `ClusterError` that says in one line what to do."""
     try:
         yield
     except AuthenticationError as error:
-        raise ConfigError(
+        raise ClusterError(
             f"the cluster at {url} refuses the token; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it "
             "(KubeRay keeps it in the Secret named like the RayCluster, key auth_token)"
         ) from error
     except OSError as error:  # requests and urllib derive theirs from it
-        raise ConfigError(
+        raise ClusterError(
             f"no Ray dashboard answers at {url} ({one_line(error, 120)}); on Kubernetes run: kubectl port-forward "
             "service/NAME-head-svc 8265:8265, and submit to http://127.0.0.1:8265"
         ) from error
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"the cluster at {url} did not take the job: {one_line(error)}") from error
+        raise ClusterError(f"the cluster at {url} did not take the job: {one_line(error)}") from error
 
 
 def _connect(url: str) -> JobSubmissionClient:
@@ -358,7 +359,7 @@ def _follow(client: JobSubmissionClient, job: str, url: str) -> JobDetails:
             details = client.get_job_info(job)
         except (OSError, RuntimeError, AuthenticationError) as error:
             if time.monotonic() - last_heard > PATIENCE_SECONDS:
-                raise ConfigError(
+                raise ClusterError(
                     f"lost the cluster at {url} for {PATIENCE_SECONDS:.0f} s ({one_line(error, 120)}); the job may "
                     f"still run: ray job logs --follow --address {url} {job}"
                 ) from error

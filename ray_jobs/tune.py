@@ -182,7 +182,8 @@ def run_tune(folder: RunFolder, console: Console, address: str, trials: int) -> 
     console.table(
         "Trials, best first",
         [(f"{row[METRIC]:.4f}", ", ".join(f"{n} = {row[n]}" for n in space) + f" ({row['series_seen']} series)")
-         for row in finished[:8]] + [("best", f"ttsgan run --config {where / 'best.json'} --out ANOTHER_FOLDER")],
+         for row in finished[:8]]
+        + [("best", f"ttsgan run --config {(where / 'best.json').quoted} --out ANOTHER_FOLDER")],
     )  # fmt: skip
 
 

@@ -164,14 +164,18 @@ class TTSGAN:
         Raises
         ------
         DataError
-            If an argument has the wrong shape, ``values`` are infinite, a series is constant or wholly missing in a
-            channel, ``starts`` are not times, there are too few entities for two groups, or tokens do not fit the step.
+            If an argument has the wrong shape, ``values`` are no numbers or infinite, a series is constant or wholly
+            missing in a channel, ``starts`` are not times, there are too few entities for two groups, or tokens do not
+            fit the step.
         ConfigError
             If ``step_seconds`` is not a positive whole number, or a GPU is requested but torch finds none.
         """
         if not isinstance(step_seconds, (int, np.integer)) or step_seconds < 1:
             raise ConfigError(f"step_seconds is {step_seconds!r}; allowed: a whole number of seconds, 1 or more")
-        values = np.asarray(values, dtype=np.float32)
+        try:
+            values = np.asarray(values, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"values hold what is no number ({error}); allowed: numbers, NaN where missing") from error
         values = values[:, None] if values.ndim == 2 else values
         if values.ndim != 3 or not values.size:
             shape = f"{values.ndim} dimensions" if values.ndim != 3 else f"the shape {values.shape}"

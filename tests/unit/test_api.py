@@ -199,6 +199,12 @@ def test_starts_that_are_no_moments_and_tables_of_entities_are_refused(sample, s
         TTSGAN(small_config).fit(sample.values, step_seconds=sample.step_seconds, **wrong)
 
 
+@pytest.mark.parametrize("wrong", [[["a"]], [[1.0, 2.0], [1.0]]])
+def test_values_that_are_no_numbers_are_refused(small_config, wrong):
+    with pytest.raises(DataError, match=r"values hold what is no number .*; allowed: numbers, NaN"):
+        TTSGAN(small_config).fit(wrong, step_seconds=14_400)
+
+
 @pytest.mark.parametrize("shape", [(48 * 252,), (20, 2, 2, 8)])
 def test_other_dimensions_are_refused(small_config, shape):
     with pytest.raises(DataError):

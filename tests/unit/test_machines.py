@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
 from ray_jobs import machines
 from ray_jobs.cli import main
+from ray_jobs.failures import ClusterError
 from ray_jobs.machines import check_this_machine
 from ray_jobs.train import _leave_if, _on_sigterm
 from ttsgan.config import RuntimeConfig
@@ -50,6 +52,32 @@ def test_asked_to_end_once_and_twice():
         assert asked == noted == [True], "a checkpoint first"
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_asked_to_end_while_ray_starts(monkeypatch):
+    """Ray's handler, which it sets as it starts, exits with status 15 and says nothing."""
+
+    def init(**_):
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(machines.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(machines.ray, "init", init)
+    before = signal.getsignal(signal.SIGTERM)
+    for address in ("local", "10.0.0.1:6379"):
+        with pytest.raises(KeyboardInterrupt):
+            machines.start_ray(RuntimeConfig(), address)
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_cluster_that_does_not_answer_is_no_wrong_usage(monkeypatch):
+    def init(**_):
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(machines.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(machines.ray, "init", init)
+    with pytest.raises(ClusterError, match=r"--address 10.0.0.1:6379 cannot be joined: nobody there"):
+        machines.start_ray(RuntimeConfig(), "10.0.0.1:6379")
 
 
 def test_trials_at_the_same_time_need_room_each(monkeypatch):

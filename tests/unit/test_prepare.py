@@ -421,6 +421,15 @@ def test_dates_of_some_series_alone_are_refused(series, tmp_path):
     assert (found.starts == np.datetime64("2021-01-01")).all()
 
 
+@pytest.mark.parametrize(("start", "told"), [("2021-01-01", False), ("2020-06-01", True)])
+def test_a_start_beside_dates_is_not_used(series, tmp_path, caplog, start, told):
+    starts = np.array(["2021-01-01"] * 3, dtype="datetime64[s]")
+    write_store(dataclasses.replace(series, starts=starts), Location.parse(str(tmp_path / "s")))
+    found = prepare(DataConfig(start=start), [Location.parse(str(tmp_path / "s"))])[0]
+    np.testing.assert_array_equal(found.starts, starts)
+    assert ("it tells its own dates; 2020-06-01 is not used (--start)" in caplog.text) == told
+
+
 def test_a_home_beside_the_id_of_the_contract(tmp_path, caplog):
     places = meters_of_a_home(tmp_path / "a.csv", "household,id,time,kwh")
     found = prepare(DataConfig(step_seconds=3600), places)[0]

@@ -9,6 +9,7 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from ray_jobs import cli
 from ray_jobs import submit as module
+from ray_jobs.failures import ClusterError
 from ray_jobs.submit import command_line, exit_status, make_runtime_env, normal_address, notes, pack, submit
 from ttsgan.errors import ConfigError
 
@@ -155,7 +156,7 @@ def test_exit_status(status, code, expected):
 
 def test_a_cluster_that_does_not_answer_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(module, "CONNECT_SECONDS", 2.0)
-    with pytest.raises(ConfigError, match=r"no Ray dashboard answers at http://127.0.0.1:9 .*port-forward") as error:
+    with pytest.raises(ClusterError, match=r"no Ray dashboard answers at http://127.0.0.1:9 .*port-forward") as error:
         submit("127.0.0.1:9", ["run", "--out", "s3://bucket/run"])
     assert "\n" not in str(error.value)
 

@@ -307,7 +307,7 @@ def fill_unknown(
     if not step:
         raise DataError(
             f"{where}: the step of {series.length} values is not known (a year would be a multiple or divisor of 8760);"
-            " set data.step_seconds (--step-seconds), or write step_seconds into the schema metadata of the file"
+            " set data.step_seconds (--step-seconds), or write step_seconds into the schema metadata of a Parquet file"
         )
     if not known:
         logger.warning("%s: its %d values are taken for a year, at %d s (--step-seconds)", where, series.length, step)
@@ -323,6 +323,8 @@ def fill_unknown(
         taken.append(f"the start {start}")
     if taken:
         logger.warning("%s: it tells none, so it is given %s of the training series", where, " and ".join(taken))
+    if start and not untold.any() and (series.starts != parse_start(start)).any():
+        logger.warning("%s: it tells its own dates; %s is not used (--start)", where, start)
     if untold.any() and not start:
         logger.warning("%s: it tells no dates; %s is taken for the start (--start)", where, DEFAULT_START)
     starts = np.where(untold, parse_start(start or DEFAULT_START), series.starts)
