@@ -84,7 +84,7 @@ class TestRows:
 
     def test_two_values_for_one_stamp(self, tmp_path):
         for again, told in (
-            (1, "local clock time repeats"),
+            (1, "keep one row for each"),
             (30, "several series in one: make one id.*--entity COLUMN"),
         ):
             rows = [f"H1,{stamp},9" for stamp in STAMPS[:again]] + long_rows()

@@ -2,14 +2,24 @@
 
 import numpy as np
 
-from ttsgan.data.calendar import DAY_SECONDS
+from ttsgan.data.calendar import DAY_SECONDS, weekday
 from ttsgan.data.storage import Location
 from ttsgan.errors import DataError
 
 LEAST_SHARE = 0.25
 """The common span of all series is suggested only if it exceeds this share of their total span."""
 OFTEN = 0.01
-"""From this share of rows on, duplicate stamps mean several series in one, not the repeated clock hour in autumn."""
+"""From this share of rows on, duplicate stamps mean several series in one."""
+
+SUNDAY = 6
+CLOCK_MONTHS = 3, 4, 10, 11
+"""Months in which summer time ends, north and south."""
+CLOCK_HOURS = 4
+"""Summer time ends within this many hours of midnight."""
+CLOCK_TWICE = (
+    "%s has two values for %s, an hour that local clocks repeat: their mean is taken (spring's hour is missing)"
+)
+"""What a warning says of a source with such an hour."""
 
 Period = tuple[np.datetime64, np.datetime64]
 """First moment, and the first moment after the period."""
@@ -47,7 +57,26 @@ def twice_advice(share: float, told_apart_by: str) -> str:
             f"so many are several series in one: {told_apart_by}; or a column beside the stamps tells the time of day:"
             " join the two to one stamp"
         )
-    return "keep one row for each (local clock time repeats an hour in autumn: use UTC)"
+    return "keep one row for each"
+
+
+def of_clock(seconds: np.ndarray) -> bool:
+    """Tell whether stamps (n,), seconds since 1970, that occur twice are what a local clock repeats after summer time.
+
+    These are the stamps of one hour in the small hours of a Sunday, in October or November (March or April in the
+    south), once a year at most.
+    """
+    moments = np.unique(seconds)
+    days, day_at = np.unique(moments // DAY_SECONDS, return_inverse=True)
+    dates = days.astype("datetime64[D]")
+    months, years = dates.astype("datetime64[M]").astype(np.int64) % 12 + 1, dates.astype("datetime64[Y]")
+    hours = [moments[day_at == i] % DAY_SECONDS for i in range(len(days))]
+    return bool(
+        (weekday(moments) == SUNDAY).all()
+        and np.isin(months, CLOCK_MONTHS).all()
+        and len(np.unique(years)) == len(years)
+        and all(at.max() < CLOCK_HOURS * 3600 and np.ptp(at) < 3600 for at in hours)
+    )
 
 
 def span_of_all(begin: np.ndarray, end: np.ndarray) -> str:

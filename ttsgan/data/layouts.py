@@ -38,7 +38,7 @@ from ttsgan.data.columns import (
     series_set,
     stamps,
 )
-from ttsgan.data.grid import Period, frequent, inside, steps_of, twice_advice
+from ttsgan.data.grid import CLOCK_TWICE, Period, frequent, inside, of_clock, steps_of, twice_advice
 from ttsgan.data.long_tables import read_long
 from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.storage import Location, one_line
@@ -282,8 +282,11 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: P
     table, seconds = table.take(pa.array(rows)), when[rows].astype(np.int64)
     order = np.argsort(seconds, kind="stable")
     gaps = np.diff(seconds[order])
-    if (gaps == 0).any():
-        stamp = seconds[order][int(np.argmax(gaps == 0))].astype("M8[s]")
+    former, later = order[:-1][gaps == 0], order[1:][gaps == 0]
+    if len(later) and of_clock(seconds[later]) and not np.isin(former, later).any():
+        logger.warning(CLOCK_TWICE, where, seconds[later[0]].astype("M8[s]"))
+    elif len(later):
+        stamp = seconds[later[0]].astype("M8[s]")
         apart = f"name the column that tells them apart 'id' (there are: {one_line(', '.join(ids), 80)})"
         raise DataError(
             f"{where}: duplicate time stamp {stamp} in {name!r} ({int((gaps == 0).sum())} in all);"
@@ -303,7 +306,11 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: P
         )
     values = np.full((len(ids), 1, length), np.nan, dtype=np.float32)
     for row, column in enumerate(ids):
-        values[row, 0, offset // step] = numbers(table[column], where, column)
+        told = numbers(table[column], where, column)
+        values[row, 0, offset // step] = told
+        one, other = told[former], told[later]
+        mean = np.where(np.isnan(one), other, np.where(np.isnan(other), one, 0.5 * (one + other)))
+        values[row, 0, offset[later] // step] = mean
     _refuse_rows_and_weeks(values[:, 0], ids, step, where)
     names = np.array(ids, dtype=object)
     starts = np.full(len(ids), begin).astype("datetime64[s]")

@@ -21,7 +21,7 @@ from ttsgan.data.columns import (
     series_set,
     stamps,
 )
-from ttsgan.data.grid import Period, frequent, inside, span_of_all, steps_of, twice_advice
+from ttsgan.data.grid import CLOCK_TWICE, Period, frequent, inside, of_clock, span_of_all, steps_of, twice_advice
 from ttsgan.data.series_set import SeriesSet
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import labels
@@ -47,7 +47,8 @@ def read_long(
 ) -> SeriesSet:
     """Return the series of a long table.
 
-    Rows without a value may repeat a stamp or lie off the grid. Of identical rows, one is kept.
+    Rows without a value may repeat a stamp or lie off the grid. Of identical rows, one is kept. The two values of a
+    stamp that a local clock repeats are averaged.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def read_long(
     ids, owner_R = codes(table[id_column], where, id_column)
     rows = inside(when, period, where)
     seconds_R = when.astype(np.int64)
-    rows, step = _in_order(rows, owner_R, seconds_R, values_R, ids, where, time_column, step_seconds)
+    rows, values_R, step = _in_order(rows, owner_R, seconds_R, values_R, ids, where, time_column, step_seconds)
     rows = _on_grid(rows, owner_R, seconds_R, values_R, step)
     owner, seconds, values_R = owner_R[rows], seconds_R[rows], values_R[rows]
     first_row = np.flatnonzero(np.diff(owner, prepend=-1))
@@ -136,15 +137,20 @@ def _like_numbers(column: pa.ChunkedArray) -> bool:
 def _in_order(
     rows: np.ndarray, owner_R: np.ndarray, seconds_R: np.ndarray, values_R: np.ndarray, ids: np.ndarray,
     where: Location, time_column: str, step_seconds: int,
-) -> tuple[np.ndarray, int]:  # fmt: skip
-    """Return the rows sorted by id and time, each stamp once, and the step in seconds."""
+) -> tuple[np.ndarray, np.ndarray, int]:  # fmt: skip
+    """Return the rows sorted by id and time, each stamp once, the values of all rows, and the step in seconds."""
     empty = np.isnan(values_R)
     rows = rows[np.lexsort((empty[rows], seconds_R[rows], owner_R[rows]))]
     again = (np.diff(owner_R[rows]) == 0) & (np.diff(seconds_R[rows]) == 0)
     later, former = rows[1:], rows[:-1]
     same = again & (empty[later] | (values_R[later] == values_R[former]))
-    if (again & ~same).any():
-        at, count = later[int(np.argmax(again & ~same))], int((again & ~same).sum())
+    twice = again & ~same
+    if twice.any() and of_clock(seconds_R[later[twice]]) and not (twice[1:] & again[:-1]).any():
+        logger.warning(CLOCK_TWICE, where, seconds_R[later[twice][0]].astype("M8[s]"))
+        values_R = values_R.copy()
+        values_R[former[twice]] = 0.5 * (values_R[former[twice]] + values_R[later[twice]])
+    elif twice.any():
+        at, count = later[int(np.argmax(twice))], int(twice.sum())
         apart = "make one id of the id and what tells them apart, and name the home by --entity COLUMN"
         advice = twice_advice(count / len(rows), apart)
         raise DataError(
@@ -153,7 +159,7 @@ def _in_order(
         )
     if same.any():
         logger.warning("%s: %d rows that say again what another says are left out", where, int(same.sum()))
-        rows = np.append(rows[:1], later[~same])
+    rows = np.append(rows[:1], later[~again])
     # rows without a value do not count for the step
     told = rows[~empty[rows]] if not empty[rows].all() else rows
     within = owner_R[told][1:] == owner_R[told][:-1]
@@ -164,7 +170,7 @@ def _in_order(
             f"{where}: every id has one row, so that the step is not known; several values per id are needed"
         )
     _refuse_other_steps(gaps, owner_R[told][1:][within], step, ids, where)
-    return rows, step
+    return rows, values_R, step
 
 
 def _on_grid(
