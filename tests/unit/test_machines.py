@@ -54,6 +54,7 @@ def test_asked_to_end_once_and_twice():
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 def test_asked_to_end_while_ray_starts(monkeypatch):
     """Ray's handler, which it sets as it starts, exits with status 15 and says nothing."""
 
@@ -70,6 +71,7 @@ def test_asked_to_end_while_ray_starts(monkeypatch):
         assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 def test_a_cluster_that_does_not_answer_is_no_wrong_usage(monkeypatch):
     def init(**_):
         raise ConnectionError("nobody there")
