@@ -53,8 +53,9 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
         # Before anything is read: also for prepare, since its data are to be trained on here.
         if stage in ("prepare", "train", *ON_ACTORS) and address == "local":
             check_this_machine(needed)
-        # A cluster is joined before anything is read, too.
-        if address != "local" or (stage in ON_RAY and (stage != "train" or runtime.num_workers)):
+        # A cluster that does not answer is told of before anything is read, too.
+        joins = stage == "prepare" and address != "local"
+        if joins or (stage in ON_RAY and (stage != "train" or runtime.num_workers)):
             start_ray(runtime, address)
         # Before anything is removed.
         if stage == "export":

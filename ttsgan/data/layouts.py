@@ -308,9 +308,9 @@ def _read_by_time(table: pa.Table, where: Location, step_seconds: int, period: P
     for row, column in enumerate(ids):
         told = numbers(table[column], where, column)
         values[row, 0, offset // step] = told
-        one, other = told[former], told[later]
-        mean = np.where(np.isnan(one), other, np.where(np.isnan(other), one, 0.5 * (one + other)))
-        values[row, 0, offset[later] // step] = mean
+        # the mean of the two, or the one that is not missing
+        pair = told[former], told[later]
+        values[row, 0, offset[later] // step] = 0.5 * (np.fmin(*pair) + np.fmax(*pair))
     _refuse_rows_and_weeks(values[:, 0], ids, step, where)
     names = np.array(ids, dtype=object)
     starts = np.full(len(ids), begin).astype("datetime64[s]")
