@@ -111,7 +111,7 @@ def bare_blocks(trainer: Trainer, kind: str, count: int) -> Callable[[], None]:
     """Return a function that runs only the blocks of the next ``count`` steps, forward and backward.
 
     Widths, batch, tokens, dropout and precision are those of the steps: the gradient penalty is in single precision.
-    Embeddings, losses, the second derivative of the penalty, optimizer and averages are left out.
+    Embeddings, losses, optimizer and averages are left out.
     """
     seen: list[tuple[Block, bool, torch.Tensor, torch.Tensor | None]] = []
     hooks = [

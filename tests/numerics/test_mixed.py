@@ -51,7 +51,7 @@ def test_training_in_16_bits_is_that_of_fp32_but_for_rounding(trainer, precision
 
 @pytest.mark.parametrize("precision", SHORT)
 def test_losses_and_the_penalty_stay_in_fp32(adversarial, precision):
-    """The gradient penalty (second derivatives) within a 16-bit step equals that of fp32 to the last bit."""
+    """The gradient penalty within a 16-bit step equals that of fp32 to the last bit."""
     made = adversarial("loss.penalty_interval=1", "loss.mode_seeking=0.1", "loss.drift=0.1")
     networks, config, average = made.state.networks, made.config, made.state.average
     batch, rnd = made._adversarial_batch("discriminator")

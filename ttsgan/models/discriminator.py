@@ -1,8 +1,7 @@
 """The conditional discriminator: a local logit for each day in the context of its week, and a global one for the year.
 
 A few hundred households give few years but many days: the local logits have data where the global one has little. Days
-attend within their week, and weeks to each other, so that no attention matrix is larger than 53 by 53. This matters
-most for the gradient penalty: it needs a second derivative, which the fused attention kernels lack.
+attend within their week, and weeks to each other, so that no attention matrix is larger than 53 by 53.
 
 Axis letters: B series, N tokens, P values of a token, F calendar features, D width, Z condition, V weeks, S tokens in a
 week.

@@ -128,8 +128,9 @@ class Generator(nn.Module):
         parts = [tokens_BNW, calendar_BNF] if base_BNP is None else [base_BNP, tokens_BNW, calendar_BNF]
         series_BD = self.embed_series(torch.cat([series_BW, cond_BZ, numbers_BH], dim=-1))
         x_BND = self.embed(torch.cat(parts, dim=-1)) + series_BD[:, None]
-        views = torch.stack([branch(x_BND) for branch in self.branches.values()])
-        merged_BND = x_BND + torch.einsum("s,sbnd->bnd", self.branch_weight, views)
+        merged_BND = x_BND
+        for weight, branch in zip(self.branch_weight, self.branches.values(), strict=True):
+            merged_BND = merged_BND + weight * branch(x_BND)
         points_BCT = self.write(self.norm(merged_BND).transpose(1, 2))[..., : self.num_tokens * self.patch_size]
         drawn = self.gain * points_BCT.float() * math.sqrt(self.config.width)
         drawn_BNP = patchify(drawn, self.patch_size)

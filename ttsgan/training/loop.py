@@ -307,7 +307,7 @@ class Trainer:
     def _generator_step(self) -> dict[str, float]:
         networks, config = self.state.networks, self.config
         batch, rnd = self._adversarial_batch("generator")
-        other = self._noise(rnd)
+        other = self._noise(rnd) if config.loss.mode_seeking else batch.noise
         networks.generator.refresh_norm()
 
         def loss(part: slice) -> phases.LossAndFigures:

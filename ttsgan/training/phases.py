@@ -109,6 +109,10 @@ class AdversarialBatch:
             noise=(tokens[rows], series[rows]),
         )
 
+    def of_both(self) -> tuple[Tensor, Tensor]:
+        """Return calendar and conditions of the real series, followed by those of the generated ones."""
+        return torch.cat([self.real_calendar, self.calendar]), torch.cat([self.real_cond, self.cond])
+
     def written(self, networks: Networks) -> Tensor:
         """Return the generated scores (B, N, P), float32."""
         standard = networks.standard_numbers(self.numbers)
@@ -133,8 +137,8 @@ def discriminator_loss(
     With ``penalise`` it includes the gradient penalty, times ``loss.penalty_interval``.
     """
     loss, local_weight = config.loss, config.discriminator.local_weight
-    real_year, real_days = networks.discriminator(batch.real, batch.real_calendar, batch.real_cond)
-    fake_year, fake_days = networks.discriminator(fake, batch.calendar, batch.cond)
+    both = torch.cat([batch.real, fake]), *batch.of_both()
+    (real_year, fake_year), (real_days, fake_days) = (logits.chunk(2) for logits in networks.discriminator(*both))
     total = losses.discriminator_loss(loss.name, real_year, fake_year)
     total = total + local_weight * losses.discriminator_loss(loss.name, real_days, fake_days)
     figures = {
@@ -153,16 +157,15 @@ def discriminator_loss(
 
 
 def _penalty(networks: Networks, batch: AdversarialBatch, fake: Tensor, config: RunConfig) -> Tensor:
-    def judge(cond: Tensor, calendar: Tensor, scores: Tensor) -> Tensor:
+    def judge(scores: Tensor, calendar: Tensor, cond: Tensor) -> Tensor:
         year, days = networks.discriminator(scores, calendar, cond)
         return year + config.discriminator.local_weight * days.mean(1)
 
     if config.loss.name == "wgan-gp":
         middle = losses.between(batch.real, fake, batch.share)
-        return losses.gradient_penalty(lambda x: judge(batch.real_cond, batch.real_calendar, x), middle, centre=1.0)
-    at_real = losses.gradient_penalty(lambda x: judge(batch.real_cond, batch.real_calendar, x), batch.real, 0.0)
-    at_fake = losses.gradient_penalty(lambda x: judge(batch.cond, batch.calendar, x), fake, 0.0)
-    return 0.5 * (at_real + at_fake)
+        return losses.gradient_penalty(lambda x: judge(x, batch.real_calendar, batch.real_cond), middle, centre=1.0)
+    both = batch.of_both()
+    return losses.gradient_penalty(lambda x: judge(x, *both), torch.cat([batch.real, fake]), centre=0.0)
 
 
 def generator_loss(
