@@ -35,7 +35,7 @@ def gradients(made, phase: str) -> dict[str, torch.Tensor]:
     """Return the gradients of one phase at the start of the adversarial stage, by name, on the CPU."""
     state, rows = made.state, made.fitted_rows[:8]
     batch, rnd = made._adversarial_batch("discriminator")
-    parameters = state.parameters_of(phase)
+    parameters = state.parameters[phase]
     for parameter in parameters:
         parameter.requires_grad_(True)
     with step.autocast(made.dtype, made.runtime.device):

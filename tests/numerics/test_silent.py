@@ -219,7 +219,7 @@ def two_backwards(given: Given) -> dict[str, list[torch.Tensor]]:
 def without_gradient(given: Given) -> list[list[torch.Tensor]]:
     """Worker 1's loss depends on every second parameter only, with slope 4; return both workers' encoder steps."""
     made = given.trainer("training.grad_clip=1e9", "training.warmup=0")
-    parameters = made.state.parameters_of("encoder")
+    parameters = made.state.parameters["encoder"]
 
     def loss(*_):
         return sum(4 * p.sum() for p in parameters[:: 1 + given.rank]), {}
@@ -239,7 +239,7 @@ def overflow(given: Given) -> dict:
 
     def loss(*args):
         value, figures = real(*args)
-        weight = state.parameters_of("encoder")[0]
+        weight = state.parameters["encoder"][0]
         infinite = (weight - weight.detach()).abs().sum().sqrt()
         return value + (infinite if given.rank == 1 and not scales else 0), figures
 

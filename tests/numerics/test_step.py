@@ -28,17 +28,17 @@ def test_a_gradient_that_no_scale_makes_good_is_told(trainer):
     made = trainer()
     state = made.state
     state.grad_scalers = {name: torch.amp.GradScaler("cpu", enabled=True) for name in state.optimizers}
-    before = [p.clone() for p in state.parameters_of("encoder")]
+    before = [p.clone() for p in state.parameters["encoder"]]
 
     def loss(part):
-        weight = state.parameters_of("encoder")[0]
+        weight = state.parameters["encoder"][0]
         return (weight - weight.detach()).abs().sum().sqrt(), {}
 
     for _ in range(int(math.log2(2.0**16 / step.LEAST_SCALE)) + 1):  # one step at each scale, down to below 1
         take_step(state, "encoder", loss, made.runtime)
     with pytest.raises(Unstable, match=r"the gradient of the encoder is (nan|inf).*training\.encoder_lr"):
         take_step(state, "encoder", loss, made.runtime)
-    assert all(torch.equal(old, new) for old, new in zip(before, state.parameters_of("encoder"), strict=True))
+    assert all(torch.equal(old, new) for old, new in zip(before, state.parameters["encoder"], strict=True))
 
 
 def test_a_checksum_sees_places_and_buffers(trainer):
@@ -135,7 +135,7 @@ def test_gradients_are_unscaled_before_they_are_clipped(trainer):
     for enabled in (False, True):
         state = (made := trainer("training.grad_clip=1.0")).state
         state.grad_scalers = {name: torch.amp.GradScaler("cpu", enabled=enabled) for name in state.optimizers}
-        first = state.parameters_of("encoder")[0]
+        first = state.parameters["encoder"][0]
 
         def loss(part, first=first):
             return 0.5 * first.view(-1)[0], {}

@@ -378,18 +378,20 @@ def test_average_has_a_closed_form():
     mean, new = nn.Linear(2, 1), nn.Linear(2, 1)
     nn.init.zeros_(mean.weight)
     nn.init.ones_(new.weight)
+    average = ema.MovingAverage([mean], [new], half_life=100)
     for _ in range(30):
-        ema.update_average(mean, new, series=10, series_seen=100_000, half_life=100)
+        average.update(series=10, series_seen=100_000)
     torch.testing.assert_close(mean.weight, torch.full((1, 2), 1 - 0.5**3))
 
 
 def test_average_of_moving_weights():
     mean, new = nn.Linear(1, 1, bias=False).double(), nn.Linear(1, 1, bias=False).double()
     wanted, seen, keeps = mean.weight.item(), 0, []
+    average = ema.MovingAverage([mean], [new], half_life=50)
     for step in range(20):
         nn.init.constant_(new.weight, math.sin(step))
         seen += 8
-        ema.update_average(mean, new, 8, seen, 50)
+        average.update(8, seen)
         keep = 0.5 ** (8 / min(50, max(seen / 4, 1)))
         keeps.append(keep)
         wanted = keep * wanted + (1 - keep) * math.sin(step)
@@ -402,7 +404,7 @@ def test_average_copies_buffers_and_needs_no_gradient():
     mean, new = networks().generator, networks(seed=1).generator
     new.train()
     new.requires_grad_(True)
-    ema.update_average(mean, new, 8, 8, 50)
+    ema.MovingAverage([mean], [new], 50).update(8, 8)
     for a, b in zip(mean.buffers(), new.buffers(), strict=True):
         assert torch.equal(a, b)
     assert all(p.grad_fn is None for p in mean.parameters())

@@ -98,7 +98,7 @@ def test_gradient_isolation(adversarial, phase):
     """A phase moves all weights of its own networks and their averages, and nothing else; no gradient is left."""
     made = adversarial("loss.mode_seeking=0.1", "loss.drift=0.1")
     made.state.stage = PHASES[phase]
-    own = {id(p) for p in made.state.parameters_of(phase)}
+    own = {id(p) for p in made.state.parameters[phase]}
     nn.init.constant_(made.state.networks.generator.gain, 0.5)
     made.state.average.load_state_dict(made.state.networks.state_dict())
     before = {n: (p, p.detach().clone()) for n, p in made.state.networks.named_parameters()}
@@ -199,7 +199,7 @@ def test_loss_that_is_not_finite_stops(trainer, phase, value):
     held = weights(made.state.networks)
 
     def loss(*_):
-        return sum(p.sum() for p in made.state.parameters_of(phase)) * value, {}
+        return sum(p.sum() for p in made.state.parameters[phase]) * value, {}
 
     with pytest.raises(
         DivergedError, match=rf"the loss of the {phase} is (nan|-?inf) after \d+ series; lower training.{phase}_lr"
@@ -216,7 +216,7 @@ def test_gradient_that_is_not_finite_stops(trainer):
     made = trainer()
 
     def loss(*_):
-        first = made.state.parameters_of("encoder")[0]
+        first = made.state.parameters["encoder"][0]
         return (first - first.detach()).abs().sum().sqrt(), {}
 
     with pytest.raises(DivergedError, match="the gradient of the encoder is nan after 0 series"):

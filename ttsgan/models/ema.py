@@ -1,25 +1,35 @@
-"""Exponential moving average (EMA) of a network's weights; only averages are ever sampled."""
+"""Exponential moving average (EMA) of the weights of networks; only averages are ever sampled."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, series: int, series_seen: int, half_life: int) -> None:
-    """Update the moving average of the weights after ``series`` more series; buffers are copied.
+class MovingAverage:
+    """Updates averages of the weights of networks.
 
     Parameters
     ----------
-    average, network : Module
-        Of the same architecture.
-    series, series_seen : int
-        Series since the last update, and in total.
+    averages, networks : sequence of Module
+        Of the same architectures, in the same order. Their tensors are listed once: on a CPU, finding those of small
+        networks takes longer than averaging them.
     half_life : int
-        Series over which the weight of old parameters halves; at most a quarter of ``series_seen``, so that the
-        random initialisation is forgotten (Karras 2024, ramp-up).
+        Series over which the weight of old parameters halves; at most a quarter of the series seen, so that the random
+        initialisation is forgotten (Karras 2024, ramp-up).
     """
-    keep = 0.5 ** (series / min(half_life, max(series_seen / 4, 1)))
-    get_ema_multi_avg_fn(keep)(list(average.parameters()), list(network.parameters()), None)
-    for mean, new in zip(average.buffers(), network.buffers(), strict=True):
-        mean.copy_(new)
+
+    def __init__(self, averages: Sequence[nn.Module], networks: Sequence[nn.Module], half_life: int) -> None:
+        self.half_life = half_life
+        self.means, self.weights = ([p for one in side for p in one.parameters()] for side in (averages, networks))
+        buffers = ([b for one in side for b in one.buffers()] for side in (averages, networks))
+        self.buffers = list(zip(*buffers, strict=True))
+
+    @torch.no_grad()
+    def update(self, series: int, series_seen: int) -> None:
+        """Update the averages after ``series`` more series, ``series_seen`` in total; buffers are copied."""
+        keep = 0.5 ** (series / min(self.half_life, max(series_seen / 4, 1)))
+        get_ema_multi_avg_fn(keep)(self.means, self.weights, None)
+        for mean, new in self.buffers:
+            mean.copy_(new)

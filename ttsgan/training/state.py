@@ -22,6 +22,7 @@ from ttsgan import recipes
 from ttsgan.config import FREE_FIELDS, RunConfig, TrainingConfig
 from ttsgan.data.storage import one_line
 from ttsgan.errors import ConfigError, DataError
+from ttsgan.models.ema import MovingAverage
 from ttsgan.models.networks import Networks, SeriesShape
 from ttsgan.training.runtime import patiently
 
@@ -75,6 +76,10 @@ class TrainState:
         Digest of the training series and their scaler.
     networks, average : Networks
         The trained networks, and their exponential moving averages, which alone are sampled.
+    parameters : dict of list of Parameter
+        The parameters that each phase trains.
+    averages : dict of MovingAverage
+        Of the networks that each phase trains.
     stage : int
         Index into `STAGES`; one past the last when training is done.
     series_seen : int
@@ -98,7 +103,14 @@ class TrainState:
         self.networks = Networks(config, shape).to(device)
         self.average = copy.deepcopy(self.networks).eval().requires_grad_(False)
         self.networks.requires_grad_(False)
-        self.optimizers = {name: self._optimizer(name) for name in TRAINED}
+        self.parameters: dict[str, list[nn.Parameter]] = {}
+        self.optimizers: dict[str, torch.optim.AdamW] = {}
+        self.averages: dict[str, MovingAverage] = {}
+        for phase, names in TRAINED.items():
+            averages, trained = ([side.get_submodule(n) for n in names] for side in (self.average, self.networks))
+            self.parameters[phase] = [p for network in trained for p in network.parameters()]
+            self.optimizers[phase] = self._optimizer(phase)
+            self.averages[phase] = MovingAverage(averages, trained, config.training.ema_half_life)
         self.grad_scalers = {
             name: torch.amp.GradScaler(device.type, enabled=dtype == torch.float16) for name in self.optimizers
         }
@@ -106,16 +118,12 @@ class TrainState:
         self.drawn: dict[str, Tensor] = {}
         self.best_loss, self.diversity = float("inf"), 1.0
 
-    def parameters_of(self, phase: str) -> list[nn.Parameter]:
-        """Return the parameters that ``phase`` trains."""
-        return [p for name in TRAINED[phase] for p in self.networks.get_submodule(name).parameters()]
-
     def _optimizer(self, phase: str) -> torch.optim.AdamW:
         training = self.config.training
         betas = (0.0, 0.99) if phase in ("discriminator", "generator") else (0.9, 0.99)
         rate, decay = getattr(training, f"{phase}_lr"), training.weight_decay
         # Fused: small batches take many steps, and an update parameter by parameter costs six times as much.
-        return torch.optim.AdamW(self.parameters_of(phase), lr=rate, betas=betas, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(self.parameters[phase], lr=rate, betas=betas, weight_decay=decay, fused=True)
 
     @property
     def done(self) -> bool:

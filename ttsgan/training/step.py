@@ -10,9 +10,8 @@ from torch import Tensor
 from ttsgan.config import TrainingConfig, check_precision
 from ttsgan.errors import DivergedError
 from ttsgan.losses import MeanOver
-from ttsgan.models.ema import update_average
 from ttsgan.training.runtime import Runtime
-from ttsgan.training.state import STAGES, TRAINED, TrainState, stage_series
+from ttsgan.training.state import STAGES, TrainState, stage_series
 
 Loss = Callable[[slice], tuple[Tensor, dict[str, Tensor]]]
 """Computes a phase's loss, a mean over series, and figures to log, on a part of this worker's share of the batch."""
@@ -90,7 +89,7 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> di
         No weight has changed then.
     """
     training, scaler = state.config.training, state.grad_scalers[phase]
-    parameters, optimizer = state.parameters_of(phase), state.optimizers[phase]
+    parameters, optimizer = state.parameters[phase], state.optimizers[phase]
     stage = STAGES[state.stage]
     progress = (state.series_seen + 0.5 * training.batch_size) / max(stage_series(training, stage), 1)
     for group in optimizer.param_groups:
@@ -124,10 +123,7 @@ def take_step(state: TrainState, phase: str, loss: Loss, runtime: Runtime) -> di
     scaler.update()
     for parameter in parameters:
         parameter.grad = None
-    seen = state.series_seen + training.batch_size
-    for name in TRAINED[phase]:
-        average, network = (networks.get_submodule(name) for networks in (state.average, state.networks))
-        update_average(average, network, training.batch_size, seen, training.ema_half_life)
+    state.averages[phase].update(training.batch_size, state.series_seen + training.batch_size)
     out = dict(zip(named, logged.tolist(), strict=True))
     return {**out, f"gradient_norm/{phase}": float(norm), f"rate/{phase}": optimizer.param_groups[0]["lr"]}
 
