@@ -1,7 +1,7 @@
 """The ``ttsgan`` command.
 
 Exit status: 0 done; 1 refused or failed, with one line that says why; 2 bad usage; 3 no release was
-made (run, export), or the verdict is not PASS within the usual limits (audit, judge); 130 interrupted.
+made (run, export), or the verdict is not PASS with the default limits (audit, judge); 130 interrupted.
 """
 
 import logging
@@ -33,8 +33,8 @@ def run(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions]
     general : RunOptions
     data : DataOptions
     accept_unproven : bool
-        Release although there are too few entities to prove the privacy limits, or limits are looser than usual.
-        The release says so. FAIL is never accepted.
+        Release a set that is UNPROVEN, or was audited with looser limits than the default; the release says so.
+        FAIL and INVALID are never released.
     """
     from ray_jobs.console import Console
     from ray_jobs.settings import open_run
@@ -119,16 +119,16 @@ def cluster(general: OmitArgPrefixes[StageOptions]) -> int:
     return _stage("cluster", general)
 
 
-def generate(general: OmitArgPrefixes[StageOptions], series: int | None = None) -> int:
+def generate(general: OmitArgPrefixes[StageOptions], series: int = -1) -> int:
     """Draw synthetic series.
 
     Parameters
     ----------
     general : StageOptions
     series : int
-        Series to write; 0: as many as training entities; by default the number in the run folder's configuration.
+        Series to write; 0: as many as training entities; -1: the number in the run folder's configuration.
     """
-    return _stage("generate", general, () if series is None else (f"generate.series={series}",))
+    return _stage("generate", general, () if series == -1 else (f"generate.series={series}",))
 
 
 def evaluate(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) -> int:
@@ -144,7 +144,9 @@ def evaluate(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) 
 
 
 def audit(general: OmitArgPrefixes[StageOptions], set: tuple[str, ...] = ()) -> int:
-    """Attack the synthetic series and give the verdict; exit status 3 unless it is PASS within the usual limits.
+    """Attack the synthetic series and give the verdict; exit status 3 unless it is PASS with the default limits.
+
+    It removes the release of an earlier audit. All audits of a run are counted; the release says how many there were.
 
     Parameters
     ----------
@@ -167,8 +169,8 @@ def export(general: OmitArgPrefixes[StageOptions], accept_unproven: bool = False
     ----------
     general : StageOptions
     accept_unproven : bool
-        Release although there are too few entities to prove the privacy limits, or limits are looser than usual.
-        The release says so.
+        Release a set that is UNPROVEN, or was audited with looser limits than the default; the release says so.
+        FAIL and INVALID are never released.
     """
     from ray_jobs.console import Console
     from ray_jobs.run import run_stage
@@ -180,7 +182,10 @@ def export(general: OmitArgPrefixes[StageOptions], accept_unproven: bool = False
 
 
 def prepare(source: tuple[str, ...], out: str, data: OmitArgPrefixes[DataOptions], set: tuple[str, ...] = ()) -> int:
-    """Read CSV, Parquet or .npy files, wide or long, and write a store that every command reads.
+    """Read CSV, Parquet or .npy files, wide or long, and write a store that every command reads as --data.
+
+    It shows what was understood: series, entities, step, unit, missing values. (The stage prepare of a run is part of
+    run, train and tune.)
 
     Parameters
     ----------
@@ -279,6 +284,9 @@ def judge(
 def tune(general: OmitArgPrefixes[RunOptions], data: OmitArgPrefixes[DataOptions], trials: int = 8) -> int:
     """Search patch size, depth and latent dimension with Ray Tune; writes trials.parquet and best.json.
 
+    Trials are compared by the validation loss of the temporal prior. Use the best one in another folder: ttsgan run
+    --config OUT/best.json --data ... --out ANOTHER.
+
     Parameters
     ----------
     general : RunOptions
@@ -368,7 +376,8 @@ def main(words: list[str] | None = None) -> int:
         return tyro.extras.subcommand_cli_from_dict(
             COMMANDS | {"submit": partial(submit, command=tuple(words[len(own) + 1 :]))},
             prog="ttsgan",
-            description="Synthetic sets of long load profiles: trained, generated and privacy-audited on Ray.",
+            description="Synthetic sets of long load profiles: trained, generated and privacy-audited on Ray. To begin "
+            "with: ttsgan run --data sample --out runs/first. Version: ttsgan --version.",
             args=joined(own),
             config=(FlagCreatePairsOff,),
         )

@@ -13,8 +13,8 @@ from ttsgan import recipes
 from ttsgan.errors import ReleaseRefused
 
 UNPROVEN_LINE = (
-    "NOT PROVEN: this set was released with --accept-unproven; too few entities were there to prove that the privacy "
-    "limits hold, and some checks may be measured above theirs, as told below."
+    "NOT PROVEN: this set was released with --accept-unproven. The audit could not prove that all privacy limits hold; "
+    "some checks may even be measured above their limits. The reasons are given below."
 )
 
 SHEET = """\
@@ -52,9 +52,9 @@ with 95 % confidence each. It is not a proof against other attacks, and not a le
 further release made from the same households adds to what can be learned about them.
 
 ## How it was made
-Household numbers and the order of days were drawn by networks that saw {{ train_entities }} entities. Each series was
-drawn under the mean latent of at least {{ k }} distinct entities. No row was made by changing a real one. The numbers
-behind this page are in `datasheet.json`, the pictures in `report.html`.
+Each series was drawn from statistical models and networks that were fitted on {{ train_entities }} entities, guided by
+an average over at least {{ k }} distinct ones. No row was made by changing a real one. The numbers behind this page are
+in `datasheet.json`, the pictures in `report.html`.
 """
 
 
@@ -148,14 +148,17 @@ def datasheet(folder: RunFolder, audit: dict[str, Any], synthetic: Stored, first
 
 def _readme(sheet: dict[str, Any]) -> str:
     headline = sheet["headline"]
+    fidelity = f"{headline['value']:.2f}"
+    if headline["low"] is not None:
+        fidelity += f" ({headline['low']:.2f} to {headline['high']:.2f})"
     rows = [
         ("Series", f"{sheet['series']}, {sheet['length']} points each"),
         ("Unit, step", f"{sheet['unit']}, {sheet['step_seconds']} s"),
         ("Period", f"{sheet['first_moment']} to {sheet['end']}"),
         ("Channels", sheet["channels"]),
         ("Entities in training, held out", f"{sheet['train_entities']}, {sheet['holdout_entities']}"),
-        ("Fewest entities behind a condition (k)", sheet["min_group_size"]),
-        ("Fidelity", f"{headline['value']:.2f} (1 = another sample of real series)"),
+        ("Fewest entities averaged to guide a series (k)", sheet["min_group_size"]),
+        ("Fidelity", f"{fidelity}; 1 = as close to unseen real series as other real ones, more = farther away"),
         ("Audit verdict", f"{sheet['verdict']}, audit number {sheet['audits_made']} of this run"),
         ("Recipe, seed", f"{sheet['recipe']}, {sheet['seed']}"),
         ("Fingerprint of the series", sheet["fingerprint_of_series"]),

@@ -135,10 +135,10 @@ def check_this_machine(runtime: RuntimeConfig, trials: int = 1) -> None:
     workers, cards = runtime.num_workers * trials, torch.cuda.device_count()
     asked = _asked("runtime.num_workers", runtime.num_workers, trials)
     if runtime.use_gpu and cards < max(workers, 1):
-        least = "runtime.num_workers" if cards else "runtime.use_gpu"
+        least = "lower runtime.num_workers" if cards else "set runtime.use_gpu=false (the recipe large is for GPUs)"
         raise ConfigError(
-            f"{asked} need {max(workers, 1)} GPUs, this machine has {cards}; change"
-            f" {least}, or give the --address of a cluster"
+            f"{asked} need {max(workers, 1)} GPUs, this machine has {cards}; {least}, or give the --address of a"
+            " cluster"
         )
     if workers * runtime.cpus_per_worker > WORKERS_PER_CORE * cores():
         raise ConfigError(

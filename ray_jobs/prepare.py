@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ray_jobs.console import Console
-from ray_jobs.evaluate import judged
+from ray_jobs.evaluate import judged, thresholds
 from ray_jobs.folder import RunFolder
 from ttsgan.config import RunConfig
 from ttsgan.data.canaries import PREFIX, is_canary, make_canaries
@@ -22,6 +22,7 @@ from ttsgan.data.split import check_disjoint, check_enough, split_entities, writ
 from ttsgan.data.storage import Location, one_line
 from ttsgan.data.store import write_store
 from ttsgan.errors import DataError
+from ttsgan.evaluation.gate import least_for_pass
 from ttsgan.evaluation.privacy import MIN_ENTITIES, other_dates
 
 LARGE_SHARE = 0.05
@@ -53,7 +54,7 @@ def run_prepare(folder: RunFolder, console: Console) -> dict:
         "train_entities": len(np.unique(series.entities[~holdout].astype(str))),
         "holdout_entities": len(np.unique(series.entities[holdout].astype(str))),
     }
-    for remark in _remarks(series, holdout, config.generate.series):
+    for remark in _remarks(series, holdout, config):
         console.say(f"    {remark}")
     return summary
 
@@ -132,7 +133,7 @@ def _courses(series: SeriesSet) -> NDArray[np.int64]:
     return np.unique(np.array(judged(series).fingerprints(), dtype="V32"), return_inverse=True)[1]
 
 
-def _remarks(series: SeriesSet, holdout: NDArray[np.bool_], wanted: int) -> Iterator[str]:
+def _remarks(series: SeriesSet, holdout: NDArray[np.bool_], config: RunConfig) -> Iterator[str]:
     """Yield remarks on the two halves that the owner should read before hours of training."""
     entities = series.entities.astype(str)
     few = few_below(np.nanmin(series.values, axis=2)[~holdout], series.entities[~holdout])
@@ -147,11 +148,20 @@ def _remarks(series: SeriesSet, holdout: NDArray[np.bool_], wanted: int) -> Iter
             f"one entity owns {owned.max()} of {owned.sum()} series of the training half: new series will be like"
             " its own as often, though it is one of those to protect; keep fewer of its series, or leave it out"
         )
+    wanted, num = config.generate.series, len(owned)
     if 0 < wanted < MIN_ENTITIES:
         yield (
             f"generate.series is {wanted}; the audit needs {MIN_ENTITIES} synthetic series, so nothing of this run can"
             " be released: raise --series"
         )
+    least_series, least_entities = least_for_pass(thresholds(config.audit, config.cluster))
+    missing = []
+    if least_series and (wanted or num) < least_series:
+        missing.append(f"{least_series:,} synthetic series (here {wanted or num:,}; --series)")
+    if least_entities and num < least_entities:
+        missing.append(f"{least_entities:,} training entities (here {num:,})")
+    if missing:
+        yield f"the audit can say UNPROVEN at best: a PASS needs about {' and '.join(missing)}"
     if dates := other_dates(*((series.starts[half], entities[half]) for half in (~holdout, holdout))):
         yield f"{dates}: the audit will say INVALID, so nothing of this run can be released"
     if (kept := len(np.unique(entities[holdout]))) < MIN_ENTITIES:

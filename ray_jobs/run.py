@@ -47,31 +47,17 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
         if stage != "report" or earlier not in ("evaluate", "audit"):
             folder.require(earlier, stage)
     with console.working(f"[{position + 1}/{len(STAGES)}] {stage}"):
-        runtime = folder.config.runtime
-        # Stages on actors need room for one worker only.
-        needed = dataclasses.replace(runtime, num_workers=1, min_workers=0) if stage in ON_ACTORS else runtime
-        # Before anything is read: also for prepare, since its data are to be trained on here.
-        if stage in ("prepare", "train", *ON_ACTORS) and address == "local":
-            check_this_machine(needed)
-        # A cluster that does not answer is told of before anything is read, too.
-        joins = stage == "prepare" and address != "local"
-        if joins or (stage in ON_RAY and (stage != "train" or runtime.num_workers)):
-            start_ray(runtime, address)
-        # Before anything is removed.
-        if stage == "export":
-            check_release(folder, **options)
-        if (stage == "train" and runtime.num_workers) or stage in ON_ACTORS:
-            check_resources(needed)
-        again = stage == "train" and folder.done("train")
-        if stage != "report" and not folder.replaces and (folder.where / "release").is_dir():
-            console.say(f"    {folder.where / 'release'} is removed: it is of what is made anew now")
-        folder.begin(stage)
-        if again:
-            console.say(f"    {folder.where / 'checkpoints'} is removed: training starts over")
-            for made in ("checkpoints", "tensorboard", PROFILE_FOLDER):
-                (folder.where / made).remove()
-        started = time.monotonic()
         try:
+            _make_ready(folder, stage, address, **options)
+            again = stage == "train" and folder.done("train")
+            if stage != "report" and not folder.replaces and (folder.where / "release").is_dir():
+                console.say(f"    {folder.where / 'release'} is removed: it is of what is made anew now")
+            folder.begin(stage)
+            if again:
+                console.say(f"    {folder.where / 'checkpoints'} is removed: training starts over")
+                for made in ("checkpoints", "tensorboard", PROFILE_FOLDER):
+                    (folder.where / made).remove()
+            started = time.monotonic()
             summary = STAGE_FUNCTIONS[stage](folder, console, **options)
         except TtsganError:
             if stage == "prepare" and not folder.replaces:
@@ -79,6 +65,24 @@ def run_stage(folder: RunFolder, stage: str, console: Console, address: str, **o
                 folder.withdraw()
             raise
         folder.finish(stage, time.monotonic() - started, summary)
+
+
+def _make_ready(folder: RunFolder, stage: str, address: str, **options: bool) -> None:
+    """Check machines and Ray, and start or join Ray, before a stage reads or removes anything."""
+    runtime = folder.config.runtime
+    # Stages on actors need room for one worker only.
+    needed = dataclasses.replace(runtime, num_workers=1, min_workers=0) if stage in ON_ACTORS else runtime
+    # Also for prepare, since its data are to be trained on here.
+    if stage in ("prepare", "train", *ON_ACTORS) and address == "local":
+        check_this_machine(needed)
+    # A cluster that does not answer is told of before anything is read, too.
+    joins = stage == "prepare" and address != "local"
+    if joins or (stage in ON_RAY and (stage != "train" or runtime.num_workers)):
+        start_ray(runtime, address)
+    if stage == "export":
+        check_release(folder, **options)
+    if (stage == "train" and runtime.num_workers) or stage in ON_ACTORS:
+        check_resources(needed)
 
 
 def run_all(folder: RunFolder, console: Console, address: str, accept_unproven: bool) -> int:

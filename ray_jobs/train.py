@@ -1,4 +1,4 @@
-"""Stage train: Ray Train starts the training workers; each runs the library's training loop."""
+"""Stage train: Ray Train starts workers, and each runs the training loop; with 0 workers it runs here, without Ray."""
 
 import json
 import logging

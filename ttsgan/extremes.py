@@ -1,4 +1,6 @@
-"""Bounds of new values must not come from one household: whoever knows that household would recognise it in every set.
+"""Bounds of new values: extremes that several households reach (with fewer than 400 households, those of a single one).
+
+If bounds came from one household, whoever knows it would recognise it in every set.
 
 Axis letters: B series, X columns.
 """

@@ -230,6 +230,16 @@ def test_stage_of_a_folder_that_is_no_run(tmp_path, capsys):
     assert "not a run folder" in line
 
 
+def test_a_machine_that_is_too_small_leaves_no_folder(tmp_path, capsys, monkeypatch):
+    """The command with another recipe must find the place as it was."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    words = ["run", "--data", small_store(tmp_path), "--out", str(tmp_path / "r"), "--recipe", "large"]
+    status, line = complaint(capsys, words)
+    assert status == 2
+    assert "need 4 GPUs, this machine has 0; set runtime.use_gpu=false (the recipe large is for GPUs)" in line
+    assert not (tmp_path / "r").exists()
+
+
 def test_too_few_entities(tmp_path, capsys):
     store = small_store(tmp_path, count=24)
     status, line = complaint(capsys, ["run", "--data", store, "--out", str(tmp_path / "r")])
@@ -263,3 +273,6 @@ def test_too_few_series_to_write_are_told_of_at_once(tmp_path, capsys):
     run_stage(folder, "prepare", Console(), "local")
     said = " ".join(capsys.readouterr().out.split())
     assert "generate.series is 11; the audit needs 12 synthetic series, so nothing of this run can be released" in said
+    # With 3,102 series and no near-copy the bound of their share, -log(.045) / 3,102, is the limit of .1 %.
+    few = "a PASS needs about 3,102 synthetic series (here 11; --series) and 590 training entities (here 20)"
+    assert f"the audit can say UNPROVEN at best: {few}" in said

@@ -16,6 +16,7 @@ from ttsgan.evaluation.gate import Thresholds, verdict
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.membership import OUTCOMES, Membership, membership_checks, splittings
 from ttsgan.evaluation.privacy import audit, other_dates
+from ttsgan.evaluation.stats import clopper_pearson_upper
 
 STEPS = 6
 
@@ -370,3 +371,13 @@ def test_how_many_non_members_are_recognised_stands_beside_the_members(real):
     assert re.fullmatch(beside, of_tail[0]["beside"])
     if of_tail[0]["passed"] is None:
         assert any(f"({of_tail[0]['beside']})" in reason for reason in result["reasons"])
+
+
+def test_least_for_pass_is_where_the_bounds_meet_their_limits():
+    limits = Thresholds()
+    series, members = gate.least_for_pass(limits)
+    none_found = [clopper_pearson_upper(0, num, gate.COPIES_ERROR) for num in (series, 0.98 * series)]
+    assert none_found[0] <= limits.soft_copies < none_found[1]
+    by_chance = [clopper_pearson_upper(limits.fpr * num, num) for num in (members, 0.9 * members)]
+    assert by_chance[0] <= 1.01 * limits.tpr < by_chance[1]
+    assert gate.least_for_pass(Thresholds(tpr=0.0101))[1] > members

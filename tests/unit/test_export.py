@@ -47,7 +47,13 @@ def test_the_first_lines_that_a_receiver_types_draw_a_series(tmp_path, channels,
     columns = {"synthetic_id": np.array(["a", "b"], object), "start": starts}
     write_part(where, columns, values, series_metadata("kWh", 3600, channels))
     sheet = dict.fromkeys(("min_group_size", "audits_made", "recipe", "seed", "fingerprint_of_series"), "")
-    sheet |= {"headline": {"value": 1.0}, "verdict": "PASS", "versions": {}, "unit": "kWh", "step_seconds": 3600}
+    sheet |= {
+        "headline": {"value": 1.0, "low": None, "high": None},
+        "verdict": "PASS",
+        "versions": {},
+        "unit": "kWh",
+        "step_seconds": 3600,
+    }
     sheet |= {"length": 48, "channels": channels, "series": 2, "train_entities": 60, "holdout_entities": 60}
     sheet |= {"first_moment": "2013-01-01T00:00:00", "end": "2013-01-03T00:00:00"}
     page = _readme(sheet | {"first_line": "", "simulated_source": False, "reasons": ["all is well"]})

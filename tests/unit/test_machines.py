@@ -23,11 +23,11 @@ def test_more_than_this_machine_has_is_refused_with_the_numbers(monkeypatch):
         check_this_machine(RuntimeConfig(**fits))
     with pytest.raises(ConfigError, match=r"64 workers need 1024 CPUs, this machine has 4 .*--address"):
         check_this_machine(RuntimeConfig(num_workers=64, cpus_per_worker=16))
-    with pytest.raises(ConfigError, match=r"2 workers need 2 GPUs, this machine has 0; change runtime\.use_gpu"):
+    with pytest.raises(ConfigError, match=r"2 workers need 2 GPUs, this machine has 0; set runtime\.use_gpu=false"):
         check_this_machine(RuntimeConfig(num_workers=2, use_gpu=True))
     monkeypatch.setattr(machines.torch.cuda, "device_count", lambda: 1)
     check_this_machine(RuntimeConfig(num_workers=1, use_gpu=True))
-    with pytest.raises(ConfigError, match=r"2 GPUs, this machine has 1; change runtime\.num_workers"):
+    with pytest.raises(ConfigError, match=r"2 GPUs, this machine has 1; lower runtime\.num_workers"):
         check_this_machine(RuntimeConfig(num_workers=2, use_gpu=True))
 
 

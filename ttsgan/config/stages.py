@@ -48,7 +48,7 @@ class GenerateConfig:
     """Number of synthetic series, and the chunks in which they are drawn."""
 
     series: int = 0
-    """Series to write; 0: as many as there are training entities. The audit needs 12."""
+    """Series to write; 0: as many as there are training entities. The audit needs 12, and about 3,100 for a PASS."""
     chunk: int = 512
     """Series drawn together from one seed and written as one part; 1 or more. The series depend on this number, not on
     the number of workers."""

@@ -1,4 +1,4 @@
-"""Readers of series from files: Parquet in the layout of the contract, tables in CSV or Parquet, and .npy arrays.
+"""Readers of series from files: Parquet in the layout of `ttsgan.data.store`, CSV or Parquet tables, .npy arrays.
 
 The layouts of tables are those of `ttsgan.data.layouts`. Missing values are NaN.
 """

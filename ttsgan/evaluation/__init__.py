@@ -1,1 +1,1 @@
-"""Judges of synthetic series: arrays or Parquet in, numbers out; knows no model."""
+"""Judges of synthetic series: arrays in; figures, verdict and report out. Networks are only called as functions."""

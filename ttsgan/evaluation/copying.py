@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import fft
 
-from ttsgan.evaluation.gate import FAIL_ERROR, Thresholds, line
+from ttsgan.evaluation.gate import CONTROL_ERROR, COPIES_ERROR, FAIL_ERROR, Thresholds, line
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.neighbours import merge_nearest, nearest
 from ttsgan.evaluation.stats import clopper_pearson_lower, clopper_pearson_upper, trials_to_bound
@@ -322,7 +322,7 @@ def copy_checks(flags: CopyFlags, folds: float, limits: Thresholds) -> list[dict
     def excess(hits: int, control: int) -> tuple[float, float]:
         low = clopper_pearson_lower(hits, num, 0.9 * FAIL_ERROR)
         low -= folds * clopper_pearson_upper(control, num, 0.1 * FAIL_ERROR)
-        high = clopper_pearson_upper(hits, num, 0.045) - clopper_pearson_lower(control, num, 0.005)
+        high = clopper_pearson_upper(hits, num, COPIES_ERROR) - clopper_pearson_lower(control, num, CONTROL_ERROR)
         return max(0.0, low), max(0.0, high)
 
     hard, control = int(flags.hard.sum()), int(flags.hard_control.sum())
@@ -342,6 +342,6 @@ def copy_checks(flags: CopyFlags, folds: float, limits: Thresholds) -> list[dict
         "Share of synthetic series much closer to a training series than chance explains, minus the same "
         "against holdout series.",
         value=max(0, soft - control) / num, low=low, high=high, threshold=limits.soft_copies,
-        needed=trials_to_bound(0.0, limits.soft_copies, 0.045),
+        needed=trials_to_bound(0.0, limits.soft_copies, COPIES_ERROR),
     )  # fmt: skip
     return [literal, near]

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from ttsgan.evaluation.copying import ratio
-from ttsgan.evaluation.gate import FAIL_ERROR, Thresholds, line
+from ttsgan.evaluation.gate import CONTROL_ERROR, COPIES_ERROR, FAIL_ERROR, Thresholds, line
 from ttsgan.evaluation.judged import Judged
 from ttsgan.evaluation.stats import clopper_pearson_lower, clopper_pearson_upper, trials_to_bound
 
@@ -231,14 +231,14 @@ def anywhere_check(found: Found, days: int, limits: Thresholds) -> dict:
     either = hits + control
     proven = either > 0 and scipy_stats.binom.sf(hits - 1, either, 0.5) < FAIL_ERROR
     share = max(0, hits - control) / num
-    high = max(0.0, clopper_pearson_upper(hits, num, 0.045) - clopper_pearson_lower(control, num, 0.005))
+    high = max(0.0, clopper_pearson_upper(hits, num, COPIES_ERROR) - clopper_pearson_lower(control, num, CONTROL_ERROR))
     low = max(0.0, clopper_pearson_lower(hits, num, FAIL_ERROR / 2) - clopper_pearson_upper(control, num, FAIL_ERROR))
     check = line(
         "fragments", f"{days} day{'s' if days > 1 else ''} found anywhere", "all",
         f"Synthetic series ({num} tested) with a stretch of {days} day{'s' if days > 1 else ''} that is in a training "
         f"series, moved or rescaled ({hits}), beyond the same in as many holdout series ({control}).",
         value=share, low=low, high=high, threshold=limits.fragments,
-        needed=trials_to_bound(0.0, limits.fragments, 0.045),
+        needed=trials_to_bound(0.0, limits.fragments, COPIES_ERROR),
     )  # fmt: skip
     if proven:
         check |= {"passed": False, "needed_entities": None, "low": max(low, 1e-9)}

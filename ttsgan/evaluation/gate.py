@@ -11,6 +11,7 @@ with which a set without the leak passes with a probability of about 95 %.
 from dataclasses import asdict, dataclass
 
 from ttsgan.errors import ConfigError
+from ttsgan.evaluation.stats import trials_to_bound
 
 NUM_CHECKS = 25
 """Upper bound on the number of statistical checks of an audit."""
@@ -18,6 +19,8 @@ FAMILY_ERROR = 0.025
 """Largest probability that any check of an audit of an honest set fails (family-wise error)."""
 FAIL_ERROR = FAMILY_ERROR / NUM_CHECKS
 """Error of the lower bound of one check (Bonferroni)."""
+COPIES_ERROR, CONTROL_ERROR = 0.045, 0.005
+"""Errors of the bounds of copies and fragments, and of those of their control; together one bound at 95 %."""
 PER_SERIES = ("copying", "fragments")
 """Attacks that count synthetic series; all others count entities."""
 
@@ -68,6 +71,16 @@ class Thresholds:
             high = 0.5 if name == "fpr" else 1.0
             if name != "min_group_size" and not low < value <= high:
                 raise ConfigError(f"thresholds.{name} is {value}; it must be above {low} and at most {high}")
+
+
+def least_for_pass(limits: Thresholds) -> tuple[int | None, int | None]:
+    """Return the fewest synthetic series and the fewest training entities with which a PASS is possible, about.
+
+    With so many series and no near-copy, and so many members of whom no more are recognised than others, the bounds of
+    these two checks meet their limits. None where no number would do. Sets that are to pass reliably need more.
+    """
+    series = trials_to_bound(0.0, limits.soft_copies, COPIES_ERROR)
+    return series, trials_to_bound(limits.fpr, limits.tpr)
 
 
 def line(attack: str, name: str, stratum: str, explains: str, *, value: float, low: float, high: float,

@@ -6,7 +6,8 @@ Verdicts, the worst wins:
   threshold. The lower bounds of all checks share an error of 2.5 % (Bonferroni), so at most 2.5 % of honest sets FAIL.
 - INVALID: a control or the self-test did not work, a set has too few entities, or train and holdout overlap or are of
   different dates. Nothing is known about leaks.
-- UNPROVEN: no leak is found, but with this few entities a leak above a threshold cannot be ruled out.
+- UNPROVEN: no leak is proven, but the upper bound of at least one check is above its threshold: there are too few
+  entities or series, or the check is measured above it, by chance or by a leak.
 - PASS: the *upper* one-sided 95 % bound of every check is at most its threshold. All must hold at once, so these bounds
   need no correction for multiple testing.
 

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML file with the verdict, all numbers of evaluation and audit, and pictures.
+"""The report: one self-contained HTML file with the verdict, the figures of evaluation and audit, and pictures.
 
 This module assembles the page. `figures` and `charts` draw; `tables` turns the results into rows, words and bar
 positions; ``report.html.j2`` is the page, ``report_parts.html.j2`` its repeated parts, ``report_style.html.j2`` its
@@ -16,8 +16,8 @@ from ttsgan.evaluation.figures import FEWEST, Gallery, Pictures
 __all__ = ["Pictures", "render"]
 
 _VERDICTS = {
-    "PASS": ("pass", "\u2713", "Every attack was tried, and none gains more than its limit allows."),
-    "UNPROVEN": ("unproven", "?", "No leak is proven, and the data are too few to rule one out."),
+    "PASS": ("pass", "\u2713", "None of the attacks below gains more than its limit allows."),
+    "UNPROVEN": ("unproven", "?", "No leak is proven, but none is ruled out: at least one bound is above its limit."),
     "INVALID": ("invalid", "!", "A control or the self-test did not work, so nothing is known about privacy."),
     "FAIL": ("fail", "\u2715", "A leak is proven. These series must not be released."),
     None: ("absent", "\u2013", "The privacy audit has not been run. Nothing is known about leaks."),

@@ -32,8 +32,8 @@ ATTACKS = {
     "fragments": "days or weeks repeated",
     "membership": "who was in training",
     "linkage": "known weeks find the rest",
-    "inference": "unknown hours guessed",
-    "conditions": "homes seen in groups",
+    "inference": "level, peak and emptiest week guessed",
+    "conditions": "how groups were formed",
     "canaries": "planted oddities found",
 }
 NO_SHARES = ("epsilon", "entities missing", "further conditions")

@@ -1,1 +1,1 @@
-"""The networks: architecture only; no optimizer, no device choice, no logging."""
+"""The networks, the household model (fitted without gradients) and averages of weights; no optimizer, no logging."""
