@@ -14,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ttsgan import recipes
 from ttsgan.clustering import allocate, form_groups
 from ttsgan.config import RunConfig
+from ttsgan.data.arrays import checked_entities, checked_starts, checked_values
 from ttsgan.data.marginals import MIN_HOMES
 from ttsgan.data.prepare import day_points
-from ttsgan.data.quantiles import informative
 from ttsgan.data.scaling import SeriesScaler
 from ttsgan.data.split import check_enough
-from ttsgan.data.steps import DEFAULT_START
 from ttsgan.errors import ConfigError, DataError, NotFittedError
 from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
@@ -37,6 +37,7 @@ from ttsgan.training.loop import Trainer
 from ttsgan.training.runtime import LocalRuntime, Runtime, device_of
 from ttsgan.training.state import TrainState, total_series, work_left
 from ttsgan.training.telemetry import Telemetry
+from ttsgan.training.transitions import encode_all
 
 MAX_SCALER_ROWS = 5_000
 """Random training series that the scaler is fitted on, if there are more; more change its averages little."""
@@ -138,7 +139,19 @@ class TTSGAN:
     """
 
     def __init__(self, config: RunConfig | None = None) -> None:
+        if config is not None and not isinstance(config, RunConfig):
+            raise ConfigError(f"config is {config!r}; allowed: a RunConfig, such as ttsgan.recipes.quick()")
         self.config = config or recipes.quick()
+
+    def __getstate__(self) -> dict:
+        """Return what `pickle` keeps: the configuration and, of a fitted estimator, the files of `save`."""
+        return {"config": self.config, "files": self._files() if hasattr(self, "model_") else None}
+
+    def __setstate__(self, state: dict) -> None:
+        """Restore the estimator, on the CPU."""
+        self.config = state["config"]
+        if state["files"] is not None:
+            self._restore(state["files"].__getitem__, "cpu")
 
     def fit(
         self,
@@ -152,12 +165,13 @@ class TTSGAN:
 
         Parameters
         ----------
-        values : ndarray (B, L) or (B, C, L)
-            Physical units; NaN where missing.
+        values : ndarray or data frame (B, L) or ndarray (B, C, L)
+            Physical units; NaN or masked where missing.
         step_seconds : int
             Time step of the series, in seconds.
         starts : ndarray (B,), datetime64, optional
-            First time stamp of each series; 2013-01-01 by default.
+            First time stamp of each series, in UTC or local time; those with a time zone are taken in UTC. 2013-01-01
+            by default.
         entities : ndarray (B,), str, optional
             Entity (unit of protection) that each series belongs to; by default each series is its own.
 
@@ -165,53 +179,40 @@ class TTSGAN:
         ------
         DataError
             If an argument has the wrong shape, ``values`` are no numbers or infinite, a series is constant or wholly
-            missing in a channel, ``starts`` are not times, there are too few entities for two groups, or tokens do not
-            fit the step.
+            missing in a channel or has fewer values than ``data.min_observed``, a channel is zero in every series,
+            ``starts`` are not times, an entity is missing, there are too few entities for two groups, or tokens do
+            not fit the step.
         ConfigError
-            If ``step_seconds`` is not a positive whole number, or a GPU is requested but torch finds none.
+            If ``step_seconds`` is not a positive whole number, the precision or a GPU asked for is not to be had here,
+            or the batch cannot be divided as ``training.accumulation`` says.
+        DivergedError
+            If training still diverges after its last rollback.
         """
         if not isinstance(step_seconds, (int, np.integer)) or step_seconds < 1:
             raise ConfigError(f"step_seconds is {step_seconds!r}; allowed: a whole number of seconds, 1 or more")
-        try:
-            values = np.asarray(values, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"values hold what is no number ({error}); allowed: numbers, NaN where missing") from error
-        values = values[:, None] if values.ndim == 2 else values
-        if values.ndim != 3 or not values.size:
-            shape = f"{values.ndim} dimensions" if values.ndim != 3 else f"the shape {values.shape}"
-            raise DataError(f"values have {shape}; allowed: 2 (series, points) or 3 with channels, none of them empty")
-        for name, given in (("starts", starts), ("entities", entities)):
-            if given is not None and np.shape(given) != (len(values),):
-                raise DataError(f"{name} has the shape {np.shape(given)}; one for each of {len(values)} is needed")
-        infinite = np.flatnonzero(np.isinf(values).any(axis=(1, 2)))
-        if len(infinite):
-            raise DataError(f"series {infinite[0]} holds an infinite value; allowed: finite numbers, NaN where missing")
-        usable = informative(values)
-        if not usable.all():
-            row = int(np.flatnonzero(~usable)[0])
-            raise DataError(f"series {row} is constant or wholly missing in a channel; leave it out")
-        usual = np.full(len(values), np.datetime64(DEFAULT_START, "s"))
-        try:
-            starts = usual if starts is None else np.asarray(starts).astype("datetime64[s]")
-        except ValueError as error:
-            raise DataError(f"starts hold what is no moment ({error}); allowed: datetime64, or ISO 8601") from error
-        if np.isnat(starts).any():
-            raise DataError("starts hold NaT; allowed: the first moment of every series")
-        entities = np.arange(len(values)).astype(str) if entities is None else np.asarray(entities).astype(str)
+        values = checked_values(values, self.config.data.min_observed)
+        starts, entities = checked_starts(starts, len(values)), checked_entities(entities, len(values))
         check_enough(entities, self.config.cluster.min_group_size)
         day_points(int(step_seconds), self.config.patch)  # a step that gives no tokens is refused before training
         device = device_of(self.config.runtime)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else ()):
+            self._fit(values, starts, entities, int(step_seconds), device)
+        return self
+
+    def _fit(
+        self, values: NDArray[np.float32], starts: NDArray, entities: NDArray, step_seconds: int, device: str
+    ) -> None:
+        runtime = LocalRuntime(device=device)
         scaler = fit_scaler(values, starts, step_seconds, self.config, entities)
         data = build_train_set(values, starts, entities, scaler, self.config)
         whole = Judged(values=values, entities=entities, starts=starts, step_seconds=step_seconds, unit="")
         score = closeness(*map(whole.take, closeness_rows(entities, self.config.seed)), self.config.seed)
-        state = train(data, scaler, self.config, LocalRuntime(device=device), None, score)
+        state = train(data, scaler, self.config, runtime, None, score)
         self.model_ = Model(state.average, scaler, self.config)
-        latents = self.model_.encode(values, starts)
+        latents = encode_all(state.average, data.to(runtime.device), runtime).cpu().numpy()
         groups = form_groups(entities, latents, data.level, self.config.cluster, self.config.seed)
         self.cond_, self.member_groups_ = groups.conditions.cond, groups.members.group_id
         self.starts_ = shared_starts(starts, entities, self.config.cluster.min_group_size)
-        return self
 
     def _plan(self, count: int) -> Plan:
         self._require_fitted()
@@ -224,7 +225,10 @@ class TTSGAN:
         return self._plan(count).start.astype("datetime64[s]")
 
     def sample(self, count: int) -> NDArray[np.float32]:
-        """Return ``count`` new series (count, C, L) in physical units; the same ones in every call."""
+        """Return ``count`` new series (count, C, L) in physical units; the same ones in every call.
+
+        They depend on ``count``: those of a larger set do not begin with those of a smaller one.
+        """
         plan = self._plan(count)
         chunk, synthesizer = self.config.generate.chunk, self.model_.synthesizer()
         shape = self.model_.networks.shape
@@ -235,17 +239,22 @@ class TTSGAN:
         return np.concatenate(parts)
 
     def save(self, folder: str | Path) -> None:
-        """Write the estimator into ``folder``. It contains information on training households: keep it confidential."""
-        self._require_fitted()
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        groups = {
-            "cond": self.cond_,
-            "member_groups": self.member_groups_,
-            "starts": self.starts_.astype("datetime64[s]").astype(np.int64),
-        }
-        files = self.model_.files() | {"groups.safetensors": safetensors.numpy.save(groups)}
-        for name, data in files.items():
-            (Path(folder) / name).write_bytes(data)
+        """Write the estimator into ``folder``. It contains information on training households: keep it confidential.
+
+        Raises
+        ------
+        DataError
+            If it cannot be written; an estimator that was there before is unchanged then.
+        """
+        files, folder = self._files(), Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, data in files.items():
+                (folder / f".{name}.new").write_bytes(data)
+            for name in files:
+                (folder / f".{name}.new").replace(folder / name)
+        except OSError as error:
+            raise DataError(f"the estimator cannot be written into {folder}: {error}; choose another folder") from error
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> "TTSGAN":
@@ -255,19 +264,36 @@ class TTSGAN:
         ------
         DataError
             If it is missing, damaged, or from another version of ttsgan.
+        ConfigError
+            If ``device`` is not there.
         """
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(f"device is {device!r}, but torch finds no GPU here; allowed: 'cpu'")
+        estimator = cls()
         try:
-            model = Model.load(lambda name: (Path(folder) / name).read_bytes(), device)
-            groups = safetensors.numpy.load((Path(folder) / "groups.safetensors").read_bytes())
-            cond, members, starts = (groups[name] for name in ("cond", "member_groups", "starts"))
+            estimator._restore(lambda name: (Path(folder) / name).read_bytes(), device)
         except OSError as error:
             raise DataError(f"{folder} is not an estimator that save wrote: {error}") from error
         except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
             raise DataError(f"{folder} holds a damaged estimator ({error}); save it again") from error
-        estimator = cls(model.config)
-        estimator.model_, estimator.cond_, estimator.member_groups_ = model, cond, members
-        estimator.starts_ = starts.astype("datetime64[s]")
         return estimator
+
+    def _files(self) -> dict[str, bytes]:
+        """Return the estimator as named files."""
+        self._require_fitted()
+        groups = {
+            "cond": self.cond_,
+            "member_groups": self.member_groups_,
+            "starts": self.starts_.astype("datetime64[s]").astype(np.int64),
+        }
+        return self.model_.files() | {"groups.safetensors": safetensors.numpy.save(groups)}
+
+    def _restore(self, read: Callable[[str], bytes], device: str) -> None:
+        """Restore the estimator from `_files`; ``read`` returns the content of a file by name."""
+        model = Model.load(read, device)
+        groups = safetensors.numpy.load(read("groups.safetensors"))
+        self.cond_, self.member_groups_, starts = (groups[name] for name in ("cond", "member_groups", "starts"))
+        self.starts_, self.model_, self.config = starts.astype("datetime64[s]"), model, model.config
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "model_"):

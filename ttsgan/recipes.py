@@ -108,6 +108,8 @@ def override(config: RunConfig, assignments: typing.Iterable[str]) -> RunConfig:
     ConfigError
         If an assignment has no ``=``, names an unknown field, or has a value that the field does not allow.
     """
+    if isinstance(assignments, str):
+        raise ConfigError(f"assignments is {assignments!r}; allowed: a list, such as [{assignments!r}]")
     tree = to_dict(config)
     for text in assignments:
         name, sign, value = (part.strip() for part in text.partition("="))

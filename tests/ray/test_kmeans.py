@@ -28,9 +28,6 @@ class Encoded:
     latents: np.ndarray
     level: np.ndarray
 
-    def level_by_entity(self):
-        return dict(zip(self.entities, self.level, strict=True))
-
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory):

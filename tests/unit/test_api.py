@@ -1,6 +1,7 @@
 """The estimator and the model's files."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from ttsgan import api, recipes
 from ttsgan.api import TTSGAN
 from ttsgan.errors import ConfigError, DataError, NotFittedError
+from ttsgan.evaluation.fidelity import evaluate
 from ttsgan.evaluation.judged import Judged
+from ttsgan.evaluation.privacy import audit
 from ttsgan.trained_model import Model
 from ttsgan.training.dataset import build_train_set
 
@@ -292,3 +295,61 @@ def test_a_gpu_that_is_not_there_is_refused_before_training(sample, small_config
 def test_a_step_that_is_no_number_of_seconds_is_refused(sample, small_config, step_seconds):
     with pytest.raises(ConfigError, match="step_seconds is"):
         TTSGAN(small_config).fit(sample.values, step_seconds=step_seconds)
+
+
+def test_a_channel_that_nobody_uses_is_named(sample, small_config):
+    values = np.concatenate([sample.values, np.zeros_like(sample.values)], axis=1)
+    with pytest.raises(DataError, match="channel 1 is zero in every training series; leave it out"):
+        TTSGAN(small_config).fit(values, step_seconds=sample.step_seconds)
+
+
+def test_an_estimator_goes_through_pickle(fitted):
+    again = pickle.loads(pickle.dumps(fitted))
+    assert np.array_equal(again.sample(5), fitted.sample(5))
+    assert np.array_equal(again.sample_starts(5), fitted.sample_starts(5))
+    assert pickle.loads(pickle.dumps(TTSGAN(fitted.config))).config == fitted.config
+
+
+def test_random_numbers_of_the_program_go_on(sample, small_config):
+    torch.manual_seed(7)
+    wanted = torch.rand(2)
+    torch.manual_seed(7)
+    first = torch.rand(1)
+    TTSGAN(small_config).fit(sample.values, step_seconds=sample.step_seconds, entities=sample.entities)
+    assert torch.equal(torch.cat([first, torch.rand(1)]), wanted)
+
+
+def test_progress_is_logged(sample, small_config, caplog):
+    caplog.set_level("INFO", logger="ttsgan")
+    TTSGAN(small_config).fit(sample.values, step_seconds=sample.step_seconds, entities=sample.entities)
+    told = [record.message for record in caplog.records if record.name == "ttsgan.training.telemetry"]
+    assert any(line.startswith("days: ") and "loss/days" in line for line in told)
+    assert told[-1].startswith("adversarial: 112 of 112 series; score/correction_0 ")
+
+
+def test_a_place_that_cannot_be_written_is_named(fitted, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DataError, match="cannot be written into"):
+            fitted.save(place)
+
+
+def test_a_configuration_is_no_name():
+    with pytest.raises(ConfigError, match=r"config is 'quick'; allowed: a RunConfig, such as ttsgan.recipes.quick\(\)"):
+        TTSGAN("quick")
+
+
+def test_sets_are_judged_from_python(sample):
+    """The lines of the README: whole series (n, C, L) with entities, starts, step and unit."""
+    sets = [
+        Judged(
+            values=sample.values[part],
+            entities=sample.entities[part],
+            starts=sample.starts[part],
+            step_seconds=sample.step_seconds,
+            unit="kWh",
+        )
+        for part in (slice(0, 16), slice(16, 32), slice(32, 48))
+    ]
+    assert evaluate(*sets, bootstrap=20)["headline"]["value"] > 0
+    assert audit(*sets)["verdict"] in ("INVALID", "UNPROVEN")

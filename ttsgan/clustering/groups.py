@@ -191,7 +191,7 @@ def form_groups(
     labels, alive = _dissolve(shards, centres, labels, eligible, least)
     labels, alive, leavers = _limit_dominance(centres, labels, alive, eligible, levels, config)
     groups = _summarise(shards, unique, np.searchsorted(alive, labels), eligible & ~leavers, levels, config, seed)
-    _log.info(
+    _log.debug(
         "%d groups of %d to %d entities; %d outliers and %d dominant entities are in no condition",
         len(groups.size), groups.size.min(), groups.size.max(), (~eligible).sum(), leavers.sum(),
     )  # fmt: skip

@@ -25,7 +25,7 @@ from ttsgan.data.plausibility import (
     refuse_other_steps,
     refuse_sums,
 )
-from ttsgan.data.quantiles import informative
+from ttsgan.data.quantiles import informative, used_channels
 from ttsgan.data.readers import read_series
 from ttsgan.data.series_set import SeriesSet, concatenate, refuse_duplicates, refuse_untold_entities
 from ttsgan.data.steps import DEFAULT_START, check_times, infer_step_seconds, join_steps, parse_period, parse_start
@@ -214,7 +214,7 @@ def _cut(series: SeriesSet, config: DataConfig, where: object) -> SeriesSet:
     if period is None:
         return series
     length, step = steps_of(period, series.step_seconds), np.timedelta64(series.step_seconds, "s")
-    late = (series.starts - period[0]) % step != np.timedelta64(0)
+    late = (series.starts - period[0]) % step != np.timedelta64(0, "s")
     if late.any():
         row = int(np.argmax(late))
         raise DataError(
@@ -359,11 +359,12 @@ def day_points(step_seconds: int, patch: PatchConfig) -> int:
 def _set_aside(series: SeriesSet, min_observed: float) -> tuple[SeriesSet, tuple[SetAside, ...]]:
     """Return the series that can be used, sorted by id, and the others with the reason."""
     seen = np.empty(len(series))
-    constant = np.empty(len(series), dtype=bool)
+    constant, used = np.empty(len(series), dtype=bool), np.zeros(series.channels, dtype=bool)
     for at in range(0, len(series), 256):
         block = series.values[at : at + 256]
         seen[at : at + 256] = 1 - np.isnan(block).mean(axis=(1, 2))
         constant[at : at + 256] = ~informative(block)
+        used |= used_channels(block)
     reasons = np.full(len(series), "", dtype=object)
     reasons[constant] = "constant" if series.channels == 1 else "constant or missing in a channel, and not zero there"
     reasons[seen < min_observed] = f"observed below {min_observed:g} (data.min_observed)"
@@ -375,6 +376,8 @@ def _set_aside(series: SeriesSet, min_observed: float) -> tuple[SeriesSet, tuple
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(tally.items()))
     if len(out) == len(series):
         raise DataError(f"values: none of {len(series)} series can be used ({counts}); bring other data")
+    if not used.all():
+        raise DataError(f"values: channel {int(np.argmin(used))} is zero in all {len(series)} series; leave it out")
     if out:
         logger.warning("%d of %d series are set aside: %s", len(out), len(series), counts)
     return series.subset(order[reasons[order] == ""]), set_aside

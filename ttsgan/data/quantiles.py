@@ -27,6 +27,11 @@ def informative(values: NDArray) -> NDArray[np.bool_]:
     return varied.any(axis=1) & (varied | absent).all(axis=1)
 
 
+def used_channels(values: NDArray) -> NDArray[np.bool_]:
+    """Return which channels (C,) of series (n, C, L) hold a value that is not zero."""
+    return np.fmax.reduce(np.abs(values), axis=(0, 2)) > 0
+
+
 def score_grid(length: int) -> NDArray[np.float64]:
     """Return the normal scores (Q,) at which quantile functions of series of ``length`` points are kept."""
     top = ndtri(1 - 0.5 / max(length, 2))

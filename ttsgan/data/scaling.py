@@ -107,7 +107,7 @@ class SeriesScaler:
         Raises
         ------
         DataError
-            If there are fewer than 3 series, or one cannot be used (`quantiles.informative`).
+            If there are fewer than 3 series, one cannot be used (`quantiles.informative`), or a channel is always zero.
         """
         if len(values) < 3:
             raise DataError(f"the scaler was given {len(values)} training series; at least 3 are needed")
@@ -115,6 +115,8 @@ class SeriesScaler:
         if not usable.all():
             row = int(np.flatnonzero(~usable)[0])
             raise DataError(f"training series {row} is constant or wholly missing in a channel; set it aside first")
+        if not (used := quantiles.used_channels(values)).all():
+            raise DataError(f"channel {int(np.argmin(used))} is zero in every training series; leave it out")
         channels, length = values.shape[1:]
         owners = np.arange(len(values)) if entities is None else entities
         signs = marginals.find_signs(values, owners)

@@ -15,12 +15,14 @@ from torch.utils.tensorboard import SummaryWriter
 from ttsgan.data.storage import one_line
 
 PROGRESS_FILE = "progress.jsonl"
+LOGGED = ("loss/", "validation/", "score/")
+"""Beginnings of the names of figures that are logged, too."""
 
 log = logging.getLogger(__name__)
 
 
 class Telemetry:
-    """Writes progress into ``folder``; ranks other than 0 get None and write nothing.
+    """Logs progress (level INFO) and writes it into ``folder``; ranks other than 0 get None and only log.
 
     A failure to write is logged once, and training continues without the report.
 
@@ -47,8 +49,6 @@ class Telemetry:
         The speed is measured within this stage: other stages, and the work between stages, have their own. ``doing``
         describes such work between stages.
         """
-        if self.folder is None:
-            return
         if stage != self.stage or self.paused or series_seen < self.last_series:
             # The first line of the stage, or the first after other work or a rollback.
             self.first_series, self.started = series_seen, time.monotonic()
@@ -56,6 +56,10 @@ class Telemetry:
         elapsed = time.monotonic() - self.started
         speed = (series_seen - self.first_series) / elapsed if elapsed > 0 else 0.0
         left = self.left(stage, series_seen) / speed if speed > 0 else None
+        known = [f"{name} {value:.4g}" for name, value in figures.items() if name.startswith(LOGGED)]
+        log.info("%s: %d of %d series%s", doing or stage, series_seen, self.total_series, "; ".join(["", *known]))
+        if self.folder is None:
+            return
         line = {
             "time": round(time.time(), 1),
             "stage": stage,
