@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-import ray
-import ray.data
 import torch
 
+from ray_jobs.actors import each_part
 from ray_jobs.console import Console
 from ray_jobs.folder import RunFolder
 from ttsgan.config import RuntimeConfig
@@ -54,17 +53,9 @@ def run_encode(folder: RunFolder, console: Console) -> dict[str, Any]:
     where, runtime = folder.where, folder.config.runtime
     load_model(where)  # Fail here if it cannot be read: of an actor that fails at its start, Ray says it was lost.
     names = [part.name for part in (where / "store").list(".parquet")]
-    # Ray Data's own Parquet reader is slower: it starts eight processes to read the ends of the files.
-    data = ray.data.range(len(names), override_num_blocks=len(names)).map_batches(
-        EncodePart,
-        fn_constructor_args=(where.uri, names, runtime),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=max(1, min(runtime.num_workers, len(names)))),
-        num_cpus=runtime.cpus_per_worker,
-        num_gpus=int(runtime.use_gpu),
-    )
     parts, seen = [], 0
-    for batch in data.iter_batches(batch_size=None, batch_format="numpy"):
+    # Ray Data's own Parquet reader is slower: it starts eight processes to read the ends of the files.
+    for batch in each_part(EncodePart, (where.uri, names, runtime), len(names), runtime):
         parts.append(batch)
         seen += len(batch["id"])
         console.progress(f"encoded {seen} series")

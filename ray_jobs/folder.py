@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ray_jobs.lease import leased
 from ttsgan import recipes
 from ttsgan.config import FREE_FIELDS, RunConfig
 from ttsgan.data.readers import files_of_source
@@ -31,7 +32,7 @@ FREE_SECTIONS = ("runtime",)
 WRITTEN_FIRST = ("README.txt", "config.json", "store", ".store.partial", "splits.parquet", "canaries")
 """Contents of a run folder, beside the manifest, before training."""
 LOCK = ".lock"
-"""Lock file of a local run folder, held by the command that works there."""
+"""Lock file of a run folder, held by the command that works there."""
 CONFIDENTIAL = """This folder is CONFIDENTIAL, all of it but release/.
 
 It holds real series (store/), who is in which half (splits.parquet), networks that have seen them (checkpoints/), their
@@ -120,7 +121,7 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Lock a local run folder; the system releases the lock when this process ends, however it ends.
+        """Lock the run folder: with a lock that the system releases when this process ends, or remotely by a lease.
 
         Raises
         ------
@@ -128,20 +129,7 @@ class RunFolder:
             If another command holds the lock, or has worked here since the folder was opened, so that its results
             would be lost; or if the lock file cannot be written.
         """
-        if not self.where.is_local:
-            yield
-            return
-        try:
-            file = (self.where / LOCK).local_path.open("a")
-        except OSError as error:
-            raise DataError(f"{self.where} cannot be written to ({one_line(error)}); commands write there") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise DataError(f"{self.where} is worked on by another command; wait for it, or stop it") from error
-            except OSError as error:
-                log.warning("%s cannot be locked (%s): do not start two commands on it", self.where, one_line(error))
+        with _locked(self.where) if self.where.is_local else leased(self.where / LOCK):
             mine = json.loads(json.dumps(self.manifest))
             if not self.replaces and (self.where / "manifest.json").read_json() != mine:
                 raise DataError(f"another command has worked on {self.where} meanwhile; run the same command again")
@@ -323,3 +311,20 @@ def _content(part: Location) -> bytes:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _locked(where: Location) -> Iterator[None]:
+    """Lock a local folder."""
+    try:
+        file = (where / LOCK).local_path.open("a")
+    except OSError as error:
+        raise DataError(f"{where} cannot be written to ({one_line(error)}); commands write there") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"{where} is worked on by another command; wait for it, or stop it") from error
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): do not start two commands on it", where, one_line(error))
+        yield

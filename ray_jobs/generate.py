@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-import ray
-import ray.data
 import torch
 
+from ray_jobs.actors import each_part
 from ray_jobs.console import Console
 from ray_jobs.encode import load_model
 from ray_jobs.folder import RunFolder
@@ -16,6 +15,7 @@ from ttsgan.config import RuntimeConfig
 from ttsgan.data.storage import Location
 from ttsgan.data.store import series_metadata, write_part
 from ttsgan.data.tables import read_table
+from ttsgan.errors import DataError
 from ttsgan.synthesis import Plan, make_plan, shared_starts
 from ttsgan.training.runtime import device_of
 
@@ -71,16 +71,11 @@ def run_generate(folder: RunFolder, console: Console) -> dict[str, Any]:
     metadata = series_metadata(of.unit, of.step_seconds, of.channels, of.note and f"synthetic, from {of.note}")
     chunks = -(-total // chunk)
     with (where / "synthetic").replace_dir() as out:
-        drawn = ray.data.range(chunks, override_num_blocks=chunks).map_batches(
-            DrawChunk,
-            fn_constructor_args=(where.uri, out.uri, plan, cond, chunk, metadata, runtime),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=max(1, min(runtime.num_workers, chunks))),
-            num_cpus=runtime.cpus_per_worker,
-            num_gpus=int(runtime.use_gpu),
-        )
         done = 0
-        for batch in drawn.iter_batches(batch_size=None, batch_format="numpy"):
+        arguments = where.uri, out.uri, plan, cond, chunk, metadata, runtime
+        for batch in each_part(DrawChunk, arguments, chunks, runtime):
             done += int(batch["count"].sum())
             console.progress(f"generated {done}/{total} series")
+        if len(out.list(".parquet")) != chunks:
+            raise DataError(f"{out} has {len(out.list('.parquet'))} parts of {chunks}: another command works there")
     return {"series": total, "parts": chunks}

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,12 @@ import ray
 import ray.data
 import torch
 from ray.autoscaler.sdk import request_resources
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_jobs.failures import ClusterError
 from ttsgan.config import RuntimeConfig
-from ttsgan.errors import ConfigError
+from ttsgan.data.storage import Location
+from ttsgan.errors import ConfigError, DataError
 
 SPARE_SLOTS = 2
 """CPU slots of a local Ray beyond its cores, for tasks that only read data and pass them on."""
@@ -165,8 +168,7 @@ def check_resources(runtime: RuntimeConfig, trials: int = 1) -> None:
     ConfigError
         If resources are missing; the message says what is asked for and what there is.
     """
-    of_one = runtime.min_workers or max(runtime.num_workers, 1)
-    workers = of_one * trials
+    workers = _least_workers(runtime) * trials
     each = resources_of_worker(runtime)
     missing = _missing(each, workers)
     if missing and runtime.scale_up_seconds:
@@ -181,7 +183,18 @@ def check_resources(runtime: RuntimeConfig, trials: int = 1) -> None:
             request_resources(bundles=[])
     if missing:
         field = "runtime.min_workers" if runtime.min_workers else "runtime.num_workers"
-        raise ConfigError(f"{_asked(field, of_one, trials)} need {missing}; lower {field} or add machines")
+        asked = _asked(field, _least_workers(runtime), trials)
+        raise ConfigError(f"{asked} need {missing}; lower {field} or add machines")
+
+
+def missing_for(runtime: RuntimeConfig) -> str:
+    """Return in words which resources the Ray cluster lacks for the workers of a run, or ""."""
+    missing = _missing(resources_of_worker(runtime), _least_workers(runtime)) if ray.is_initialized() else ""
+    return missing and f"{_least_workers(runtime)} workers need {missing}"
+
+
+def _least_workers(runtime: RuntimeConfig) -> int:
+    return runtime.min_workers or max(runtime.num_workers, 1)
 
 
 def _missing(each: dict[str, int], workers: int) -> str:
@@ -194,3 +207,38 @@ def _missing(each: dict[str, int], workers: int) -> str:
     room = sum(min(int(machine.get(name, 0) // count) for name, count in each.items()) for machine in machines)
     asked = " and ".join(f"{count} {name}s" for name, count in each.items())
     return "" if room >= workers else f"{asked} on one machine each, and the machines have room for {room}"
+
+
+def check_visible(where: Location) -> None:
+    """Refuse a run folder on this machine's disk that other machines of the cluster do not see.
+
+    Raises
+    ------
+    DataError
+        If it cannot be seen on a machine; the message names it.
+    """
+    if not where.is_local:
+        return
+    probe = where / f".probe-{uuid.uuid4().hex}"
+    probe.write_bytes(b"")
+    try:
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        there = [
+            _sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                str(probe.local_path)
+            )
+            for node in alive
+        ]
+        blind = [node["NodeManagerHostname"] for node, seen in zip(alive, ray.get(there), strict=True) if not seen]
+    finally:
+        probe.remove()
+    if blind:
+        raise DataError(
+            f"{where} is not seen by {len(blind)} of the {len(alive)} machines of the cluster, such as {blind[0]}; give"
+            " an --out that all of them reach: s3://, gs://, or a folder that they mount"
+        )
+
+
+@ray.remote(num_cpus=0, max_retries=3)
+def _sees(path: str) -> bool:
+    return os.path.exists(path)

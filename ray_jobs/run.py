@@ -12,7 +12,7 @@ from ray_jobs.export import check_release, run_export
 from ray_jobs.folder import STAGES, RunFolder
 from ray_jobs.generate import run_generate
 from ray_jobs.groups import run_cluster
-from ray_jobs.machines import check_resources, check_this_machine, start_ray
+from ray_jobs.machines import check_resources, check_this_machine, check_visible, start_ray
 from ray_jobs.prepare import run_prepare
 from ray_jobs.train import PROFILE_FOLDER, run_train
 from ttsgan.errors import ReleaseRefused, TtsganError
@@ -75,10 +75,14 @@ def _make_ready(folder: RunFolder, stage: str, address: str, **options: bool) ->
     # Also for prepare, since its data are to be trained on here.
     if stage in ("prepare", "train", *ON_ACTORS) and address == "local":
         check_this_machine(needed)
-    # A cluster that does not answer is told of before anything is read, too.
+    # What is wrong with a cluster is told before anything is read, too.
     joins = stage == "prepare" and address != "local"
     if joins or (stage in ON_RAY and (stage != "train" or runtime.num_workers)):
         start_ray(runtime, address)
+    if joins:
+        check_visible(folder.where)
+        if not runtime.scale_up_seconds:
+            check_resources(runtime)
     if stage == "export":
         check_release(folder, **options)
     if (stage == "train" and runtime.num_workers) or stage in ON_ACTORS:

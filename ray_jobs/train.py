@@ -5,6 +5,7 @@ import logging
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from ray_jobs.console import Console
 from ray_jobs.evaluate import judged
 from ray_jobs.failures import WorkerLost, told
 from ray_jobs.folder import RunFolder
-from ray_jobs.machines import resources_of_worker
+from ray_jobs.machines import missing_for, resources_of_worker
 from ray_jobs.run_series import open_half
 from ray_jobs.runtime import HeedTermination, RayRuntime, forget_registry
 from ttsgan import api, recipes
@@ -42,6 +43,8 @@ STOP_FILE = "stop"
 POLL_SECONDS = 2.0
 COPY_SECONDS = 20.0
 """Seconds between two copies of the log to remote storage."""
+SILENT_SECONDS = 60.0
+"""Seconds without progress after which missing machines are told of."""
 ENDED: dict[str, type[TtsganError]] = {
     "stopped": Stopped,
     "diverged": DivergedError,
@@ -194,8 +197,8 @@ def run_train(folder: RunFolder, console: Console, profile: bool = False) -> dic
     if not (where / "checkpoints" / SCALER_FILE).is_file():
         console.progress("fitting the scaler")
         fit_run_scaler(folder)
-    stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(where, console, stop), daemon=True)
+    stop, starved = threading.Event(), threading.Event()
+    watcher = threading.Thread(target=_watch, args=(folder, console, stop, starved), daemon=True)
     watcher.start()
     try:
         if config.runtime.num_workers == 0:
@@ -206,7 +209,13 @@ def run_train(folder: RunFolder, console: Console, profile: bool = False) -> dic
             return summary
         stop_file = where / "checkpoints" / STOP_FILE
         stop_file.remove()
-        with _on_sigterm(lambda: stop_file.write_bytes(b"")) as asked:
+
+        def leave() -> None:
+            if starved.is_set():  # there is no worker to keep a checkpoint
+                raise KeyboardInterrupt
+            stop_file.write_bytes(b"")
+
+        with _on_sigterm(leave) as asked:
             try:
                 summary = _fit(where, config, profile)
             except Exception as error:
@@ -313,17 +322,27 @@ def _own_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
-def _watch(where: Location, console: Console, stop: threading.Event) -> None:
-    """Show the newest progress line that the workers wrote, until ``stop`` is set."""
-    lines, shown = where / "tensorboard" / PROGRESS_FILE, b""
+def _watch(folder: RunFolder, console: Console, stop: threading.Event, starved: threading.Event) -> None:
+    """Show the newest progress line that the workers wrote, until ``stop`` is set.
+
+    After `SILENT_SECONDS` without one, say whether machines are missing, and set ``starved`` if they are.
+    """
+    where, runtime = folder.where, folder.config.runtime
+    lines, shown, heard = where / "tensorboard" / PROGRESS_FILE, b"", time.monotonic()
     with suppress(DataError, OSError):
         shown = _last_line(lines)  # from earlier training: not shown again
     while not stop.wait(1.0 if where.is_local else COPY_SECONDS):
         with suppress(DataError, OSError):
             newest = _last_line(lines)
             if newest and newest != shown:
-                shown = newest
+                shown, heard = newest, time.monotonic()
+                starved.clear()
                 console.progress(_progress_line(newest))
+        if runtime.num_workers and time.monotonic() - heard > SILENT_SECONDS:
+            heard = time.monotonic()
+            if missing := missing_for(runtime):
+                starved.set()
+                console.say(f"    training waits for machines: {missing}; Ctrl-C or SIGTERM ends the command")
 
 
 def _last_line(lines: Location) -> bytes:
