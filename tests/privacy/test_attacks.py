@@ -215,6 +215,29 @@ def test_roofs_under_one_sky_are_no_fragments_of_each_other():
     assert not found.train[20:].any()
 
 
+def spikes(num, seed):
+    """Homes of one spike a day: of three of them only two ratios are left once a window is standardised."""
+    rng = np.random.default_rng(seed)
+    values = 0.015 * rng.gamma(10, 1 / 10, (num, 1, 60, DAY))
+    values[..., 1] += np.exp(rng.normal(0, 0.1, (num, 1, 60)))
+    return replace(homes(num, 0, "x"), values=values.reshape(num, 1, -1).astype(np.float32))
+
+
+def test_training_thrice_the_holdout_is_no_leak():
+    """The nearest of thrice as many is nearer: within the whole literal distance some of these homes were found."""
+    train, honest, *halves = (spikes(num, seed) for seed, num in enumerate((1200, 600, 200, 200)))
+    found = fragments.same_dates(honest, train, tuple(halves), Thresholds(), np.random.default_rng(1))
+    assert not found.train.any()
+    values = honest.values.copy()
+    for row, begin in np.ndindex(20, 8):
+        at = slice(7 * DAY * begin, 7 * DAY * (begin + 1))
+        values[row, :, at] = 0.9 * train.values[(97 * row + 13 * begin) % 1200, :, at]
+    pasted = replace(honest, values=values)
+    found = fragments.same_dates(pasted, train, tuple(halves), Thresholds(), np.random.default_rng(1))
+    assert found.train[:20].sum() >= 18
+    assert not found.train[20:].any()
+
+
 @pytest.mark.parametrize("days", [3, 7])
 @pytest.mark.parametrize("moved", [0, 5, 15 * DAY + 2])
 def test_weeks_are_found_wherever_they_were_moved_to(moved, days):

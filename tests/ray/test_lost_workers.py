@@ -136,7 +136,10 @@ def test_worker_that_the_system_ends_is_told_in_one_line(tmp_path):
     assert said.count("\n") == 1
 
 
-DRIVER = "import sys; from ray_jobs import cli, train; train.RESIZE_SECONDS = 5.0; sys.exit(cli.main())"
+DRIVER = (
+    "import sys; from ray_jobs import cli, train; train.RESIZE_SECONDS, train.SILENT_SECONDS = 5.0, 10.0;"
+    "sys.exit(cli.main())"
+)
 ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
@@ -160,15 +163,15 @@ def cluster():
 
 
 @contextmanager
-def on(cluster, out, *settings):
-    """Train on ``cluster`` and yield at the first checkpoint; after the block the run must end with status 0."""
+def on(cluster, out, *settings, status=0):
+    """Train on ``cluster`` and yield at the first checkpoint; after the block the run must end with ``status``."""
     words = [sys.executable, "-c", DRIVER, *train(out, *settings)[3:], "--address", cluster.address]
     with (out.parent / "said").open("w+") as said:
-        process = subprocess.Popen(words, stderr=said, env={**os.environ, **ENVIRONMENT})
+        process = subprocess.Popen(words, stdout=said, stderr=said, env={**os.environ, **ENVIRONMENT})
         try:
             wait_for(process, out, "checkpoint_0*")
             yield process
-            assert process.wait(timeout=300) == 0, (out.parent / "said").read_text()
+            assert process.wait(timeout=300) == status, (out.parent / "said").read_text()
         finally:
             process.kill()
 
@@ -188,6 +191,26 @@ def test_lost_machine_is_replaced_and_training_goes_on(cluster, tmp_path):
     assert seen[-1] == 1280
     summary = json.loads((out / "manifest.json").read_text())["stages"]["train"]["summary"]
     assert (summary["series_seen"], summary["workers"]) == (1280, 2)
+
+
+def test_a_machine_that_does_not_come_back_is_told_of_and_sigterm_ends_the_wait(cluster, tmp_path):
+    out, told = tmp_path / "run", "training waits for machines: 2 workers need 2 CPUs, the Ray cluster has 1"
+    with on(cluster, out, "training.max_series=4800", status=130) as process:
+        cluster.remove_node(cluster.others[1], allow_graceful=False)
+        give_up = time.monotonic() + 180
+        while told not in " ".join((tmp_path / "said").read_text().split()):
+            assert process.poll() is None
+            assert time.monotonic() < give_up, (tmp_path / "said").read_text()
+            time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+
+
+def test_a_cluster_that_is_too_small_is_told_of_before_anything_is_read(cluster, tmp_path):
+    words = train(tmp_path / "run", "runtime.num_workers=4", "training.batch_size=16")
+    ended = subprocess.run([*words, "--address", cluster.address], capture_output=True, text=True, timeout=180)
+    assert ended.returncode == 2
+    assert "runtime.num_workers = 4 workers need 4 CPUs, the Ray cluster has 2" in ended.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_elastic_run_shrinks_and_grows_on_one_schedule(cluster, tmp_path):
