@@ -224,7 +224,7 @@ def spikes(num, seed):
 
 
 def test_training_thrice_the_holdout_is_no_leak():
-    """The nearest of thrice as many is nearer: within the whole literal distance some of these homes were found."""
+    """The nearest of thrice as many is nearer: homes with a spike a day come near by chance, pasted weeks are at 0."""
     train, honest, *halves = (spikes(num, seed) for seed, num in enumerate((1200, 600, 200, 200)))
     found = fragments.same_dates(honest, train, tuple(halves), Thresholds(), np.random.default_rng(1))
     assert not found.train.any()
