@@ -204,7 +204,7 @@ def test_starts_that_are_no_moments_and_tables_of_entities_are_refused(sample, s
 
 @pytest.mark.parametrize("wrong", [[["a"]], [[1.0, 2.0], [1.0]]])
 def test_values_that_are_no_numbers_are_refused(small_config, wrong):
-    with pytest.raises(DataError, match=r"values hold what is no number .*; allowed: numbers, NaN"):
+    with pytest.raises(DataError, match=r"values hold what is no number .*; allowed: real numbers, NaN"):
         TTSGAN(small_config).fit(wrong, step_seconds=14_400)
 
 

@@ -9,6 +9,7 @@ import pytest
 from pyarrow import fs
 
 from ray_jobs.train import PROGRESS_FILE, _watch, _written_to
+from ttsgan import recipes
 from ttsgan.data.storage import Location
 
 
@@ -41,7 +42,8 @@ def test_remote_logs_can_be_read_while_training_goes_on(tmp_path, monkeypatch):
     shown, stop = [], threading.Event()
     console = SimpleNamespace(progress=shown.append)
     with _written_to(place, keep=True) as folder:
-        watcher = threading.Thread(target=_watch, args=(place.parent, console, stop))
+        run = SimpleNamespace(where=place.parent, config=recipes.quick())
+        watcher = threading.Thread(target=_watch, args=(run, console, stop, threading.Event()))
         watcher.start()
         time.sleep(0.1)
         say(folder, json.dumps({"stage": "days", "doing": "something"}) + "\n")
