@@ -308,7 +308,7 @@ def test_a_pass_beside_a_headline_without_interval_and_below_one(audit, evaluati
     page = render(title="t", **judged_by, pictures=noise((4, 1, 60)), facts=[], show_real=False)
     text = Reader(page).text
     assert 'class="card verdict pass"' in page
-    assert "None of the attacks below gains more than its limit" in text
+    assert "None of the attacks that were made gains more than its limit" in text
     assert "more reason" not in text
     assert "no interval computed" in text
     assert "look for copies" in text

@@ -16,7 +16,7 @@ from ttsgan.evaluation.figures import FEWEST, Gallery, Pictures
 __all__ = ["Pictures", "render"]
 
 _VERDICTS = {
-    "PASS": ("pass", "\u2713", "None of the attacks below gains more than its limit allows."),
+    "PASS": ("pass", "\u2713", "None of the attacks that were made gains more than its limit allows."),
     "UNPROVEN": ("unproven", "?", "No leak is proven, but none is ruled out: at least one bound is above its limit."),
     "INVALID": ("invalid", "!", "A control or the self-test did not work, so nothing is known about privacy."),
     "FAIL": ("fail", "\u2715", "A leak is proven. These series must not be released."),
