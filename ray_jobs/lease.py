@@ -44,7 +44,7 @@ def leased(file: Location) -> Iterator[None]:
 
     write()
     time.sleep(SETTLE)
-    if _holder(file).get("holder") != name:
+    if (_holder(file) or {}).get("holder") != name:
         raise _taken(file)
 
     def beat() -> None:
@@ -69,25 +69,27 @@ def leased(file: Location) -> Iterator[None]:
 
 def _wait_for(file: Location) -> None:
     """Return when there is no lease, or when it has not been written for `PATIENCE` seconds."""
-    if not (first := _holder(file)):
+    if (first := _holder(file)) is None:
         return
     log.warning("%s: watching for up to %g s whether the command that left it still works", file, PATIENCE)
     give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up:
         time.sleep(min(BEAT, PATIENCE) / 4)
-        if (now := _holder(file)) != first:
-            if now:
-                raise _taken(file)
+        if (now := _holder(file)) is None:
             return
+        if now and now != first:
+            raise _taken(file)
 
 
-def _holder(file: Location) -> dict:
-    """Return what the lease says; nothing if there is none, or it is just being written."""
-    with suppress(OSError, DataError):
-        return file.read_json() if file.exists() else {}
+def _holder(file: Location) -> dict | None:
+    """Return what the lease says, nothing while it is being written, and None if there is none."""
+    with suppress(OSError, DataError, ValueError):
+        return file.read_json() if file.exists() else None
     return {}
 
 
 def _taken(file: Location) -> DataError:
-    who = _holder(file).get("holder", "another command").rpartition(",")[0]
-    return DataError(f"{file.parent} is worked on by another command ({who}); wait for it, or stop it")
+    who = (_holder(file) or {}).get("holder", "").rpartition(",")[0]
+    return DataError(
+        f"{file.parent} is worked on by another command{f' ({who})' if who else ''}; wait for it, or stop it"
+    )
